@@ -53,7 +53,8 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    Changed axes show that measurements are outdated even if the fingerprint is unchanged (a hardened scaling).
+    Hardening a scaling changes the axes, but not the fingerprint. Only the axes then show that measurements are
+    outdated.
 
     Args:
         from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
@@ -94,7 +95,8 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
     now = fingerprint(segmentation_node)
-    if not now or _are_as_measured(segmentation_node, now):  # `now` is empty if a segment has no labelmap.
+    # Without a labelmap of each segment, `now` is empty and shows no change.
+    if not now or _are_as_measured(segmentation_node, now):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
@@ -159,8 +161,8 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
     """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
 
-    The square roots suit `are_resampled`: an edit of a segment may move one face of its box far, but a transformation
-    moves all six faces.
+    An edit of a segment may move one face of its box far, but a wrong assumption in `are_resampled` shifts all six
+    faces. With the square roots, one far face counts less than these six.
     """
     return float(np.sqrt(np.abs(box - other)).sum())
 

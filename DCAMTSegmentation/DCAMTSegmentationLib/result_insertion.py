@@ -180,7 +180,7 @@ class _Insertion:
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
         """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
 
-        The image of the earlier map stays unchanged.
+        An earlier map keeps its image until `_insert` replaces it.
         """
         volume = self.options.volume
         earlier_map = own_helper(target, DOUBT_MAP)

@@ -114,6 +114,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose the scan itself."),
         _("Choose the scan on which these labels were drawn, or resample them to this scan's grid."),
         _("Choose the scan that it belongs to."),
+        _("Choose the scan, or download it again."),
         _("Choose the scan."),
         _("Choose the segment of the left atrium's blood, and a scan of the whole atrium."),
         _("Choose the segment of the left atrium's blood."),

@@ -145,7 +145,7 @@ def _normalise_locally(
 
     Args:
         smoothing: the matrices of the box filter along X, Y and Z; the rows of the last one are the part's voxels.
-        part: the part, a range along Z.
+        part: the voxels of the part, which holds all of X and Y and a range of Z.
         reach: the largest magnitude in the result.
     """
     x, y, z = smoothing

@@ -100,7 +100,7 @@ class Volume:
             raise ValueError(f"voxels {self.voxels.shape} are not (C, I, J, K) on a grid of {self.grid.shape}")
 
     def current_path(self, file: Path) -> Path:
-        """Return `path` or a file of `frames`; as an absolute path if the working folder has changed since."""
+        """Return a file of this scan, as an absolute path if the working folder has changed since the scan was read."""
         return file if _working_folder() == self.working_folder else Path(self.working_folder, file)
 
 

@@ -78,7 +78,7 @@ def write_dicom_measurements(
 
     Raises the errors of `write_dicom_results`.
     """
-    # Imported here, since both packages load slowly.
+    # Imported here, since pydicom loads slowly.
     from pydicom import dcmread
 
     from ..report.dicom_report import build_measurement_report

@@ -211,7 +211,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains a name, but a `Labelmap` has no named segments; or a label that is not a whole
+        InputError: `mapping` contains a name (a `Labelmap` has no named segments), or a label that is not a whole
             number from 0 to 255.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
@@ -338,7 +338,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if _WEB_PAGE.match(text):
         raise InputError("is a web page, not a scan", path=path, remedy="Download the scan again.")
     if _JSON.match(text):
-        raise InputError("is a JSON file, not a scan", path=path, remedy="Download the scan again.")
+        raise InputError("is a JSON file, not a scan", path=path, remedy="Choose the scan, or download it again.")
     kind = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
         kind = "tar archive"
@@ -417,7 +417,7 @@ def _extract(path: Path, folder: str) -> None:
             raise InputError("is protected by a password", path=path, remedy=_EXTRACT)
         try:
             archive.extractall(folder)
-        except RuntimeError as error:  # The method is one that Python lacks, such as Deflate64.
+        except RuntimeError as error:  # Python lacks the compression method, such as Deflate64.
             raise InputError("is compressed by a method that cannot be read", path=path, remedy=_EXTRACT) from error
         except OSError as error:
             refuse_full_folder(error, path)

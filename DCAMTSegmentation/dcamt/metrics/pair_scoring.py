@@ -27,8 +27,10 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs (note, path or case) about overlapping segments of the prediction; `notes` holds the label's.
-        lone_255: a pair (option, path or case) if prediction or label gets the note on 255; the option maps its values.
+        overlaps: pairs (note, path or case) about overlapping segments of the prediction; `notes` holds those of the
+            label.
+        lone_255: one pair (option, path or case) if the prediction or the label gets the note of `_note_on_255`,
+            otherwise empty; `option` maps the values of this labelmap.
     """
 
     case: str
@@ -56,8 +58,8 @@ def evaluate_pairs(
     counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
     read with a mapping, or if its counterpart also holds 255.
 
-    A pair that cannot be scored (`_score_pair`) does not stop the others; the result holds the message
-    (`Evaluation.failures`). A prediction that holds none of the mapped values is scored as empty, with a note.
+    If a pair cannot be scored (`_score_pair`), the others are still scored, and `Evaluation.failures` holds a message
+    about the pair. A prediction that holds none of the mapped values is scored as empty, with a note.
 
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
@@ -94,7 +96,8 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # If other segments cover a segment completely, its value does not occur. The note on it says what to do.
+        # If other segments cover a segment completely, no voxel has its value. The overlap note on this segment is then
+        # the remedy.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -114,7 +117,7 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each segment that other segments cover completely, if the other side has its value.
+    """Yield (note, file) for each completely covered segment whose value occurs in the other side's labelmaps.
 
     The two sides, all predictions and all labels, have no value in common. So if the other side holds the value of a
     segment, the segment's own labelmap lacks this value. An overlap note on such a segment thus means that other

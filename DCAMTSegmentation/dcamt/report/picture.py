@@ -234,7 +234,7 @@ def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
 
 
 def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measurements], most: int) -> list[_Line]:
-    """Return a header, and a line for each segment with its volume and surface area, at most `most` lines."""
+    """Return a header and lines with the segments' volumes and surface areas, at most `most` lines in all."""
     header = [_Text(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
     header += [_Text(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")]
     lines = [_Line(header)]
@@ -282,7 +282,7 @@ def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
     labelled = [f"{segment.name} ({segment.label})" for segment in segments]
     count = Counter(names)
     distinct = [full if count[name] > 1 else name for name, full in zip(names, labelled, strict=True)]
-    return distinct if len(set(distinct)) == len(distinct) else labelled  # "Vein (2)" may also be a name.
+    return distinct if len(set(distinct)) == len(distinct) else labelled  # A segment may itself be named "Vein (2)".
 
 
 def _list_measurements(row: Measurements) -> list[_Line]:

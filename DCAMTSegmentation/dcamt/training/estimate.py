@@ -96,7 +96,7 @@ def estimate(
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
     memory_bytes = trial.memory_bytes + resident_bytes(recipe, grids)
-    if device.type != "cuda":  # Cases are prepared in the computer's memory, not in a CUDA GPU's.
+    if device.type != "cuda":  # Other devices use the computer's memory, where cases are prepared.
         memory_bytes = max(memory_bytes, loading_bytes(recipe, grids))
     return Estimate(
         seconds,
