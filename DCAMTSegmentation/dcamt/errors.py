@@ -177,7 +177,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 @contextmanager
 def memory_for_scan(path: Path | None) -> Iterator[None]:
-    """Raise a lack of memory inside the block as MemoryShortage that names the scan `path`."""
+    """Raise MemoryShortage, which names the scan `path`, if the memory does not suffice inside the block."""
     try:
         yield
     except Exception as error:

@@ -227,8 +227,8 @@ def test_benchmark_file_that_defines_a_fill_value_is_read_although_parts_are_unw
         (b"<!-- a -> b -->\n<!---->\n<head></head>", "a web page", "Download the scan again"),
         (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "a web page", "Download the scan again"),
         (b'<?xml version="1.0"?>\n<d:error xmlns:d="DAV:"></d:error>', "a web page", "Download the scan again"),
-        (b'{"message":"Not Found"}', "a JSON file", "Download the scan again"),
-        (b'\xef\xbb\xbf{\n  "error": {"code": 404}\n}', "a JSON file", "Download the scan again"),
+        (b'{"message":"Not Found"}', "a JSON file", "Choose the scan, or download it again"),
+        (b'\xef\xbb\xbf{\n  "error": {"code": 404}\n}', "a JSON file", "Choose the scan, or download it again"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha", "x.zip", "x.dcm", "x.hdr", "x"])

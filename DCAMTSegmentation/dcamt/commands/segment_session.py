@@ -158,7 +158,7 @@ class SegmentSession:
         If no class of the model has the code of the left atrium, the segmentation must have exactly
         one label, which is measured.
 
-        Raises ResultAppeared or ResultDiffers if the scan must get no results.
+        ResultAppeared and ResultDiffers are raised, not returned, so that the caller writes no results of this scan.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
@@ -231,7 +231,7 @@ def write_results(
         source: the DICOM images that a DICOM segmentation refers to.
         wall: the analysed wall, for the report.
         with_identity: whether the report names the patient.
-        kept: the results that are not written.
+        kept: existing result files that are not replaced.
 
     Raises:
         InputError: a requested surface cannot be computed, since the segmentation is empty or a class is too small;

@@ -396,7 +396,7 @@ def measure_wall(
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
     Args:
-        stamps: see `refuse_appeared`. The files of `kept_files` are not written.
+        stamps: see `refuse_appeared`. Files that existed when the command began are not replaced (`kept_files`).
         later_files: the scan's result files that the caller writes after this call. They are checked together with the
             job's files: if another program has written any of all these files since `stamps` were taken, this function
             writes nothing.

@@ -38,9 +38,11 @@ DISORDER, DISORDER_APART = 1.8, 1.65
 
 Each test computes a ratio: the mean squared difference of all pairs of voxels that have a certain distance along an
 axis of the plane, divided by the plane's variance. The ratio is 2 for independent voxels. A plane is white noise if the
-ratio of neighbouring voxels is at least `DISORDER`, and slightly blurred noise if the ratios at the distances `APART`
-and 2 `APART` are at least `DISORDER_APART`. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for
-voxels farther apart. Measured in noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
+ratio of neighbouring voxels is at least `DISORDER`. A plane is slightly blurred noise if its kurtosis is in
+`NOISE_KURTOSIS`, and the ratios at the distances `APART` and 2 `APART` are at least `DISORDER_APART`. Measured in
+LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one
+voxel: 1.96 at a distance of `APART` voxels.
+"""
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
 NOISE_KURTOSIS = (2.4, 4.5)

@@ -65,7 +65,7 @@ class CentrePrior:
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
     def weights(self, components: np.ndarray, length: int) -> np.ndarray:
-        """Return the weights of the components' centroids (length,), by component; the background's weight is 0."""
+        """Return the weight of each component's centroid, (length,); the background's weight is 0."""
         voxels_at = np.nonzero(components)
         label = components[voxels_at]
         voxels = np.maximum(np.bincount(label, minlength=length), 1)

@@ -236,7 +236,7 @@ class Predictor:
     ) -> tuple[Tensor, tuple[str, ...]]:
         """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes.
 
-        If the memory is too small, MemoryShortage names `path`.
+        Raises MemoryShortage, which names `path`, if the computer's memory is too small.
         """
         network, notes = self.network, []
         if self.device.type != "cpu":

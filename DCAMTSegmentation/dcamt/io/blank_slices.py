@@ -58,11 +58,12 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. The group's runs are no padding if the slices on both sides of the
-    group are noisy (`_is_noisy`) where the adjacent slice of the group has its run.
+    Neighbouring slices with long runs form a group. The group's runs are no padding if the slice before the group is
+    noisy (`_is_noisy`) at the run of the group's first slice, and the slice after it at the run of the group's last
+    slice.
 
     Slices with padding around a tilted or masked field of view are not returned: the padding reaches the first or last
-    slice of the stack, or it changes gradually, so that the slice beside the group is not noisy at these positions.
+    slice of the stack, or the slice beside the group has padding at the positions of the run, too.
 
     Args:
         voxels: one channel, (I, J, K).

@@ -205,7 +205,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 def _pattern(file: Path) -> str:
     """Return a file's name in which "#" replaces each number and hexadecimal identifier, to compare names of slices."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
-    return pattern if "#" in pattern else str(file)  # The path fits no other file.
+    return pattern if "#" in pattern else str(file)  # No other file has this pattern.
 
 
 def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:

@@ -187,7 +187,7 @@ def is_dicom_head(head: bytes) -> bool:
 
 
 def _is_bare_head(head: bytes) -> bool:
-    """Return whether a file's first bytes may be those of a data set without file meta information: group 8."""
+    """Return whether a file may be a data set without file meta information: its first bytes are a tag of group 8."""
     return head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
 
 

@@ -93,7 +93,7 @@ Each attribute comes with its functional group ("" if it has none). A plus sign 
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
 _NUMBER = re.compile(r"\.?\d+(?:[.,]\d+)*")
-"""A number in a description, with a decimal point or comma."""
+"""A number in a description; it may contain points or commas."""
 NUMBERED_TIMES = 2
 """How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
 COMPUTED_TIMES = 2

@@ -158,7 +158,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    The numbers in the headers may stand for parts of one image, not for time points.
+    Numbers that may stand for parts of one image, not for time points, are ignored.
     """
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)
