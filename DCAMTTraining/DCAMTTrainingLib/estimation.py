@@ -48,7 +48,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `CaseTable.add` may change the size of a scan, and `_key` does not contain sizes.
+        # `_key` does not contain the sizes of scans. `CaseTable.add` may change a size, and then calls `on_reset`.
         table.on_reset.append(self._estimates.clear)
 
     @property

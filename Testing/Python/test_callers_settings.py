@@ -1,4 +1,4 @@
-"""DCAMT's results do not depend on the settings of torch and NumPy and on the thread of the program that calls DCAMT.
+"""Test that DCAMT's results are equal in any thread and with any settings of torch and NumPy in the calling program.
 
 DCAMT leaves the program's settings and random state unchanged.
 """
@@ -71,7 +71,7 @@ def test_settings_do_not_change_a_segmentation(setting: str, saved_model: Path, 
 
 @pytest.fixture(scope="module")
 def expected_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the model of a training without special settings."""
+    """Return the model of a training without any of the `SETTINGS`."""
     return dcamt.train(table, run=tmp_path_factory.mktemp("runs") / "run", settings=SHORT, device="cpu").model
 
 

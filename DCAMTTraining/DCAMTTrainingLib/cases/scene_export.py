@@ -202,7 +202,7 @@ def _transform_points(points: np.ndarray, transform: Any) -> np.ndarray:
 
 
 def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
-    """Return a labelmap that holds one segment alone, in the segmentation's space; None if the segment has none."""
+    """Return a labelmap that holds one segment alone, in the segmentation's space; None if that is impossible."""
     segments = segmentation.GetSegmentation()
     if segments.GetSegment(identifier) is None:
         return None

@@ -290,11 +290,11 @@ def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str
 
 
 def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: str) -> bool:
-    """Return whether a segment is not empty and has other voxels than the segment `taken`."""
+    """Return whether a segment is not empty and differs from the segment `taken`; True if they cannot be compared."""
     try:
         voxels = read_segment(segmentation, identifier)
         return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))
-    except InputError:  # One of the two segments has no binary labelmap.
+    except InputError:  # Segments without a binary labelmap cannot be compared.
         return True
 
 

@@ -146,8 +146,8 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    A `removed_id` replaces the ID of a node to which `node` has no reference, because this node was removed from the
-    scene and another node may have got its ID.
+    If `node` has no reference to a saved node, that node was removed from the scene, and another node may have got its
+    ID. So a `removed_id` replaces the saved ID.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:

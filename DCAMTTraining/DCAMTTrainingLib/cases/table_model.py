@@ -79,7 +79,7 @@ def role_title(role: str) -> str:
 
 
 def next_role(row: CaseRow) -> str:
-    """Return the possible role after the row's role in `ALL_ROLES`; the first role follows the last."""
+    """Return the next role in `ALL_ROLES` that a row can have; the first role follows the last."""
     possible = [role for role in ALL_ROLES if row.has_label or role not in ROLES_WITH_LABEL]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 

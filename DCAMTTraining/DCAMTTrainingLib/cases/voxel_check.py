@@ -51,8 +51,8 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
     """Return the problems and warnings of a case's voxels, its label values and its checksum, in short steps.
 
     The label is checked only if the role needs one and the scan has no problem. `labels` is None if the label lies
-    outside the scan, entirely or in part (see `SceneLabel.problem`). `labels` is empty if the label lies inside the
-    scan, but has no voxel on the scan's grid.
+    outside the scan, entirely or in part (see `SceneLabel.problem`). `labels` is empty if no voxel of the scan belongs
+    to the label.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:

@@ -123,7 +123,7 @@ def remove_preview(run: str) -> None:
 def save_used_nodes() -> None:
     """Let the scene save those nodes of all previews that a person uses.
 
-    It does not search the segments for edits: `_on_edited` lets the scene save a segmentation at its first edit.
+    The segments are not searched for edits: `_on_edited` lets the scene save a segmentation at its first edit.
     """
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()

@@ -69,7 +69,7 @@ def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     image, folder_before = Path(case["image"]), saved.parent.parent
     if image.is_relative_to(folder_before):
         image = run.path / image.relative_to(folder_before)
-    # A file that exists at the former path may belong to another run.
+    # If a file exists at the former path, it may belong to another run. So the former path is omitted.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "image": str(image), "segmentation": str(present), **former}
 
