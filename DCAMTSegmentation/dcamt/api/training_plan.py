@@ -118,7 +118,7 @@ def choose_recipe(
     effort: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe, changed by `settings` and then by `effort`, and origin and weights of the model to start from.
+    """Return the recipe, and origin and weights of `start_from`; `settings` and then `effort` change the recipe.
 
     Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels are compared with the
     model's. If the recipe does not name its channels, they get the model's names. If both have the same names in

@@ -122,7 +122,7 @@ def _bids_file(path: Path, folder: Path) -> _BidsFile:
 def _belongs_to_subject(file: _BidsFile) -> bool:
     """Return whether an image lies below a folder such as `sub-01` or `rawdata/sub-01`, or has the entity `sub`.
 
-    For DICOM images, the entity does not count.
+    A DICOM file or folder must lie below such a folder and hold slices; its entity does not count.
     """
     first = file.parts[1:2] if file.parts[:1] == (RAW_DATA,) else file.parts[:1]
     is_below_subject = "".join(first).startswith("sub-")

@@ -395,7 +395,8 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
-    A message with a subject of its own, such as "the label mapping names 420 twice", only loses the path.
+    If the message has a subject of its own, such as "the label mapping names 420 twice", only remove the path and
+    capitalise the first letter.
     """
     text = str(error).removeprefix(f"{path}: ")
     if text.startswith(("'", "the ")):

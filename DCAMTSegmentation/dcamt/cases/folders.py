@@ -97,7 +97,7 @@ def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]
 
 
 def _unused_zip_files(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
-    """Yield the zip files below a folder that `found_cases` does not name."""
+    """Yield the zip files below a folder, except those that `found_cases` names."""
     known = _files_of(found_cases)
     yield from (SkippedFile(path, ZIP_FILE) for path in zip_files_below(folder, ignored) if path not in known)
 

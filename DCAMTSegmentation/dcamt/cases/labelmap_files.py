@@ -213,7 +213,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
     """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
-    A label also replaces a mask that is named after a scan (`masks_named_after_scans`), if both have the same
+    A label also replaces a mask that is named after a scan (`masks_named_after_scans`), if label and mask have the same
     `case_name`: beside the scan `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
 
     Args:

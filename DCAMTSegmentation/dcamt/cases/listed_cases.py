@@ -65,7 +65,7 @@ class _ListedCases:
             self._skip_incomplete(case, (*files, *channels))
 
     def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
-        """Add the files of a case to `skipped`, because the case's scan or label does not exist."""
+        """Add a case's files to `skipped`, since scan or label is missing; add an existing scan to `unused`."""
         self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not os.path.exists(file)]
         existing = [file for file in dict.fromkeys((*images, *case.files)) if os.path.exists(file)]
         self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]

@@ -30,7 +30,8 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans and
     labels are listed as skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
 
-    If a scan has several labels, the scan and these labels are skipped.
+    If a scan has several labels, the scan and these labels are listed as skipped, and the scan becomes a case of
+    `unused`, too.
     """
     described = read_description(folder)
     training, test = (_cases_of_part(folder, part, described) for part in ("Tr", "Ts"))

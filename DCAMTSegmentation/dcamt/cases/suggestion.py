@@ -51,7 +51,9 @@ MAX_CASES = 20
 The scan of another case is also read if this case's label contains a new class.
 """
 SMALL_FRACTION = 0.005
-"""A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value."""
+"""A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with
+this class) is below this value.
+"""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 
@@ -319,7 +321,7 @@ def name_classes(
 
     - With label mappings, the names are those of `mapped`; a number does not count as a name.
     - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
-      the value, the name is taken from the segments.
+      the value, the name is taken from the first label that has a segment with a name for the value.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

@@ -24,7 +24,7 @@ class Console:
         with_bar: whether to draw the bar. Of the processes that share a terminal, only one should draw it.
 
     Attributes:
-        notes: the notes that `print_note` printed, for an event.
+        notes: the notes that `print_note` printed; the commands add them to their events.
     """
 
     def __init__(self, as_json: bool, with_bar: bool = True) -> None:

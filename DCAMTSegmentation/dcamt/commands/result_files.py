@@ -32,9 +32,7 @@ OVERWRITE_REMEDY = "Give another name, or replace the file with --overwrite."
 SKIP_REMEDY = (
     "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
 )
-DIFFERENCE_REMEDY = (
-    "Give another folder, repeat the command with the options of this file, or replace the file with --overwrite."
-)
+DIFFERENCE_REMEDY = "Give another folder, use the options that made this file, or replace the file with --overwrite."
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_ENDINGS)
 """Endings of files in which DCAMT writes a mark.
 
@@ -214,7 +212,7 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results that --skip-existing keeps without a comparison, since `compared` does not exist."""
+    """Return the existing results, which --skip-existing keeps unchecked; none if the file `compared` exists."""
     return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
 
 
