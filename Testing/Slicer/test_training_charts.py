@@ -158,7 +158,8 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # The curve of the MMD has 4 points fewer than the table has rows; NaN fills the rest of its columns.
+        # The table has 9 rows, but the curve of the MMD has only 5 points. NaN fills the last 4 rows of this curve's
+        # columns.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
     def test_resuming_a_run_at_step_2_removes_the_point_at_step_5(self):

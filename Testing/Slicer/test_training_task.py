@@ -383,7 +383,8 @@ class EstimateTest(TrainingCase):
         count = math.prod(row.size)
         voxels = count * math.prod(row.spacing) / math.prod(spacing)
         resident = 2 * voxels
-        # The scan in float32, its resampled and normalised intensities, and two local moments in float64.
+        # The process takes 500 MB. The scan, its resampled and its normalised intensities are in float32, two local
+        # moments in float64.
         loading = 500e6 + resident + 4 * count + (4 + 4 + 2 * 8) * voxels
         for device, measured, expected in (
             ("cpu", 0, loading),

@@ -312,8 +312,8 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher_id: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    To end a program at once, kill the process with this id. If only the launcher is killed, its child runs on for a
-    moment.
+    To end a program at once, kill the process with this id. If only the launcher is killed, the server's child runs on
+    for a moment.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
