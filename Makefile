@@ -8,7 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULT = import os, sys; from dcamt.io.formats import scan_name; \
 	print(os.path.join(os.path.expanduser(sys.argv[2]), scan_name(sys.argv[1])))
-# The shell reads these variables from its environment: a quotation mark in $(SCAN) would end a word of the command.
+# The shell reads these variables from its environment. If make wrote $(SCAN) into the command instead, a quotation mark
+# in the path would end a word of the command.
 export SCAN OUT
 
 .PHONY: segment test tests lint pictures

@@ -338,8 +338,8 @@ def refuse_metres(path: Path, frames: Sequence[Frame]) -> None:
 def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
     """Return the unit vectors (3, 3) along a slice's rows, along its columns and along its normal.
 
-    Headers state directions with few decimals. Like ITK, this function makes the directions perpendicular and of length
-    1; the direction of the columns changes only in length.
+    Headers state directions with few decimals. As in ITK, both directions are scaled to length 1, and the direction of
+    the rows is turned until it is perpendicular to the direction of the columns, which is not turned.
 
     Args:
         orientation: directions of rows and columns, (6,).
