@@ -144,7 +144,7 @@ def _normalise_locally(
     """Write a part of `image` (C, X, Y, Z), normalised by the local mean and deviation, into `result`.
 
     Args:
-        smoothing: the matrices of the box filter along X, Y and Z; the rows of the last one are the part's voxels.
+        smoothing: the matrices of the box filter along X, Y and Z; the last has rows only for the part.
         part: the voxels of the part, which holds all of X and Y and a range of Z.
         reach: the largest magnitude in the result.
     """

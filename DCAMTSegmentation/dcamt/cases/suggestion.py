@@ -48,7 +48,7 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-The scan of another case is also read if this case's label contains a new class.
+Another scan is read if its label contains a class that no label before it contains.
 """
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with

@@ -176,7 +176,7 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
         depths = [[float(frame.position @ normal) for frame in group] for group in groups]
         common = min(map(max, depths)) - max(map(min, depths))
         if common > 0.5 * max(max(group_depths) - min(group_depths) for group_depths in depths):
-            return groups  # If parts follow each other along the normal, their depths overlap less.
+            return groups  # Groups with less overlap may be parts of one image.
     return []
 
 
