@@ -162,9 +162,13 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if it would exceed either of two limits. The validations up to and including this one may
-    take at most 10% of the run's time so far. These validations and the final one together may take at most 10% of the
-    expected time of the whole run. The final validation is never skipped.
+    A validation is skipped if it would exceed either of two limits:
+
+    - The earlier validations and this one together may take at most 10% of the run's time so far.
+    - The earlier validations, this one and the final one together may take at most 10% of the expected time of the
+      whole run.
+
+    The final validation is never skipped.
     """
 
 

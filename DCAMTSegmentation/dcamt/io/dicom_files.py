@@ -109,7 +109,7 @@ def walk_folders(
 
     - `folder` itself or a folder inside `folder`,
     - a folder that contains the link, because the search would never end, or
-    - the same folder as a link that was found before.
+    - a folder to which a link that was found earlier also leads.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed and is therefore left out. The error's
@@ -192,7 +192,7 @@ def _is_bare_head(head: bytes) -> bool:
 
 
 def begins_as_dicom(path: Path, head: bytes) -> bool:
-    """Return whether a file is DICOM by its first bytes `head` and, if they do not suffice, also by its ending."""
+    """Return whether a file's first bytes `head` are those of DICOM; a tag of group 8 also needs a fitting ending."""
     kind = ending(path)
     ends_with_number_of_uid = kind[1:].isdecimal()
     is_named_like_slice = kind in (*DICOM_SLICE_ENDINGS, "") or ends_with_number_of_uid

@@ -382,9 +382,9 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
-        The first of these that exists:
+        The first of these that applies:
 
-        - for a scan: the folder with all extracted files, if it holds a DICOM image;
+        - the folder with all extracted files, if a scan (not a labelmap) is read and the folder holds a DICOM image;
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
         - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; if there are several such files, the only

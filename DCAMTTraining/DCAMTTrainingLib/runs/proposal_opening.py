@@ -77,8 +77,7 @@ class ProposalOpening:
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         self._file_time_before_reading = file_time(case)
         self._scan_state_before_reading = file_state(case["image"])
-        # `_use_proposal_of_found_scan` uses one of these proposals if the scan's file changed after the proposal was
-        # opened, but kept all voxels.
+        # For `_use_proposal_of_found_scan`, if the scan's file was written again with the same voxels.
         self._proposals_before_change = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
