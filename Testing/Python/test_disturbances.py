@@ -62,3 +62,14 @@ def test_gamma_keeps_the_range_of_the_intensities(exponent: float) -> None:
     middle = np.interp(0.5, [0, 1], [-100, 300])
     assert np.sign(changed[0, 1, 1, 1] - middle) == np.sign(1 - exponent)
     assert (np.diff(changed.ravel()) > 0).all()
+
+
+@pytest.mark.parametrize("name", CALIBRATING)
+def test_channel_with_small_values_is_disturbed_as_if_its_values_were_large(name: str) -> None:
+    """A disturbance of a scan whose second channel is scaled by 1/1000 gives the disturbed scan, scaled likewise."""
+    image = np.random.default_rng(0).random((2, 12, 12, 12)) * 1000
+    scale = np.array([1, 1e-3]).reshape(2, 1, 1, 1)
+    labels, grid = np.ones((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
+    disturbed = CALIBRATING[name](LabelledScan(image, labels, grid), np.random.default_rng(1)).image
+    scaled = CALIBRATING[name](LabelledScan(image * scale, labels, grid), np.random.default_rng(1)).image
+    np.testing.assert_allclose(scaled, disturbed * scale, rtol=1e-9)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import numpy as np
 
@@ -25,13 +26,25 @@ class LabelledScan:
 Disturbance = Callable[[LabelledScan, np.random.Generator], LabelledScan]
 
 
-def add_noise(fraction: float) -> Disturbance:
-    """Return a disturbance that adds Gaussian noise of standard deviation `fraction` times the scan's 99th percentile.
+def _for_each_channel(disturb: Disturbance) -> Disturbance:
+    """Return a disturbance that applies `disturb`, which must keep the grid, to each channel alone."""
 
-    If some intensities are negative, as in HU, the noise is added to the intensities. Otherwise the intensities become
+    @wraps(disturb)
+    def disturb_channels(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
+        channels = [disturb(replace(scan, image=channel[None]), draw) for channel in scan.image]
+        return replace(channels[0], image=np.concatenate([channel.image for channel in channels]))
+
+    return disturb_channels
+
+
+def add_noise(fraction: float) -> Disturbance:
+    """Return a disturbance that adds noise; its standard deviation is `fraction` times each channel's 99th percentile.
+
+    If a channel has negative intensities, as in HU, Gaussian noise is added to them. Otherwise the intensities become
     the real part of a complex image; noise is added to both parts, and the result is the magnitude (Rician noise).
     """
 
+    @_for_each_channel
     def disturb(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
         sigma = fraction * np.percentile(scan.image, 99)
         real, imaginary = draw.normal(0, abs(sigma), (2, *scan.image.shape))
@@ -52,8 +65,9 @@ def apply_bias_field(scan: LabelledScan, draw: np.random.Generator) -> LabelledS
 
 
 def adjust_gamma(exponent: float) -> Disturbance:
-    """Return a disturbance that scales intensities into [0, 1], raises them to the power `exponent` and scales back."""
+    """Return a disturbance that scales each channel into [0, 1], raises it to the power `exponent` and scales back."""
 
+    @_for_each_channel
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
         return replace(scan, image=((scan.image - low) / (high - low)) ** exponent * (high - low) + low)
@@ -100,14 +114,19 @@ def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     return disturb
 
 
+@_for_each_channel
 def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Reduce the contrast to a quarter; add noise of standard deviation 0.02 times the given scan's 99th percentile."""
+    """Reduce each channel's contrast to a quarter, and add noise.
+
+    The noise's standard deviation is 0.02 times the 99th percentile of the given channel.
+    """
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
 
 
+@_for_each_channel
 def remove_organ(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Replace the scan by smooth noise of the same mean and standard deviation; the label becomes empty."""
+    """Replace each channel by smooth noise of the same mean and standard deviation; the label becomes empty."""
     from scipy import ndimage
 
     field = ndimage.gaussian_filter(draw.normal(size=scan.image.shape), (0, *(2.0 / scan.grid.spacing)))
