@@ -65,6 +65,17 @@ def test_constant_padding_is_cut_off_exactly() -> None:
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
 
 
+def test_box_includes_the_tissue_of_a_channel_with_small_values() -> None:
+    """A diffusion coefficient in mm²/s may be a millionth of the intensities of another channel."""
+    scan, _ = scan_in("air")
+    small = (scan.voxels + 1) * 1e-3
+    large = np.zeros_like(small)
+    half = (slice(None), slice(AT[0], AT[0] + SMALL_SHAPE[0] // 2))
+    large[half] = small[half] * 1e7
+    two = Volume(np.concatenate((large, small)), scan.grid)
+    assert anatomy_box(two, replace(RECIPE, intensity=Intensity("local"))) == tissue_box()
+
+
 def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
     """The scans' edge lengths are not multiples of the coarse grid's spacing."""
     for shape in ((171, 33, 29), (50, 61, 43)):

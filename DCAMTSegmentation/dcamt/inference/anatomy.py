@@ -70,7 +70,8 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
         image = image.clamp(recipe.intensity.low, recipe.intensity.high) - recipe.intensity.low
     mean, square = _local_mean(torch.stack([image, image.square()]).double())
     variance = (square - mean.square()).clamp_min(0)
-    varies = variance.sqrt() > STRUCTURE * mean.abs() + 1e-6 * square.max().sqrt()
+    largest = square.amax(dim=(1, 2, 3), keepdim=True).sqrt()
+    varies = variance.sqrt() > STRUCTURE * mean.abs() + 1e-6 * largest
     varying = bounding_box(_without_blurred_rim(varies.any(dim=0).numpy()))
     if varying is None:
         return None
