@@ -189,17 +189,17 @@ def test_mixed_orders_are_refused_if_the_recipe_does_not_name_its_channels(tmp_p
     check_cases_and_batch(recipe_of(("T1", "T2")), cases)
 
 
-def test_suggestion_takes_the_intensities_of_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For CT, the suggested limits of the intensities follow from the first channel of the suggested recipe.
-
-    The test sets `HOUNSFIELD_AIR` to infinity, so that `suggest_recipe` treats the scans as CT scans.
-    """
+def test_suggested_limits_fit_all_channels_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test sets `HOUNSFIELD_AIR` to infinity, so that `suggest_recipe` treats the scans as CT scans."""
     monkeypatch.setattr("dcamt.cases.suggestion.HOUNSFIELD_AIR", np.inf)
     first = write_data_set(tmp_path / "a", ("T1", "T2"))
     reference = suggest_recipe([first, replace(first, name="copy")], None)
     mixed = suggest_recipe([first, write_data_set(tmp_path / "b", ("T2", "T1"))], None)
     assert mixed.intensity.rule == "clip"
     assert (mixed.channel_names, mixed.intensity) == (("T1", "T2"), reference.intensity)
+    for name in ("T1", "T2"):
+        low, high = np.percentile(image_of(name)[BALL], (0.5, 99.5))
+        assert mixed.intensity.low < low < high < mixed.intensity.high
 
 
 @pytest.mark.parametrize(

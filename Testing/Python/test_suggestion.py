@@ -208,6 +208,32 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
     assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
 
 
+@pytest.mark.parametrize(
+    ("kinds", "rule", "modality"),
+    [
+        (("CT", "PET"), "local", "CT"),
+        (("PET", "CT"), "local", "CT"),
+        (("CT", "CT"), "clip", "CT"),
+        (("PET", "PET"), "local", "MRI"),
+    ],
+    ids=str,
+)
+def test_intensities_are_clipped_only_if_all_channels_are_in_hu(
+    tmp_path: Path, kinds: tuple[str, ...], rule: str, modality: str
+) -> None:
+    table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
+    for number in range(6):
+        path = tmp_path / f"c{number}.nii.gz"
+        stored = nibabel.load(path)
+        tissue = stored.get_fdata()
+        air = np.indices(tissue.shape)[0] < 4
+        channels = {"CT": np.where(air, -1000, tissue), "PET": np.where(air, 0.05, tissue / 20)}
+        voxels = np.stack([channels[kind] for kind in kinds], axis=-1)
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), stored.affine), path)
+    recipe = suggest_recipe(read_cases(table), 4 << 30)
+    assert (recipe.intensity.rule, recipe.modality) == (rule, modality)
+
+
 def test_suggested_settings_do_not_depend_on_label_mapping_or_axes_of_label_files(tmp_path: Path) -> None:
     """The label values 420 and 421 are one class; the axes of the label files differ from those of the scans."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))

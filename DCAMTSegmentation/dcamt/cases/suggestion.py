@@ -30,7 +30,6 @@ from ..volume import (
     Volume,
     fit_labelmap,
     is_mask_of_255,
-    order_channels,
 )
 from .case_list import LABELLED, UNLABELLED, Case
 from .dataset_json import ignored_value
@@ -55,7 +54,7 @@ SMALL_FRACTION = 0.005
 this class) is below this value.
 """
 HOUNSFIELD_AIR = -500
-"""If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
+"""A channel with an intensity below this is taken to be in Hounsfield units."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,15 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        foreground: 0.5th and 99.5th percentile of the first channel's intensities in the labelled voxels.
-        lowest: the lowest intensity of all channels.
-        channels: number of channels.
+        foreground: the lowest 0.5th and the highest 99.5th percentile of the channels' intensities in labelled voxels.
+        hounsfield: for each channel, whether it is in Hounsfield units.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     fractions: dict[int, float]
     foreground: tuple[float, float]
-    lowest: float
-    channels: int
+    hounsfield: tuple[bool, ...]
 
 
 def suggest_recipe(
@@ -118,13 +115,13 @@ def suggest_recipe(
     network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
     present = {value for case in examined for value in case.fractions}
     smallest = min(median([case.fractions[value] for case in examined if value in case.fractions]) for value in present)
-    channels = examined[0].channels
+    channels = len(examined[0].hounsfield)
     names = channel_names(labelled[0].image)
-    hounsfield = all(case.lowest < HOUNSFIELD_AIR for case in examined)
+    hounsfield = all(all(case.hounsfield) for case in examined)
     recipe = Recipe(
         name=name,
         title=", ".join(info.name for info in classes),
-        modality="CT" if hounsfield else "MRI",
+        modality="CT" if all(any(case.hounsfield) for case in examined) else "MRI",
         spacing=spacing,
         classes=classes,
         input_channels=channels,
@@ -235,42 +232,39 @@ def _examine_cases(
     shown: set[int] = set()
     is_single = True
     sample = labelled[:: math.ceil(len(labelled) / MAX_CASES)]
-    names = channel_names(labelled[0].image)
     for case in dict.fromkeys((*sample, *labelled)):
         labelmap = _read_label(case, mapped, on_note)
         sizes = _class_sizes(labelmap.voxels)
         values_of[case] = set(sizes)
         if case in sample or not shown.issuperset(sizes):
-            examined.append(examine_case(case, labelmap, names))
+            examined.append(examine_case(case, labelmap))
             shown.update(sizes)
         is_single = is_single and single_classes(labelmap.voxels, sizes).issuperset(sizes)
     return values_of, examined, is_single
 
 
-def examine_case(case: Case, labelmap: Labelmap, names: Sequence[str] = ()) -> CaseStatistics:
+def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
     """Read the scan of a labelled case, and return the statistics that a suggestion needs.
 
     Args:
         labelmap: the case's label, after applying its label mapping.
-        names: the names of the suggested recipe's channels, if known.
 
     Raises:
         InputError: the scan cannot be read, or the label is empty or does not fit the scan.
     """
-    scan = order_channels(_read_any(case.image), names)
+    scan = _read_any(case.image)
     labels = fit_labelmap(labelmap, scan.grid, case.image).voxels
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     sizes = _class_sizes(labels)
     if not sizes:
         raise empty_label_error(case)
-    low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
+    low, high = np.percentile(scan.voxels[:, labels > 0], (0.5, 99.5), axis=1)
     return CaseStatistics(
         grid.canonical_shape,
         grid.canonical_spacing,
         {value: size / labels.size for value, size in sizes.items()},
-        (float(low), float(high)),
-        float(scan.voxels.min()),
-        len(scan.voxels),
+        (float(low.min()), float(high.max())),
+        tuple(bool(channel.min() < HOUNSFIELD_AIR) for channel in scan.voxels),
     )
 
 
@@ -369,7 +363,11 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: for CT, `clip` with limits from the labelled voxels; otherwise, `local`."""
+    """Return the intensity rule: `clip` with limits from the labelled voxels if all channels are in HU, else `local`.
+
+    Args:
+        hounsfield: whether all channels are in HU.
+    """
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))
