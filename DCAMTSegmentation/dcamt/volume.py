@@ -84,6 +84,7 @@ class Volume:
         channel_names: the names of the channels, in the order of `voxels`; empty if unknown.
         working_folder: the process's working folder when the scan was read. Relative paths in `path` and `frames`
             start there.
+        modality: the modality that the scan's DICOM files state, such as "CT"; "" if unknown, or if channels differ.
     """
 
     voxels: np.ndarray
@@ -93,6 +94,7 @@ class Volume:
     frames: tuple[tuple[Path, int], ...] = ()
     channel_names: tuple[str, ...] = ()
     working_folder: str = field(default_factory=_working_folder)
+    modality: str = ""
 
     def __post_init__(self) -> None:
         check_array(self.voxels)

@@ -190,8 +190,7 @@ def test_mixed_orders_are_refused_if_the_recipe_does_not_name_its_channels(tmp_p
 
 
 def test_suggested_limits_fit_all_channels_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test sets `HOUNSFIELD_AIR` to infinity, so that `suggest_recipe` treats the scans as CT scans."""
-    monkeypatch.setattr("dcamt.cases.suggestion.HOUNSFIELD_AIR", np.inf)
+    monkeypatch.setattr("dcamt.cases.suggestion.is_hounsfield", lambda *_: True)
     first = write_data_set(tmp_path / "a", ("T1", "T2"))
     reference = suggest_recipe([first, replace(first, name="copy")], None)
     mixed = suggest_recipe([first, write_data_set(tmp_path / "b", ("T2", "T1"))], None)

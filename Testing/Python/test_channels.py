@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -221,3 +222,12 @@ def test_numbered_files_are_separate_scans_if_the_data_set_has_one_channel(tmp_p
     for names, are_channels in (({"0": "LGE"}, False), ({"0": "LGE", "1": "T1"}, True)):
         (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": names}), encoding="utf-8")
         assert has_channel_files(first) is are_channels
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(("MR", "MR"), "MR"), (("CT", "PT"), ""), (("CT", ""), "")])
+def test_modality_of_channels_is_known_if_all_files_state_the_same(stated: tuple[str, str], expected: str) -> None:
+    scan = Volume(BALL[None].astype(np.float32), GRID)
+    modalities = iter(stated)
+    files = (Path("a_0000.dcm"), Path("a_0001.dcm"))
+    read = read_channels(files[0], files, 2, lambda file: replace(scan, modality=next(modalities)))
+    assert read.modality == expected

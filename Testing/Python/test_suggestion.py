@@ -9,20 +9,23 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from dcamt.cases import suggestion
 from dcamt.cases.case_list import Case, read_cases
 from dcamt.cases.network_plan import CHANNELS, plan_network, plan_strides
-from dcamt.cases.suggestion import list_mapped_classes, suggest_recipe
+from dcamt.cases.suggestion import is_hounsfield, list_mapped_classes, suggest_recipe
 from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe_files import load_recipe
-from dcamt_testing.made_up_tasks import write_task
+from dcamt_testing.dicom_series import write_mr_series
+from dcamt_testing.made_up_tasks import ball_mask, write_task
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
+from scipy import ndimage
 
 
 @pytest.mark.parametrize(
@@ -232,6 +235,60 @@ def test_intensities_are_clipped_only_if_all_channels_are_in_hu(
         nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), stored.affine), path)
     recipe = suggest_recipe(read_cases(table), 4 << 30)
     assert (recipe.intensity.rule, recipe.modality) == (rule, modality)
+
+
+def ct_voxels(padding: int | None = None) -> np.ndarray:
+    """Return intensities of CT: a body in air, with `padding` outside the circular field of view."""
+    shape = (48, 48, 20)
+    distance = np.linalg.norm(np.indices(shape)[:2] - 23.5, axis=0)
+    noisy = np.where(distance < 16, 40, -1000) + np.random.default_rng(0).normal(0, 25, shape)
+    return np.asarray(noisy.clip(-1024) if padding is None else np.where(distance < 24, noisy.clip(-1024), padding))
+
+
+def psir_voxels(deviation: float) -> np.ndarray:
+    """Return intensities of phase-sensitive inversion recovery: a body in air with positive and negative noise."""
+    shape = (48, 48, 20)
+    body = np.linalg.norm(np.indices(shape)[:2] - 23.5, axis=0) < 16
+    draw = np.random.default_rng(0)
+    return np.where(body, draw.normal(300, 200, shape), draw.normal(0, deviation, shape))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_hu_are_recognised_by_the_intensities_of_air(kind: type) -> None:
+    for padding in (None, -1024, -2000, -2048, -3024, -32768):
+        assert is_hounsfield(ct_voxels(padding).astype(kind), "")
+    enlarged = ct_voxels(-3024).repeat(8, axis=0).repeat(8, axis=1)
+    resampled = ndimage.zoom(enlarged, (0.3, 0.3, 1), order=1)
+    assert is_hounsfield(resampled.astype(kind), "")
+    for deviation in (10, 100, 200, 300, 400, 500, 700, 1000, 2000):
+        assert not is_hounsfield(psir_voxels(deviation).astype(kind), "")
+    assert not is_hounsfield(np.abs(psir_voxels(300)).astype(kind), "")
+    assert not is_hounsfield((ct_voxels() + 1024).astype(np.uint16), "")
+
+
+@pytest.mark.parametrize(
+    ("stated", "kind", "modality", "rule"),
+    [
+        ("MR", "CT", "MRI", "local"),
+        ("CT", "CT", "CT", "clip"),
+        ("", "CT", "CT", "clip"),
+        ("MR", "PSIR", "MRI", "local"),
+        ("", "PSIR", "MRI", "local"),
+        ("CT", "PSIR", "CT", "clip"),
+    ],
+)
+def test_modality_is_that_of_the_dicom_files_or_follows_from_the_intensities(
+    tmp_path: Path, stated: str, kind: str, modality: str, rule: str
+) -> None:
+    voxels = ct_voxels() if kind == "CT" else psir_voxels(600)
+    for path in write_mr_series(tmp_path / "p", (voxels + 4096).clip(0).astype(np.uint16), np.eye(4)):
+        data = pydicom.dcmread(path)
+        data.Modality, data.RescaleSlope, data.RescaleIntercept = stated, 1, -4096
+        data.save_as(path)
+    label = ball_mask((48, 48, 20), np.ones(3), np.array([23.5, 23.5, 9.5]), 6).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "label.nii.gz")
+    recipe = suggest_recipe([Case("p", tmp_path / "p", tmp_path / "label.nii.gz", "labelled")], None)
+    assert (recipe.modality, recipe.intensity.rule) == (modality, rule)
 
 
 def test_suggested_settings_do_not_depend_on_label_mapping_or_axes_of_label_files(tmp_path: Path) -> None:

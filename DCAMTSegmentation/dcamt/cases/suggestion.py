@@ -53,8 +53,12 @@ SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with
 this class) is below this value.
 """
-HOUNSFIELD_AIR = -500
-"""A channel with an intensity below this is taken to be in Hounsfield units."""
+AIR_HU = (-1200, -900)
+"""Lowest and highest intensity of air in CT, including noise."""
+AIR_FRACTION = 0.01
+"""In HU, at least this fraction of the scan's voxels is air."""
+DARKER_THAN_AIR = 0.1
+"""In HU, the number of voxels darker than air, without padding, is at most this fraction of the voxels of air."""
 
 
 @dataclass(frozen=True)
@@ -264,8 +268,20 @@ def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
         grid.canonical_spacing,
         {value: size / labels.size for value, size in sizes.items()},
         (float(low.min()), float(high.max())),
-        tuple(bool(channel.min() < HOUNSFIELD_AIR) for channel in scan.voxels),
+        tuple(is_hounsfield(channel, scan.modality) for channel in scan.voxels),
     )
+
+
+def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
+    """Return whether a channel is in HU, by its DICOM modality or, if the modality is "", by the intensities."""
+    if modality:
+        return modality == "CT"
+    low, high = AIR_HU
+    air = np.count_nonzero((low <= channel) & (channel <= high))
+    # Padding has one value. In MRI with negative intensities, the voxels darker than air have many values.
+    _, counts = np.unique(np.rint(channel[channel < low]), return_counts=True)
+    darker = counts.sum() - counts.max(initial=0)
+    return bool(air >= AIR_FRACTION * channel.size and darker <= DARKER_THAN_AIR * air)
 
 
 def _class_sizes(labels: np.ndarray) -> dict[int, int]:

@@ -160,7 +160,9 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     listed = ", ".join(f"{file.name}{_describe_channel(names, number)}" for number, file in enumerate(files))
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
     all_notes = (IdentifyingNote(f"Read as channels: {listed}."), *notes)
-    return Volume(voxels, grid, path, all_notes, volumes[0].frames)
+    modalities = {volume.modality for volume in volumes}
+    modality = modalities.pop() if len(modalities) == 1 else ""
+    return Volume(voxels, grid, path, all_notes, volumes[0].frames, modality=modality)
 
 
 def _describe_channel(names: Sequence[str], number: int) -> str:

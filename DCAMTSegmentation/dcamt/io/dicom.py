@@ -170,6 +170,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
         load=lambda: load_frames(path, frames),
         notes=tuple(notes),
         frames=tuple((frame.file, frame.index) for frame in frames),
+        modality=next((frame.modality for frame in frames if frame.modality), ""),
     )
 
 

@@ -43,6 +43,7 @@ class Frame:
     instance: int = 0  # number of the file in the series; 0 if not stated
     stack_position: int = 0  # number of the slice in its stack, in multi-frame files; 0 if not stated
     sop_class: str = ""
+    modality: str = ""  # "MR", "CT", ...; "" if not stated
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
     concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
     stated_gap: float = 0.0  # mm between slices according to the header; 0 if not stated
@@ -260,6 +261,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         instance=integer(data.get("InstanceNumber")),
         stack_position=integer(header.value("InStackPositionNumber", "FrameContentSequence")),
         sop_class=str(data.get("SOPClassUID", "")),
+        modality=str(data.get("Modality") or ""),
         constants=header.constants(),
         concatenation=(
             str(data.get("ConcatenationUID", "")),

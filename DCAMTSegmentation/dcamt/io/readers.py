@@ -156,7 +156,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     with _open_image(path, choice or ScanChoice()) as image:
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
-        volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
+        volume = Volume(image.load(), image.grid, path, image.notes, image.frames, modality=image.modality)
     check_scan(volume)
     return replace(volume, notes=(*volume.notes, *blank_slices_note(volume.voxels)))
 

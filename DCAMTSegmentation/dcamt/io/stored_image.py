@@ -52,7 +52,7 @@ class StoredImage:
             checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
-        frames: see `Volume`.
+        frames, modality: see `Volume`.
     """
 
     channels: int
@@ -62,6 +62,7 @@ class StoredImage:
     segments: tuple[StoredSegment, ...] = ()
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[Path, int], ...] = ()
+    modality: str = ""
 
 
 @contextmanager
