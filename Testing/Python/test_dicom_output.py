@@ -79,11 +79,25 @@ def find_changed_source(
 
 
 def build_segmentation_and_report(
-    labelmap: Labelmap, source: SourceImages, segments: Sequence[SegmentInfo] = SEGMENTS
+    labelmap: Labelmap, source: SourceImages, segments: Sequence[SegmentInfo] = SEGMENTS, model: Algorithm = MODEL
 ) -> tuple[pydicom.Dataset, pydicom.Dataset]:
-    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
+    segmentation = build_dicom_segmentation(labelmap, segments, source, model)
     rows = measure(labelmap, segments, "scan")
-    return segmentation, build_measurement_report(rows, segments, segmentation, source, MODEL)
+    return segmentation, build_measurement_report(rows, segments, segmentation, source, model)
+
+
+def texts_of(report: pydicom.Dataset) -> list[str]:
+    """Return the texts of a measurement report."""
+    return [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
+
+
+def algorithm_names(segmentation: pydicom.Dataset) -> list[str]:
+    """Return the names of the model in a segmentation."""
+    names = [segmentation.ManufacturerModelName]
+    for segment in segmentation.SegmentSequence:
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        names += [segment.SegmentAlgorithmName, algorithm.AlgorithmName]
+    return names
 
 
 def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[Path, Labelmap]) -> None:
@@ -295,6 +309,36 @@ def test_names_of_patients_and_segments_are_kept_in_any_character_set(
     read = pydicom.dcmread(tmp_path / "0.dcm")
     assert [item.SegmentLabel for item in read.SegmentSequence] == [info.name for info in segments]
     assert segment in str(pydicom.dcmread(tmp_path / "1.dcm"))
+
+
+@pytest.mark.parametrize(("character_set", "patient"), [(None, "Mueller^Joerg"), ("ISO_IR 126", "Διονυσιος^Α")])
+@pytest.mark.parametrize("name", ["左心房", "Vorhof_Müller"])
+def test_name_and_version_of_the_model_are_kept_in_any_character_set(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | None, patient: str, name: str
+) -> None:
+    def rename(image: pydicom.Dataset) -> None:
+        image.SpecificCharacterSet, image.PatientName = character_set, patient
+        if character_set is None:
+            del image.SpecificCharacterSet
+
+    source = find_changed_source(case, tmp_path, rename)
+    model = replace(MODEL, name=name, version=f"2-{name}")
+    write_dicom(build_dicom_segmentation(case[1], SEGMENTS, source, MODEL), tmp_path / "earlier.dcm")
+    earlier = pydicom.dcmread(tmp_path / "earlier.dcm")
+    segmentation, report = build_segmentation_and_report(case[1], source, model=model)
+    rows = measure(case[1], SEGMENTS, "scan")
+    report_on_earlier = build_measurement_report(rows, SEGMENTS, earlier, source, model)
+    written = []
+    for number, dataset in enumerate((segmentation, report, report_on_earlier)):
+        write_dicom(dataset, tmp_path / f"{number}.dcm")
+        written.append(pydicom.dcmread(tmp_path / f"{number}.dcm"))
+        assert (written[-1].SpecificCharacterSet, written[-1].PatientName) == ("ISO_IR 192", patient)
+    assert set(algorithm_names(written[0])) == {name}
+    (algorithm,) = written[0].SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmVersion == model.version
+    for texts in map(texts_of, written[1:]):
+        assert texts.count(name) == 1 + len(SEGMENTS)  # of the observer, and of each segment's algorithm
+        assert texts.count(model.version) == len(SEGMENTS)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])

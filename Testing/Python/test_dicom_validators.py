@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_dciodvfy_finds_no_fault(results: tuple[Path, Path], tmp_path: Path) -> 
     del damaged.SegmentSequence[0].SegmentAlgorithmType
     damaged.save_as(tmp_path / "damaged.dcm")
     assert any("SegmentAlgorithmType" in line for line in errors_and_warnings(tmp_path / "damaged.dcm"))
+
+
+def test_dciodvfy_finds_no_fault_in_names_beyond_ascii(tmp_path: Path) -> None:
+    write_mr_series(tmp_path / "series", np.random.default_rng(1).integers(50, 300, SHAPE), affine())
+    images = find_source_images(tmp_path / "series", read_scan(tmp_path / "series").frames)
+    model = replace(MODEL, name="Vorhof_Müller")
+    segmentation = build_dicom_segmentation(labelmap(), SEGMENTS, images, model)
+    report = build_measurement_report(rows(), SEGMENTS, segmentation, images, model)
+    for dataset, path in ((segmentation, tmp_path / "seg.dcm"), (report, tmp_path / "report.dcm")):
+        write_dicom(dataset, path)
+        assert errors_and_warnings(path) == []
 
 
 def test_dcmqi_reads_the_segments_at_their_places(results: tuple[Path, Path], tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from .stored_image import library_errors
 
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
+UTF8 = "ISO_IR 192"
+"""DICOM's name of the character set UTF-8."""
 
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -106,8 +108,7 @@ def build_dicom_segmentation(
     """
     import highdicom as hd
 
-    codes = [code for info in segments for code in (info.category, info.type)]
-    as_utf8 = not all(text.isascii() for text in (*(info.name for info in segments), *(code.meaning for code in codes)))
+    as_utf8 = needs_utf8(segments, algorithm)
     for image in source.datasets:
         _complete_header(image, as_utf8)
     geometry = {}
@@ -174,8 +175,7 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     A header in several character sets, or in one that highdicom does not know, is converted to UTF-8.
 
     Args:
-        as_utf8: convert the header to UTF-8 in any case. Needed for segments' names and codes that are not ASCII,
-            because the header's character set may lack their letters.
+        as_utf8: convert the header to UTF-8 in any case (`needs_utf8`).
 
     Raises:
         InputError: the image lacks one of `_REQUIRED_OF_SOURCE_IMAGES`.
@@ -191,10 +191,20 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
     if as_utf8 or (stated is not None and (len(names) != 1 or names[0] not in known)):
         image.decode()
-        image.SpecificCharacterSet = "ISO_IR 192"
+        image.SpecificCharacterSet = UTF8
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image or not _is_valid(keyword, image.get(keyword)):
             setattr(image, keyword, "")
+
+
+def needs_utf8(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> bool:
+    """Return whether a text about the segments or the algorithm has a letter that is not ASCII.
+
+    The character set of the source images may lack this letter.
+    """
+    codes = [code for info in segments for code in (info.category, info.type)]
+    texts = [algorithm.name, algorithm.version, *(info.name for info in segments), *(code.meaning for code in codes)]
+    return not all(text.isascii() for text in texts)
 
 
 def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:

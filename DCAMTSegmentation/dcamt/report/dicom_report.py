@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..io.dicom_output import Algorithm, Dataset, SourceImages, to_concept
+from ..io.dicom_output import UTF8, Algorithm, Dataset, SourceImages, needs_utf8, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 
@@ -58,6 +58,8 @@ def build_measurement_report(
         instance_number=1,
         manufacturer="DCAMT",
         is_complete=True,
+        # By default, the report has the segmentation's character set.
+        **({"specific_character_set": UTF8} if needs_utf8(segments, algorithm) else {}),
     )
     dataset.SeriesDescription = "Measurements, research use only"
     return dataset
