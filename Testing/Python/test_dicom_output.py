@@ -341,6 +341,24 @@ def test_name_and_version_of_the_model_are_kept_in_any_character_set(
         assert texts.count(model.version) == len(SEGMENTS)
 
 
+@pytest.mark.filterwarnings("error:The value length")
+def test_long_strings_have_at_most_64_characters_and_no_backslash(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    model = replace(MODEL, name="M\\" + 70 * "ü", version="1\\2")
+    segments = [
+        replace(info, name=f"{info.label}\\" + 70 * "s", type=replace(info.type, meaning=70 * "t")) for info in SEGMENTS
+    ]
+    source = find_source_images(case[0], read_scan(case[0]).frames)
+    segmentation, report = build_segmentation_and_report(case[1], source, segments, model)
+    for number, dataset in enumerate((segmentation, report)):
+        write_dicom(dataset, tmp_path / f"{number}.dcm")
+        for element in pydicom.dcmread(tmp_path / f"{number}.dcm").iterall():
+            assert element.VR != "LO" or (element.VM <= 1 and len(element.value) <= 64), element
+    read = pydicom.dcmread(tmp_path / "0.dcm")
+    assert set(algorithm_names(read)) == {"M/" + 62 * "ü"}
+    assert [item.SegmentLabel for item in read.SegmentSequence] == [f"{info.label}/" + 62 * "s" for info in segments]
+    assert model.name in texts_of(pydicom.dcmread(tmp_path / "1.dcm"))
+
+
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
 def test_message_names_the_attribute_that_the_source_lacks(
     case: tuple[Path, Labelmap], tmp_path: Path, keyword: str

@@ -97,12 +97,13 @@ def test_dciodvfy_finds_no_fault(results: tuple[Path, Path], tmp_path: Path) -> 
     assert any("SegmentAlgorithmType" in line for line in errors_and_warnings(tmp_path / "damaged.dcm"))
 
 
-def test_dciodvfy_finds_no_fault_in_names_beyond_ascii(tmp_path: Path) -> None:
+def test_dciodvfy_finds_no_fault_in_long_names_and_names_beyond_ascii(tmp_path: Path) -> None:
     write_mr_series(tmp_path / "series", np.random.default_rng(1).integers(50, 300, SHAPE), affine())
     images = find_source_images(tmp_path / "series", read_scan(tmp_path / "series").frames)
-    model = replace(MODEL, name="Vorhof_Müller")
-    segmentation = build_dicom_segmentation(labelmap(), SEGMENTS, images, model)
-    report = build_measurement_report(rows(), SEGMENTS, segmentation, images, model)
+    model = replace(MODEL, name="Vorhof_Müller", version=70 * "x")
+    segments = [replace(info, name=f"{info.name} {60 * 'y'}") for info in SEGMENTS]
+    segmentation = build_dicom_segmentation(labelmap(), segments, images, model)
+    report = build_measurement_report(rows(), segments, segmentation, images, model)
     for dataset, path in ((segmentation, tmp_path / "seg.dcm"), (report, tmp_path / "report.dcm")):
         write_dicom(dataset, path)
         assert errors_and_warnings(path) == []

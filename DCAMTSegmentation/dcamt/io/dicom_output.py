@@ -130,7 +130,7 @@ def build_dicom_segmentation(
             sop_instance_uid=hd.UID(),
             instance_number=1,
             manufacturer="DCAMT",
-            manufacturer_model_name=algorithm.name,
+            manufacturer_model_name=to_long_string(algorithm.name),
             software_versions=algorithm.software_version,
             device_serial_number=algorithm.serial_number,
             content_label="SEGMENTATION",
@@ -145,7 +145,7 @@ def build_dicom_segmentation(
         ) from error
     if source.frames is not None:
         _remove_other_references(dataset, source.frames)
-    dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
+    dataset.SeriesDescription = to_long_string(f"Segmentation: {', '.join(info.name for info in segments)}")
     dataset.private_block(*_PRIVATE_BLOCK, create=True).add_new(_CHECKSUM, "LO", _crc32(dataset.PixelData))
     return dataset
 
@@ -239,14 +239,14 @@ def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) ->
     return [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=info.name,
+            segment_label=to_long_string(info.name),
             segmented_property_category=to_concept(info.category),
             segmented_property_type=to_concept(info.type),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=hd.AlgorithmIdentificationSequence(
-                name=algorithm.name,
+                name=to_long_string(algorithm.name),
                 family=codes.DCM.ArtificialIntelligence,
-                version=algorithm.version,
+                version=to_long_string(algorithm.version),
                 source="DCAMT",
             ),
             tracking_uid=hd.UID(),
@@ -267,7 +267,12 @@ def to_concept(code: Code) -> Any:
     """Return a code as a `highdicom` coded concept."""
     from highdicom.sr.coding import CodedConcept
 
-    return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+    return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=to_long_string(code.meaning))
+
+
+def to_long_string(text: str) -> str:
+    """Return the text as a DICOM Long String (LO), which has at most 64 characters and no backslash."""
+    return text.replace("\\", "/")[:64]
 
 
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
