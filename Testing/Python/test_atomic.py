@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from dcamt.commands.result_files import check_result_paths
@@ -85,6 +86,54 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "x") as temporary:
         temporary.write_text("", encoding="utf-8")
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
+def test_replaced_file_keeps_its_permissions_and_the_temporary_file_has_no_more(tmp_path: Path, mode: int) -> None:
+    target, link = tmp_path / "x", tmp_path / "link"
+    target.write_text("old", encoding="utf-8")
+    link.symlink_to(target)
+    target.chmod(mode)
+    with atomic_path(link) as outer:
+        with atomic_path(outer) as inner:
+            inner.write_text("new", encoding="utf-8")
+            assert inner.stat().st_mode & 0o077 & ~mode == 0
+        assert outer.stat().st_mode & 0o077 & ~mode == 0
+    assert (target.read_text(encoding="utf-8"), target.stat().st_mode & 0o7777) == ("new", mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+def test_failure_keeps_the_permissions_of_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.touch(0o640)
+    with pytest.raises(KeyError), atomic_path(target) as temporary:
+        raise KeyError(temporary)
+    assert target.stat().st_mode & 0o7777 == 0o640
+    assert all_paths(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+@pytest.mark.parametrize(("may_change_group", "mode_after"), [(True, 0o664), (False, 0o644)])
+def test_replaced_file_keeps_its_group_or_its_new_group_gets_the_permissions_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_change_group: bool, mode_after: int
+) -> None:
+    target, own_group = tmp_path / "x", tmp_path.stat().st_gid
+    other_groups = {*os.getgroups(), *([own_group + 1] if os.geteuid() == 0 else [])} - {own_group}
+    if not other_groups:
+        pytest.skip("needs a user with two groups")
+    target.touch()
+    os.chown(target, -1, min(other_groups))
+    target.chmod(0o664)
+    if not may_change_group:
+        monkeypatch.setattr("dcamt.io.atomic.os.chown", Mock(side_effect=PermissionError))
+    with atomic_path(target) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    status = target.stat()
+    assert (status.st_gid, status.st_mode & 0o7777) == (
+        min(other_groups) if may_change_group else own_group,
+        mode_after,
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

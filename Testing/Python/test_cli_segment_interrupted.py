@@ -41,7 +41,8 @@ def test_signal_during_writing_leaves_no_partial_file(
     process = open_dcamt(*arguments, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
-    assert len(list(out.iterdir())) == 2  # the earlier result and the half-written temporary file
+    # The earlier result, the temporary file that will replace the result, and the half-written temporary file.
+    assert len(list(out.iterdir())) == 3
     process.send_signal(number)
     _, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode == 1

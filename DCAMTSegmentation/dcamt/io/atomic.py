@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,8 +33,9 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
-    replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
-    empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
+    replaced. Except on Windows, the new file has the permissions of the file that it replaces. Missing parent folders
+    are created. If the block raises, the temporary file and any created folder that is empty are removed, and `path`
+    stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.
@@ -57,6 +59,10 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
                 refuse_device(target, wanted)
                 make_folder(target.parent, created)
+                replaced = _existing_file(target)
+                if replaced is not None:
+                    # Other users must not read the new content before the file has the permissions of the old file.
+                    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
                 try:
                     yield temporary
                     _flush(temporary)
@@ -66,6 +72,8 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise
+                if replaced is not None:
+                    _copy_permissions(replaced, temporary)
                 (os.replace if replace else _rename_to_new)(temporary, target)
             except BaseException:
                 with suppress(OSError):
@@ -132,6 +140,29 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
         os.replace(temporary, target)
     else:
         temporary.unlink()
+
+
+def _existing_file(path: Path) -> os.stat_result | None:
+    """Return the status of a file, or None if there is no such file."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _copy_permissions(source: os.stat_result, file: Path) -> None:
+    """Give a file the owner, group and permissions in `source`, as far as the user and the file system allow this."""
+    if sys.platform == "win32":
+        return
+    for owner in (source.st_uid, -1):  # -1 leaves the owner as it is
+        with suppress(OSError):
+            os.chown(file, owner, source.st_gid)
+            break
+    mode = source.st_mode & 0o777
+    if file.stat().st_gid != source.st_gid:
+        mode = mode & ~0o070 | (mode & 0o007) << 3  # Another group has the permissions of all other users.
+    with suppress(OSError):
+        file.chmod(mode)
 
 
 def refuse_device(target: Path, named: Path) -> None:
