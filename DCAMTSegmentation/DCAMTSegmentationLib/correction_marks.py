@@ -95,7 +95,7 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
     now = fingerprint(segmentation_node)
-    # Without a labelmap of each segment, `now` is empty and shows no change.
+    # `now` is empty if a segment has no labelmap; then no change can be detected.
     if not now or _are_as_measured(segmentation_node, now):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
@@ -161,8 +161,8 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
     """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
 
-    An edit of a segment may move one face of its box far, but a wrong assumption in `are_resampled` shifts all six
-    faces. With the square roots, one far face counts less than these six.
+    Because of the square roots, one face that an edit has moved far counts less than six faces that a transformation
+    has moved.
     """
     return float(np.sqrt(np.abs(box - other)).sum())
 

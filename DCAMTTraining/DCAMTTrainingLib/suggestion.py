@@ -42,7 +42,7 @@ class RecipeSuggestion:
         self.running = False
 
     def start(self) -> RecipeSuggestion:
-        """Start in the next turn of the event loop; return the suggestion itself."""
+        """Start in the next turn of the event loop; return `self`."""
         self.running = True
         self._writing.start()
         return self

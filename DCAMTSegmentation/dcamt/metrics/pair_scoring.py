@@ -29,8 +29,8 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) about overlapping segments of the prediction; `notes` holds those of the
             label.
-        lone_255: one pair (option, path or case) if the prediction or the label gets the note of `_note_on_255`,
-            otherwise empty; `option` maps the values of this labelmap.
+        lone_255: one pair (option, path or case) for the labelmap that gets the note of `_note_on_255`, otherwise
+            empty; the option maps the values of this labelmap.
     """
 
     case: str
@@ -117,11 +117,10 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each completely covered segment whose value occurs in the other side's labelmaps.
+    """Yield (note, file) for each segment that other segments cover completely.
 
-    The two sides, all predictions and all labels, have no value in common. So if the other side holds the value of a
-    segment, the segment's own labelmap lacks this value. An overlap note on such a segment thus means that other
-    segments cover it completely.
+    `in_predictions` and `in_labels` have no value in common. So a prediction has no voxel with a value of `in_labels`,
+    and a label has none with a value of `in_predictions`.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
