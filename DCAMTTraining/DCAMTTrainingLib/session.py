@@ -303,8 +303,7 @@ class TrainingSession(VTKObservationMixin):
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
         mark_removed(self.unread, node.GetID())
         if self.table.mark_removed(node.GetID()):
-            # The cases need not be saved at once. The saved cases have lost their reference to the node, so when they
-            # are loaded, a `removed_id` replaces the node's ID.
+            # Nothing is saved at once: the scene has removed the reference to the node from the saved cases.
             self._stop_check()
             self._stop_saving()
             if self.estimation.running:  # Its result would be kept under an ID that another node may get.

@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
         except RuntimeError as error:
             # If writing failed or was interrupted, torch still tries to complete the archive, and raises a second
-            # error. The first error, its `__context__`, states the cause.
+            # error. The `__context__` of this second error is the first error, which states the cause.
             if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from None
             raise
