@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference between an element of the axes (3, 3) of `mask_to_volume_ijk` and that of the identity matrix."""
+"""Largest deviation of a mask's axes from those of a volume, as a fraction of a voxel's side."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:

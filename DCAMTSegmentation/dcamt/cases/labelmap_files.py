@@ -213,8 +213,8 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
     """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
-    A label also replaces a mask that is named after a scan (`masks_named_after_scans`), if label and mask have the same
-    `case_name`: beside the scan `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
+    A mask that is named after a scan (`masks_named_after_scans`) is also left out if a label has the same `case_name`:
+    the mask `p1_LA` of the scan `p1` is left out if there is a label `p1_LA_seg`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.
@@ -271,7 +271,7 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
     others = [file for file in named if file.path not in results | possible_results]
     labels = {file.path for file in others if file.kind is FileKind.LABEL or has_few_values(file.path)}
     results |= {result for _, result in _pairs_of_one_case(labels, possible_results)}
-    # `is_dcamt_result` reads the voxels of files with the mark, so only files that have a rival are examined.
+    # `is_dcamt_result` reads the voxels, so a file is examined only if its case has another label.
     rivals = [(label, file) for label, file in _pairs_of_one_case(labels, filter(has_mark, labels)) if label != file]
     return results | {file for label, file in rivals if is_dcamt_result(file) and not is_dcamt_result(label)}
 
