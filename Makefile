@@ -8,8 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULT = import os, sys; from dcamt.io.formats import scan_name; \
 	print(os.path.join(os.path.expanduser(sys.argv[2]), scan_name(sys.argv[1])))
-# The shell reads these variables from its environment. If make wrote $(SCAN) into the command instead, a quotation mark
-# in the path would end a word of the command.
+# The shell reads SCAN and OUT from its environment. If make wrote $(SCAN) into the command instead, a quotation mark in
+# the path would end a word of the command.
 export SCAN OUT
 
 .PHONY: segment test tests lint pictures
@@ -41,7 +41,7 @@ lint: .venv/ready
 
 # PIP_CONSTRAINT reaches pip's own build environments, too.
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("DCAMT needs Python 3.10 or newer: PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Use Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@

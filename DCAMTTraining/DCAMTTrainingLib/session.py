@@ -303,7 +303,8 @@ class TrainingSession(VTKObservationMixin):
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
         mark_removed(self.unread, node.GetID())
         if self.table.mark_removed(node.GetID()):
-            # Nothing is saved at once: the scene has removed the reference to the node from the saved cases.
+            # Saving at once is not necessary: the scene has removed the reference to the node from the saved cases, so
+            # `load_cases` treats the node as removed.
             self._stop_check()
             self._stop_saving()
             if self.estimation.running:  # Its result would be kept under an ID that another node may get.

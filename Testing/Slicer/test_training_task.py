@@ -383,8 +383,8 @@ class EstimateTest(TrainingCase):
         count = math.prod(row.size)
         voxels = count * math.prod(row.spacing) / math.prod(spacing)
         resident = 2 * voxels
-        # The process takes 500 MB. The scan, its resampled and its normalised intensities are in float32, two local
-        # moments in float64.
+        # The process takes 500 MB. Three arrays are in float32: the scan, its resampled intensities and its normalised
+        # intensities. Two local moments are in float64.
         loading = 500e6 + resident + 4 * count + (4 + 4 + 2 * 8) * voxels
         for device, measured, expected in (
             ("cpu", 0, loading),

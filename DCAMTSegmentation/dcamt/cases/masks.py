@@ -246,8 +246,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # If the mask lacks a word of the scan, the two may belong to different patients. Then a word that is more
-            # frequent in the mask is a further word, too: 1 for the mask `1/LA/1` and the scan `1/2/2`.
+            # If the mask's path lacks a word of the scan's path, the two may belong to different patients, as `1/LA/1`
+            # and `1/2/2`. Then a word that occurs more often in the mask's path is a further word, too.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

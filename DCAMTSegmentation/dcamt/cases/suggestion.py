@@ -47,7 +47,7 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-Another scan is read if its label contains a class that no label before it contains.
+A further scan is read if its label contains a class that no label read before contains.
 """
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with
@@ -69,7 +69,7 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        foreground: the lowest 0.5th and the highest 99.5th percentile of the channels' intensities in labelled voxels.
+        foreground: the lowest of the channels' 0.5th percentiles, and the highest of their 99.5th, in labelled voxels.
         hounsfield: for each channel, whether it is in Hounsfield units.
     """
 
@@ -278,7 +278,7 @@ def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
         return modality == "CT"
     low, high = AIR_HU
     air = np.count_nonzero((low <= channel) & (channel <= high))
-    # Padding has one value. In MRI with negative intensities, the voxels darker than air have many values.
+    # The most frequent value below air may be padding, which has one value. It is not counted.
     _, counts = np.unique(np.rint(channel[channel < low]), return_counts=True)
     darker = counts.sum() - counts.max(initial=0)
     return bool(air >= AIR_FRACTION * channel.size and darker <= DARKER_THAN_AIR * air)

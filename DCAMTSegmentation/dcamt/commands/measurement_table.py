@@ -43,7 +43,7 @@ def remove_outdated_rows(
     rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
     for row in read_measurements_csv(table):
         rows_of_scan[row.scan].append(row)
-    # Scans of one name may lie in different folders.
+    # If a name has two rows of one segment, there may be scans of this name in different folders.
     ambiguous = {name for name, rows in rows_of_scan.items() if len({row.segment for row in rows}) < len(rows)}
     existing = {csv_cell(job.name): job for job in jobs if os.path.exists(job.segmentation)}
     foreign = {name for name in existing.keys() - ambiguous if foreign_files([existing[name].segmentation])}

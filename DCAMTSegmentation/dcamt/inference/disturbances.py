@@ -40,8 +40,9 @@ def _for_each_channel(disturb: Disturbance) -> Disturbance:
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds noise; its standard deviation is `fraction` times each channel's 99th percentile.
 
-    If a channel has negative intensities, as in HU, Gaussian noise is added to them. Otherwise the intensities become
-    the real part of a complex image; noise is added to both parts, and the result is the magnitude (Rician noise).
+    If a channel has negative intensities, as in HU, Gaussian noise is added to all its intensities. Otherwise the
+    intensities become the real part of a complex image; noise is added to both parts, and the result is the magnitude
+    (Rician noise).
     """
 
     @_for_each_channel
@@ -118,7 +119,7 @@ def coarsen(factors: tuple[int, int, int]) -> Disturbance:
 def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Reduce each channel's contrast to a quarter, and add noise.
 
-    The noise's standard deviation is 0.02 times the 99th percentile of the given channel.
+    The noise's standard deviation is 0.02 times the channel's 99th percentile before the reduction.
     """
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))

@@ -160,7 +160,8 @@ def _copy_permissions(source: os.stat_result, file: Path) -> None:
             break
     mode = source.st_mode & 0o777
     if file.stat().st_gid != source.st_gid:
-        mode = mode & ~0o070 | (mode & 0o007) << 3  # Another group has the permissions of all other users.
+        # If the file has another group than `source`, this group gets the permissions of all other users.
+        mode = mode & ~0o070 | (mode & 0o007) << 3
     with suppress(OSError):
         file.chmod(mode)
 

@@ -38,8 +38,8 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if a frame of a rare SOP class lies where a slice of the scan may be missing.
 
-    Such a place lies a whole number of steps from a slice, in a gap between the scan's slices or beyond the scan's
-    ends. Frames that differ from the scan in series, size, pixel spacing or orientation are ignored.
+    Such a place lies a whole number of slice distances from a slice, in a gap between the scan's slices or beyond the
+    scan's ends. Frames that differ from the scan in series, size, pixel spacing or orientation are ignored.
 
     Args:
         separated: the frames of rare classes, as `separate_other_classes` returns them.

@@ -192,7 +192,10 @@ def _is_bare_head(head: bytes) -> bool:
 
 
 def begins_as_dicom(path: Path, head: bytes) -> bool:
-    """Return whether a file's first bytes `head` are those of DICOM; a tag of group 8 also needs a fitting ending."""
+    """Return whether a file's first bytes `head` are those of DICOM.
+
+    If they are only a tag of group 8, the file's ending must be that of a DICOM slice, a number (of a UID) or empty.
+    """
     kind = ending(path)
     ends_with_number_of_uid = kind[1:].isdecimal()
     is_named_like_slice = kind in (*DICOM_SLICE_ENDINGS, "") or ends_with_number_of_uid

@@ -201,7 +201,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
     A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
-    If `wanted` is no number, or no stack has this number, the first of `tests` that fits a stack decides.
+    If `wanted` is no number, or no stack has this number, the first of `tests` (below) that fits a stack decides.
 
     Raises:
         InputError: `wanted` is a number that names different stacks: the stack with this number in the list does not

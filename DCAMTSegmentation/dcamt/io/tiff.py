@@ -63,7 +63,7 @@ def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
         raise EOFError  # ITK would return other bytes of the file as voxels.
     is_grey = values.get(_SAMPLES, (1,)) == (1,)
-    # ITK would convert a grey page that has tiles or another number of bits to a colour image.
+    # ITK would read a grey page as a colour image if it has tiles, or a number of bits other than 8, 16 or 32.
     if is_grey and (_TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32)):
         what = "stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"
         remedy = "Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."

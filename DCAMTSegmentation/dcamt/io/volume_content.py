@@ -51,6 +51,6 @@ def _is_pair_header(path: Path, head: bytes) -> bool:
 
 _CHECKS: dict[str, Callable[[Path, bytes], bool]] = {
     ".vtk": _is_structured_points,  # Not surfaces.
-    **dict.fromkeys((".tif", ".tiff"), _is_stack),  # Not files of fewer than three pages, such as pictures.
+    **dict.fromkeys((".tif", ".tiff"), _is_stack),  # Only stacks of three pages or more, not pictures.
     **dict.fromkeys((".hdr", ".hdr.gz"), _is_pair_header),
 }

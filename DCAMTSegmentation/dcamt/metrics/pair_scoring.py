@@ -27,10 +27,10 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs (note, path or case) about overlapping segments of the prediction; `notes` holds those of the
-            label.
-        lone_255: one pair (option, path or case) for the labelmap that gets the note of `_note_on_255`, otherwise
-            empty; the option maps the values of this labelmap.
+        overlaps: pairs (note, path or case) about overlapping segments of the prediction. `notes` holds all other
+            notes, also those about overlapping segments of the label.
+        lone_255: one pair (option, path or case) if a labelmap of the case gets the note of `_note_on_255`; otherwise
+            empty. The option is the command-line option that maps the values of this labelmap.
     """
 
     case: str

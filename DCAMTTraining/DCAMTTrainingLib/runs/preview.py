@@ -199,7 +199,7 @@ def _save_with_scene(segmentation: SegmentationNode) -> None:
 
 
 def _outlined_volumes(segmentation: SegmentationNode) -> list[VolumeNode]:
-    """Return the volumes of a segmentation: those on which it was drawn, its sources, and its training case's scan."""
+    """Return the volumes that a segmentation outlines."""
     training_image = get_referenced_node(segmentation, training_cases.IMAGE)
     volumes = (scan_of(segmentation), training_image, *result_scan.scans_of(segmentation))
     return [volume for volume in volumes if volume is not None]
