@@ -271,7 +271,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
-        _("Outline the scan, or make the case unlabelled."),
+        _("Outline the structure in the scan, or make the case unlabelled."),
         _("PHASE CONTRAST M"),
         _("PHASE MAP"),
         _("Pack the scan again."),

@@ -104,7 +104,7 @@ def test_value_255_is_replaced_only_if_the_recipe_has_one_class(tmp_path: Path) 
 def test_label_that_is_empty_or_has_an_unknown_value_or_another_grid_is_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     for values, labels, message in (
-        (label_voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
+        (label_voxels(0), "", "is empty: no voxel is labelled. Outline the structure"),
         (label_voxels(5), "420=1", "has no voxel with a value of the label mapping '420=1'."),
         (label_voxels(420, 421), "", "holds the label values 420, 421, but the recipe"),
     ):

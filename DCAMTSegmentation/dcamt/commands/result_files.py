@@ -212,7 +212,7 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if the file `compared` is missing: --skip-existing keeps them unchecked."""
+    """Return the existing results if `compared`, the file that would be compared with the new result, is missing."""
     return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
 
 

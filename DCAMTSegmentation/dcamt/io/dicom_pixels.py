@@ -131,7 +131,7 @@ def _remove_scaling(data: Any) -> bool:
 
 
 def _read_with_itk(path: Path, syntax: str, original: Path) -> np.ndarray:
-    """Return the pixels of `path`, the original file or a copy; raise InputError if they cannot be decompressed."""
+    """Return the pixels of `path`, which is `original` or its copy; raise InputError if they cannot be decompressed."""
     if not is_utf8(path):
         with temporary_folder() as folder:
             return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, original)

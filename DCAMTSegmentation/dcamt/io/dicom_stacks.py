@@ -204,8 +204,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     If `wanted` is no number, or no stack has this number, the first of `tests` (below) that fits a stack decides.
 
     Raises:
-        InputError: `wanted` is a number that names different stacks: the stack with this number in the list does not
-            have this SeriesNumber, but at least one other stack does.
+        InputError: `wanted` is the number of one stack in the list, and the SeriesNumber of other stacks only.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -236,12 +235,13 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether a UID ends with `text`, and the end is clear enough.
+    """Return whether `text` is the end of a UID, from `_LONG_UID_END` characters on or with two whole numbers or more.
 
-    A text shorter than `_LONG_UID_END` must contain a point, and its first number must be a complete number of the UID:
-    "12.5" fits "1.2.12.5", but "5" and "2.5" do not.
+    >>> [_is_end_of_uid(text, "1.2.12.5") for text in ("12.5", "2.5", ".5")]
+    [True, False, False]
     """
-    return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in text and uid.endswith("." + text.lstrip("."))
+    numbers = text.lstrip(".")
+    return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in numbers and uid.endswith("." + numbers)
 
 
 def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[str]:

@@ -77,7 +77,7 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
             raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
-                # On a file system without locks, no process can hold the file's lock, so the file is removed.
+                # On a file system without locks, no process can hold the file's lock, so the file may be removed.
                 release_lock(None, path)
                 return None
             # Try again, since another process may be removing the folder. The file is not removed, since another

@@ -306,7 +306,7 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
     """Return the problem of a label (empty if there is none) and the label values of its drawn segments."""
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
-        return _("The segmentation is no longer in the scene. Outline the scan, or set the role “unlabelled”."), ()
+        return _("The segmentation is no longer in the scene. Outline the structure, or set the role “unlabelled”."), ()
     segments = segmentation.GetSegmentation()
     removed = [label for identifier, label in source.segments if segments.GetSegment(identifier) is None]
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
@@ -338,7 +338,7 @@ def _choice_remark(source: SceneScan, recipe: Recipe) -> str:
 
 
 def _empty_label_text() -> str:
-    return str(_("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."))
+    return str(_("The label is empty. Outline the structure, choose its segments, or set the role “unlabelled”."))
 
 
 def _label_note(source: SceneScan, recipe: Recipe) -> str:

@@ -65,8 +65,8 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     The files are named after `number`, not after the patient. Some files are not written:
     - If the row's scan is a file, the case refers to the files of the row.
     - If the row's role needs no label, the case has no label.
-    - If the scan belongs to a proposal and has several channels, and `one_channel` is False, the case refers to the
-      scan's own file (`file_of_all_channels`).
+    - If the node holds only the first of a scan's channels (`file_of_all_channels`), the case refers to the scan's own
+      file, unless `one_channel` is True.
 
     If the scan's channels have names, the scan gets a folder of its own with a `dataset.json`, so that training reads
     the channels in the recipe's order.
@@ -116,7 +116,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if problem := place_problem(source) or label.problem:
         raise InputError(problem, path=row.name)
     if not label.voxels.any():  # The segments may have been erased since the case was checked.
-        remedy = _("Outline the scan, choose its segments, or set the role “unlabelled”.")
+        remedy = _("Outline the structure, choose its segments, or set the role “unlabelled”.")
         raise InputError(_("has an empty label"), path=row.name, remedy=remedy)
     label_file = folder / f"{number:05d}-label.nrrd"
     yield from write_nrrd_in_slabs(label.voxels, ijk_to_ras(volume), label_file)
