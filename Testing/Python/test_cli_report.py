@@ -11,15 +11,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import dcamt
 import numpy as np
 import pytest
+from dcamt.api.outputs import write_report
 from dcamt.geometry import Grid
+from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import measure
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.models.package import Card
 from dcamt.report.scan_report import ScanReport, render_scan_report
-from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt.volume import Code, IdentifyingNote, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import analyse_wall
 from dcamt.wall.settings import WallSettings
 from dcamt_testing.dicom_series import write_mr_series
@@ -87,6 +90,41 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert call_segment(*arguments, "--overwrite", "--identity") == 0
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+def test_report_without_identity_is_the_same_for_every_name_of_the_scan(noise_model: Path, tmp_path: Path) -> None:
+    volume = noise_scan()
+    volume.voxels[..., 5] = 0
+    pages = []
+    for name in ("patient07", "scan", "copy", "1"):
+        write_volume(volume, tmp_path / f"{name}.nii.gz")
+        arguments = [tmp_path / f"{name}.nii.gz", "-o", tmp_path / "out.nrrd", "--overwrite", "--model", noise_model]
+        assert call_segment(*arguments, "--report", tmp_path / "page.html", "--roi=-12,12,-12,12,-12,12") == 0
+        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert pages[1:] == 3 * pages[:1]
+    for note in ("Only a region of the scan was segmented", "slice 6", "copy it again"):
+        assert note in pages[0]
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+def test_report_without_identity_counts_the_notes_that_it_does_not_show(noise_model: Path, tmp_path: Path) -> None:
+    notes = [
+        IdentifyingNote("Skipped a.dcm."),
+        "Mueller.nii.gz was cropped.",
+        "Check the MRI/CT.",
+        "B",
+        "C",
+        "D",
+    ]
+    page = tmp_path / "page.html"
+    result = dcamt.segment(replace(noise_scan(), path=tmp_path / "Mueller.nii.gz"), noise_model, device="cpu")
+    result = replace(result, notes=tuple(notes))
+    for identity, shown in (({}, notes[2:5]), ({"Scan": "Mueller"}, notes[:3])):
+        write_report(result, page, identity=identity)
+        paragraphs = re.findall("<p>(.*?)</p>", page.read_text(encoding="utf-8"))
+        assert [note for note in notes if note in paragraphs] == shown
+        assert "Further notes in the program's output: 3." in paragraphs
 
 
 @pytest.mark.usefixtures("coarse_pictures")

@@ -13,6 +13,7 @@ from dcamt.io import dicom_completeness
 from dcamt.io.dicom_completeness import dicomdir_files
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
+from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import (
     REPORT,
     SECONDARY_CAPTURE,
@@ -196,6 +197,7 @@ def test_note_lists_the_missing_instance_numbers(tmp_path: Path, removed: list[s
         (tmp_path / name).unlink()
     (note,) = read_scan(tmp_path).notes
     assert f"lacks the {lacking}: slices may be missing" in note
+    assert not isinstance(note, IdentifyingNote)
 
 
 def test_large_slice_numbers_take_little_memory(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..process_settings import default_numpy_settings
 from ..report.scan_report import ScanReport, render_scan_report
-from ..volume import IdentifyingNote, Volume
+from ..volume import Volume
 from ..wall.surface import extract_surface
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def write_report(
         is_doubt_calibrated=result.is_doubt_calibrated,
         doubtful_places=result.doubtful_places(),
         wall=wall,
-        notes=notes_for_report(result.notes, result.scan, bool(identity)),
+        notes=result.notes,
         identity=identity or {},
     )
     write_text(path, render_scan_report(report))
@@ -244,15 +244,3 @@ def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
         if os.path.exists(file) and os.path.samefile(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
-
-
-def notes_for_report(notes: Sequence[str], scan: Volume, with_identity: bool) -> list[str]:
-    """Return the notes on a scan; without identity, omit notes that may identify the patient."""
-    return [note for note in notes if with_identity or not _may_identify(note, scan)]
-
-
-def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note is an `IdentifyingNote`, or contains a slash, a backslash or the scan's name."""
-    if isinstance(note, IdentifyingNote):
-        return True
-    return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

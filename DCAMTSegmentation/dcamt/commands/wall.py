@@ -428,7 +428,7 @@ def _write_report(
     result: WallResult, volume: Volume, labelmap: Labelmap, label: int | None, job: WallJob, path: Path
 ) -> None:
     """Write the one-page report of an outline and its wall."""
-    from ..api.outputs import describe_identity, notes_for_report
+    from ..api.outputs import describe_identity
     from ..report.outline_report import ReportedSegment, write_outline_report
 
     value = segment_label(labelmap, label)
@@ -440,7 +440,7 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.with_identity else {}
-    notes = notes_for_report((*scan_notes(volume), *_notes_on_segment(labelmap, label)), volume, job.with_identity)
+    notes = (*scan_notes(volume), *_notes_on_segment(labelmap, label))
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation), notes)
 
 

@@ -283,7 +283,7 @@ def missing_slices_notes(
         which = (
             f"the image with the number {numbers}" if len(lacking) == 1 else f"the images with the numbers {numbers}"
         )
-        notes.append(IdentifyingNote(f"The series lacks {which}: slices may be missing."))
+        notes.append(f"The series lacks {which}: slices may be missing.")
     elif counted > held:
         notes.append(f"The headers state {counted} images, but {held} were found: slices may be missing.")
     return notes

@@ -83,12 +83,12 @@ def write_outline_report(
     """Write the report of a segment; the report names no model.
 
     Without `identity`, the report states that it holds no name, identifier, date or file path. The caller must then
-    pass a `segment.name` and `notes` without any name, identifier, date or path of the patient or the scan.
+    pass a `segment.name` without any name, identifier, date or path of the patient or the scan.
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys.
         from_dcamt_file: whether the segment's file is a DCAMT result (`io.writers.is_dcamt_result`).
-        notes: messages for the reader.
+        notes: see `ScanReport`.
 
     Raises:
         OutputError: the file cannot be written.

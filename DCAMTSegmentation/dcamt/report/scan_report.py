@@ -10,12 +10,13 @@ import numpy as np
 
 from .. import __version__
 from ..errors import plain_number
+from ..io.formats import SCAN_ENDINGS, ending
 from ..metrics.doubtful_places import MOST_PLACES, DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card
 from ..recipe import ACCURATE
-from ..volume import Labelmap, SegmentInfo, Volume
+from ..volume import IdentifyingNote, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import method_text
 from ..wall.settings import METHODS_DISAGREE
@@ -98,7 +99,7 @@ class ScanReport:
         expected_overlap: expected Dice with an expert's outline; None if unknown, as without a calibration.
         is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
-        notes: messages for the reader.
+        notes: messages for the reader. Without `identity`, notes that may identify the patient are counted, not shown.
         identity: values that identify the patient and the scan, by title; empty by default.
     """
 
@@ -123,8 +124,8 @@ class ScanReport:
 def render_scan_report(report: ScanReport) -> str:
     """Return the report as HTML text.
 
-    The HTML contains no name, identifier, date or path of the patient or the scan, except those in the report's
-    `identity`, `notes`, `segments` and `model`.
+    Without `identity`, the HTML contains no name, identifier, date or path of the patient or the scan, except those in
+    the report's `segments` and `model`.
 
     Raises:
         InputError: the grids of labels and scan differ.
@@ -299,8 +300,16 @@ def _method(report: ScanReport) -> str:
             f" SD {plain_number(pool.sd, 3)}, {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"
         )
     notes = [*report.notes, *(report.wall.notes if report.wall is not None else ())]
-    lines += [escape(note) for note in notes[:MAX_NOTES]]
-    if len(notes) > MAX_NOTES:
-        lines.append(f"Further notes in the program's output: {len(notes) - MAX_NOTES}.")
+    shown = [note for note in notes if report.identity or not _may_identify(note, report.volume)][:MAX_NOTES]
+    lines += [escape(note) for note in shown]
+    if len(notes) > len(shown):
+        lines.append(f"Further notes in the program's output: {len(notes) - len(shown)}.")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f'<h2>Method</h2><div class="method">{paragraphs}</div>'
+
+
+def _may_identify(note: str, scan: Volume) -> bool:
+    """Return whether a note is an `IdentifyingNote` or contains the name, with its ending, of the scan's file."""
+    if isinstance(note, IdentifyingNote):
+        return True
+    return scan.path is not None and ending(scan.path) in SCAN_ENDINGS and scan.path.name in note
