@@ -21,7 +21,7 @@ from dcamt.models.calibration import Calibration
 from dcamt.models.doubt_scaling import BINS
 from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt.runs.folder import RunFolder
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import IdentifyingNote, Labelmap, Volume
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
 
@@ -91,7 +91,9 @@ def test_ignored_calibration_is_reported(
         assert not beside.exists()
     beside.write_text(text, encoding="utf-8")
     reason = f"{beside}: the model's own calibration takes precedence. Remove the file."
-    assert open_model(model).notes == (f"The calibration beside the model is not used: {reason}",)
+    (note,) = open_model(model).notes
+    assert note == f"The calibration beside the model is not used: {reason}"
+    assert isinstance(note, IdentifyingNote)
 
 
 def test_file_for_a_model_with_its_own_calibration_is_reported_before_the_calibration_starts(

@@ -93,6 +93,18 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
 
 
 @pytest.mark.usefixtures("coarse_pictures")
+def test_report_names_the_calibration_file_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
+    model = shutil.copy(noise_model, tmp_path / "Mueller.dcamt")
+    (tmp_path / "Mueller.calibration.json").write_text("{}", encoding="utf-8")
+    scan = save_noise_scan(tmp_path / "scan.nrrd")
+    arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
+    assert call_segment(*arguments) == 0
+    assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert call_segment(*arguments, "--overwrite", "--identity") == 0
+    assert "Mueller.calibration.json" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("coarse_pictures")
 def test_report_without_identity_is_the_same_for_every_name_of_the_scan(noise_model: Path, tmp_path: Path) -> None:
     volume = noise_scan()
     volume.voxels[..., 5] = 0

@@ -26,6 +26,7 @@ from ..io.atomic import atomic_path
 from ..io.typed_json import parse_json
 from ..recipe import Recipe
 from ..recipe_files import recipe_from_dict
+from ..volume import IdentifyingNote
 from .calibration import Calibration, parse_calibration
 
 FORMAT = 1
@@ -198,7 +199,7 @@ def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[
     try:
         return _read_calibration(path, card), ()
     except InputError as error:
-        return None, (f"The calibration beside the model is not used: {error}",)
+        return None, (IdentifyingNote(f"The calibration beside the model is not used: {error}"),)
 
 
 def _read_calibration(path: Path, card: Card) -> Calibration | None:
@@ -262,7 +263,7 @@ def _note_on_unused_calibration(path: Path) -> tuple[str, ...]:
     if not os.path.lexists(beside):
         return ()
     reason = f"{beside}: the model's own calibration takes precedence. Remove the file."
-    return (f"The calibration beside the model is not used: {reason}",)
+    return (IdentifyingNote(f"The calibration beside the model is not used: {reason}"),)
 
 
 def read_card(path: Path) -> Card:
