@@ -14,8 +14,9 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
-from dcamt.api.outputs import write_report
+from dcamt.api.outputs import describe_identity, write_report
 from dcamt.geometry import Grid
+from dcamt.io.readers import read_scan
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import measure
@@ -25,6 +26,7 @@ from dcamt.report.scan_report import ScanReport, render_scan_report
 from dcamt.volume import Code, IdentifyingNote, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import analyse_wall
 from dcamt.wall.settings import WallSettings
+from dcamt_testing.dicom_positions import write_frames, write_slices
 from dcamt_testing.dicom_series import write_mr_series
 from dcamt_testing.processes import HANGING_S, call_dcamt
 from dcamt_testing.synthetic import noise_scan, save_noise_scan
@@ -90,6 +92,42 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert call_segment(*arguments, "--overwrite", "--identity") == 0
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("form", ["zip file", "multi-frame files"])
+def test_identity_is_read_from_every_form_of_dicom_scan(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jörg", "PatientID": "7"}
+    path = Path("scan")
+    monkeypatch.chdir(tmp_path)
+    if form == "zip file":
+        write_slices(path / "IM" / "LGE", 8, **attributes)
+        write_slices(path / "LGE", 2, series="1.2.9", PatientName="Other")
+        shutil.make_archive("scan", "zip", "scan")
+        path = Path("scan.zip")
+    else:
+        for start in (0, 4):
+            write_frames(path / f"{start}.dcm", range(start, start + 4), **attributes)
+    scan = read_scan(path)
+    monkeypatch.chdir("/")
+    assert describe_identity(scan) == {"Patient": "Müller Jörg", "ID": "7", "File": str(path)}
+
+
+def test_identity_of_a_deleted_zip_file_is_the_name_of_the_scan(tmp_path: Path) -> None:
+    write_slices(tmp_path / "scan", 8, PatientName="Müller")
+    scan = read_scan(shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "scan"))
+    (tmp_path / "scan.zip").unlink()
+    assert describe_identity(scan) == {"Scan": "scan", "File": str(tmp_path / "scan.zip")}
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+def test_report_has_fields_to_fill_in_unless_it_names_the_patient(noise_model: Path, tmp_path: Path) -> None:
+    result = dcamt.segment(noise_scan(), noise_model, quality="fast", device="cpu")
+    page = tmp_path / "page.html"
+    for identity, has_fields in (({}, True), ({"Scan": "x"}, True), ({"ID": "7"}, True), ({"Patient": "x"}, False)):
+        write_report(result, page, identity=identity)
+        assert ("Checked by" in Page(page.read_text(encoding="utf-8")).words) == has_fields
 
 
 @pytest.mark.usefixtures("coarse_pictures")
@@ -174,9 +212,9 @@ def test_report_shows_the_measurements_without_loading_other_files(
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Print two long reports: the first has fields to fill in, the second names the patient.
+    """Print three long reports: without identity, with the patient's name, and with an ID, but no name.
 
-    One file contains both reports, so that the browser starts only once.
+    One file contains all reports, so that the browser starts only once.
     """
     grid = Grid((90, 80, 38), np.diag([1.0, 1.0, 2.25, 1.0]))
     i, j, k = np.indices(grid.shape)
@@ -208,15 +246,16 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         notes=["A note of some length that tells the reader what happened to this scan on its way to here."],
     )
     identity = dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text")
-    first = render_scan_report(page)
-    (body,) = re.findall("<body>.*</body>", render_scan_report(replace(page, identity=identity)), re.DOTALL)
-    second = body.replace("<body>", '<div style="break-before: page">').replace("</body>", "</div>")
-    assert first.count("</body>") == second.count("<div style") == 1
-    (tmp_path / "page.html").write_text(first.replace("</body>", f"{second}</body>"), encoding="utf-8")
+    first, others = render_scan_report(page), ""
+    for lines in (identity, {name: identity[name] for name in ("ID", "File")}):
+        (body,) = re.findall("<body>.*</body>", render_scan_report(replace(page, identity=lines)), re.DOTALL)
+        others += body.replace("<body>", '<div style="break-before: page">').replace("</body>", "</div>")
+    assert [first.count("</body>"), others.count("<div style")] == [1, 2]
+    (tmp_path / "page.html").write_text(first.replace("</body>", f"{others}</body>"), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command = [BROWSER, *arguments, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
     subprocess.run(command, check=True, capture_output=True, timeout=HANGING_S)
     pdf = (tmp_path / "page.pdf").read_bytes()
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 3
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]
     assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,18 +13,28 @@ from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.channels import channel_files
+from ..io.dicom_files import read_attributes, read_attributes_in_zip
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..process_settings import default_numpy_settings
-from ..report.scan_report import ScanReport, render_scan_report
+from ..report.scan_report import PATIENT, ScanReport, render_scan_report
 from ..volume import Volume
 from ..wall.surface import extract_surface
 
 if TYPE_CHECKING:
     from ..wall.analysis import WallResult
     from .segmentation import SegmentedScan
+
+_IDENTITY = {
+    PATIENT: "PatientName",
+    "ID": "PatientID",
+    "Born": "PatientBirthDate",
+    "Study date": "StudyDate",
+    "Accession": "AccessionNumber",
+}
+"""The DICOM attribute of each line of `describe_identity` that is read from a header."""
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
@@ -204,34 +214,32 @@ def write_report(
     write_text(path, render_scan_report(report))
 
 
-def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
+def describe_identity(scan: Volume) -> dict[str, str]:
     """Return the lines that identify a scan, each as a title and a text; lines without a text are left out.
 
-    If the scan's DICOM images are found (`find_dicom_source`), the lines are the patient's name, ID and birth date,
-    the study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a
-    path has no lines.
-
-    Args:
-        source: the DICOM images of the scan, if they have been found already.
+    If the header of a DICOM image of the scan can be read, the lines are the patient's name, ID and birth date, the
+    study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a path
+    has no lines.
     """
-    lines: dict[str, str] = {}
     if scan.path is None:
-        return lines
-    try:
-        (image, *_) = (source or find_dicom_source(scan)).datasets
-    except InputError:
-        lines["Scan"] = scan_name(scan.path)
-    else:
-        facts = {
-            "Patient": str(image.get("PatientName", "")).replace("^", " "),
-            "ID": str(image.get("PatientID", "")),
-            "Born": str(image.get("PatientBirthDate", "")),
-            "Study date": str(image.get("StudyDate", "")),
-            "Accession": str(image.get("AccessionNumber", "")),
-        }
-        lines |= {name: text.strip() for name, text in facts.items() if text.strip()}
+        return {}
+    attributes = _read_identity(scan)
+    if attributes is None:
+        return {"Scan": scan_name(scan.path), "File": str(scan.path)}
+    lines = {title: str(attributes.get(keyword) or "") for title, keyword in _IDENTITY.items()}
+    lines[PATIENT] = lines[PATIENT].replace("^", " ")
     lines["File"] = str(scan.path)
-    return lines
+    return {title: text.strip() for title, text in lines.items() if text.strip()}
+
+
+def _read_identity(scan: Volume) -> dict[str, Any] | None:
+    """Return the attributes of `_IDENTITY` in the header of a scan's first slice; None if they cannot be read."""
+    if scan.path is None or not scan.frames:
+        return None
+    file = scan.current_path(scan.frames[0][0])
+    if file.is_file():
+        return read_attributes(file, *_IDENTITY.values())
+    return read_attributes_in_zip(scan.current_path(scan.path), file, *_IDENTITY.values())
 
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:

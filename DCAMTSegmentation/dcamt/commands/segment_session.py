@@ -264,7 +264,7 @@ def write_results(
         if job.surface in temporary:
             write_surface(result, temporary[job.surface])
         if job.report in temporary:
-            identity = describe_identity(result.scan, source) if with_identity else None
+            identity = describe_identity(result.scan) if with_identity else None
             write_report(result, temporary[job.report], wall=wall, identity=identity)
 
 

@@ -8,6 +8,7 @@ import re
 import struct
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -258,6 +259,21 @@ def read_attributes(file: Path | IO[bytes], *keywords: str) -> dict[str, Any] | 
             header = read_dicom(file, stop_before_pixels=True, specific_tags=list(keywords))
             return {keyword: header.get(keyword) for keyword in keywords if keyword in header}
     except Exception:  # pydicom raises errors of many types.
+        return None
+
+
+def read_attributes_in_zip(archive: Path, extracted: Path, *keywords: str) -> dict[str, Any] | None:
+    """Return what `read_attributes` returns for a member of a zip file; None if the member cannot be read.
+
+    Args:
+        extracted: the path at which the member was extracted. The file may be gone.
+    """
+    try:
+        with zipfile.ZipFile(archive) as members:
+            names = [name for name in members.namelist() if extracted.as_posix().endswith(f"/{name}")]
+            with members.open(max(names, key=len)) as member:
+                return read_attributes(member, *keywords)
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None
 
 

@@ -30,8 +30,10 @@ MAX_PLACES = 3
 MAX_OTHERS = 4
 """The report lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
-HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
-"""Fields that a person fills in by hand in a report without identity."""
+PATIENT = "Patient"
+"""Title of the patient's name in `ScanReport.identity`."""
+HAND_FIELDS = (PATIENT, "Date of scan", "Checked by", "Date")
+"""Fields that a person fills in by hand if `ScanReport.identity` lacks the patient's name."""
 MAX_IDENTITY = 110
 """Largest number of characters of an identifying value, such as a name."""
 
@@ -44,7 +46,7 @@ _QUANTITIES = (
     ("sphericity", "Sphericity", "", 2),
 )
 _STYLE = """
-@page { size: A4; margin: 10mm 12mm 8mm }
+@page { size: A4; margin: 8mm 12mm 8mm }
 * { box-sizing: border-box }
 html { -webkit-print-color-adjust: exact; print-color-adjust: exact }
 body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #18202b; width: 186mm;
@@ -52,7 +54,7 @@ body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; 
 header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: .6mm solid #24507f;
   padding-bottom: 1.6mm }
 h1 { font-size: 15pt; line-height: 1.15; margin: 0; font-weight: 600 }
-h2 { font-size: 9.6pt; margin: 3.2mm 0 1.1mm; color: #24507f; font-weight: 600 }
+h2 { font-size: 9.6pt; margin: 2.4mm 0 1mm; color: #24507f; font-weight: 600 }
 .faint { color: #5a6675 } .mark { text-align: right; white-space: nowrap; padding-left: 4mm } .mark b { color: #9c1f1f }
 .row { display: flex; gap: 3mm } .row > * { flex: 1 1 0; min-width: 0 }
 figure { margin: 0 } figure svg, figure img { display: block; width: 100% }
@@ -146,7 +148,7 @@ def render_scan_report(report: ScanReport) -> str:
         right += _wall(report.wall)
     parts.append(f'<div class="row"><section>{left}</section><section>{right}</section></div>')
     parts.append(_method(report))
-    if not report.identity:
+    if PATIENT not in report.identity:
         parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in HAND_FIELDS) + "</div>")
     parts.append(
         f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(report)}"
