@@ -399,6 +399,14 @@ def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     assert f"<p>{absent}; in the table's means, such cases count with Dice 1 and distance 0.</p>" in page
 
 
+def test_report_of_a_class_named_after_a_patient_does_not_deny_the_name() -> None:
+    recipe = tiny_recipe()
+    recipe = replace(recipe, classes=(replace(recipe.classes[0], name="Atrium of Mueller"),))
+    page = render_run_report(RunReport(recipe, {}))
+    assert ["classes 1.name", "Atrium of Mueller"] in Page(page).rows
+    assert "no patient's name, identifier or file path, unless a name or title in the settings has one." in page
+
+
 def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_path: Path) -> None:
     one = tiny_recipe()
     several = replace(one, classes=(*one.classes, replace(one.classes[0], label=2, name="Scar")))

@@ -82,8 +82,8 @@ def write_outline_report(
 ) -> None:
     """Write the report of a segment; the report names no model.
 
-    Without `identity`, the report states that it holds no name, identifier, date or file path. The caller must then
-    pass a `segment.name` without any name, identifier, date or path of the patient or the scan.
+    Without `identity`, the report states that it holds no name, identifier, date or file path of the patient or scan.
+    The caller must then pass a `segment.name` that holds none.
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys.

@@ -84,7 +84,10 @@ def render_run_report(report: RunReport) -> str:
     parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
     parts.append('<p class="faint">Scored validation cases are numbered from 1, in the order of the run\'s case list.')
-    parts.append("This page holds no patient's name, identifier or file path.</p></body></html>\n")
+    anonymity = (
+        "This page holds no patient's name, identifier or file path, unless a name or title in the settings has one."
+    )
+    parts.append(f"{anonymity}</p></body></html>\n")
     return "\n".join(parts)
 
 

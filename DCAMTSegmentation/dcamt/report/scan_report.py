@@ -36,6 +36,7 @@ HAND_FIELDS = (PATIENT, "Date of scan", "Checked by", "Date")
 """Fields that a person fills in by hand if `ScanReport.identity` lacks the patient's name."""
 MAX_IDENTITY = 110
 """Largest number of characters of an identifying value, such as a name."""
+_ANONYMITY = "This page holds no name, identifier, date or file path of the patient or scan."
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -150,9 +151,9 @@ def render_scan_report(report: ScanReport) -> str:
     parts.append(_method(report))
     if PATIENT not in report.identity:
         parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in HAND_FIELDS) + "</div>")
+    anonymity = "" if report.identity else f" {_ANONYMITY}"
     parts.append(
-        f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(report)}"
-        f"{'' if report.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
+        f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(report)}{anonymity}</footer>"
     )
     return "".join(parts) + "</body></html>\n"
 
