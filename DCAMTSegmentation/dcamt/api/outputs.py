@@ -34,7 +34,7 @@ _IDENTITY = {
     "Study date": "StudyDate",
     "Accession": "AccessionNumber",
 }
-"""The DICOM attribute of each line of `describe_identity` that is read from a header."""
+"""The titles of the lines that `describe_identity` reads from a DICOM header, each with its attribute."""
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
@@ -217,9 +217,9 @@ def write_report(
 def describe_identity(scan: Volume) -> dict[str, str]:
     """Return the lines that identify a scan, each as a title and a text; lines without a text are left out.
 
-    If the header of a DICOM image of the scan can be read, the lines are the patient's name, ID and birth date, the
-    study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a path
-    has no lines.
+    If the header of the scan's first DICOM slice can be read, the lines are the patient's name, ID and birth date, the
+    study's date, the accession number and the scan's path. Otherwise, they are the scan's name and path. A scan without
+    a path has no lines.
     """
     if scan.path is None:
         return {}

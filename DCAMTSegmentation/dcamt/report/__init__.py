@@ -1,4 +1,5 @@
 """Draw pictures, write HTML reports of scans and runs, and build DICOM measurement reports.
 
-An HTML report is self-contained, and by default names no patient, unless the name of a class does.
+An HTML report is self-contained. It names a patient only if the caller passes `identity`, or if the name of a class,
+task or model does.
 """

@@ -85,7 +85,7 @@ def render_run_report(report: RunReport) -> str:
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
     parts.append('<p class="faint">Scored validation cases are numbered from 1, in the order of the run\'s case list.')
     anonymity = (
-        "This page holds no patient's name, identifier or file path, unless a name or title in the settings has one."
+        "Except for the names and titles of the task, this page holds no patient's name, identifier or file path."
     )
     parts.append(f"{anonymity}</p></body></html>\n")
     return "\n".join(parts)
