@@ -174,7 +174,7 @@ def test_report_without_identity_counts_the_notes_that_it_does_not_show(noise_mo
         write_report(result, page, identity=identity)
         paragraphs = re.findall("<p>(.*?)</p>", page.read_text(encoding="utf-8"))
         assert [note for note in notes if note in paragraphs] == shown
-        assert "Further notes in the program's output: 3." in paragraphs
+        assert "Further notes, not shown here: 3." in paragraphs
 
 
 @pytest.mark.usefixtures("coarse_pictures")

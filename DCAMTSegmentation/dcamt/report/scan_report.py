@@ -31,12 +31,15 @@ MAX_OTHERS = 4
 """The report lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
 PATIENT = "Patient"
-"""Title of the patient's name in `ScanReport.identity`."""
+"""Key of the patient's name in `ScanReport.identity`."""
 HAND_FIELDS = (PATIENT, "Date of scan", "Checked by", "Date")
 """Fields that a person fills in by hand if `ScanReport.identity` lacks the patient's name."""
 MAX_IDENTITY = 110
 """Largest number of characters of an identifying value, such as a name."""
-_ANONYMITY = "This page holds no name, identifier, date or file path of the patient or scan."
+_ANONYMITY = (
+    "Apart from the names of segments and model, this page holds no name, identifier, date or file path of the patient"
+    " or scan."
+)
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -306,13 +309,13 @@ def _method(report: ScanReport) -> str:
     shown = [note for note in notes if report.identity or not _may_identify(note, report.volume)][:MAX_NOTES]
     lines += [escape(note) for note in shown]
     if len(notes) > len(shown):
-        lines.append(f"Further notes in the program's output: {len(notes) - len(shown)}.")
+        lines.append(f"Further notes, not shown here: {len(notes) - len(shown)}.")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f'<h2>Method</h2><div class="method">{paragraphs}</div>'
 
 
 def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note is an `IdentifyingNote` or contains the name, with its ending, of the scan's file."""
+    """Return whether a note is an `IdentifyingNote` or contains the scan's file name, such as "mueller.nii.gz"."""
     if isinstance(note, IdentifyingNote):
         return True
     return scan.path is not None and ending(scan.path) in SCAN_ENDINGS and scan.path.name in note
