@@ -42,6 +42,6 @@ lint: .venv/ready
 # PIP_CONSTRAINT reaches pip's own build environments, too.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Use Python 3.10 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' || $(PYTHON) -m venv --clear .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@

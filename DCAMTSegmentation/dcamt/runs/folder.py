@@ -135,8 +135,8 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the iteration of the earlier model, if known: `validation-6000.csv`. If both models have
-        the same iteration, nothing is renamed.
+        The new names state the iteration of the earlier model, or "earlier" if it is unknown: `validation-6000.csv`.
+        If both models have the same iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.
@@ -267,7 +267,7 @@ class RunFolder:
     def foreign_proposals(self) -> list[Path]:
         """Return the files of proposals in `ranking` that `is_dcamt_result` does not recognise as results of DCAMT.
 
-        A person has probably corrected these proposals.
+        A person has probably corrected these proposals. The temporary files of a cancelled ranking are left out.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]

@@ -53,7 +53,8 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's.
+    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's. If the package
+    `filelock` is missing there, every existing lock file counts as held.
     """
     if not os.path.isfile(path):
         return False

@@ -54,7 +54,8 @@ SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    The thread ignores a failed import; other code that imports the module gets the error.
+    The thread ignores a failed import; other code that imports the module gets the error. The thread does not delay
+    the end of the process.
     """
 
     def import_all() -> None:
