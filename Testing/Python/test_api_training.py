@@ -169,9 +169,13 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
     warnings: list[str] = []
+    progress_calls: list[tuple[int, int]] = []
 
-    def request_pause(*arguments: object, check: Callable[[], None], **options: object) -> None:
+    def request_pause(
+        *arguments: object, progress: Callable[[int, int], None], check: Callable[[], None], **options: object
+    ) -> None:
         check()
+        progress(1, 8)
         requests_before.append(read_request(run))
         write_request(run, PAUSE)
         check()
@@ -183,8 +187,11 @@ def test_pause_request_ends_the_calibration_with_a_warning(
 
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
     monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
-    observer = Observer(stop, on_warning=warnings.append)
+    observer = Observer(
+        stop, on_warning=warnings.append, on_calibration_progress=lambda *counts: progress_calls.append(counts)
+    )
     done = short_session(tmp_path, observer, 100000 if is_stopped else 2).run()
+    assert progress_calls == [(0, 1), (1, 8)]
     assert requests_before == [None]
     assert done.report is not None
     (warning,) = warnings

@@ -73,6 +73,14 @@ def test_headers_of_all_cases_are_reported_before_labels(cases: list[Case]) -> N
     assert order == [(0, False), (1, False), (2, False), (3, False), (0, True), (1, True), (3, True)]
 
 
+def test_progress_covers_headers_and_voxels(cases: list[Case]) -> None:
+    fractions: list[float] = []
+    list(check_cases(cases, RECIPE, progress=fractions.append))
+    assert fractions == sorted(fractions)
+    assert fractions[3] == pytest.approx(0.1)  # the headers of four cases
+    assert fractions[-1] == pytest.approx(0.1 + 0.9 * 3 / 4)  # before the voxels of the last case
+
+
 def test_unreadable_files_are_reported(cases: list[Case]) -> None:
     cases[2].image.write_bytes(cases[2].image.read_bytes()[:-500])
     assert only_problem(cases, 2).startswith("The scan ends too early")

@@ -68,6 +68,7 @@ class Observer:
 
     Attributes:
         on_event: called with each event of the run.
+        on_calibration_progress: called as on_calibration_progress(done, total) after each case of the calibration.
         on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
         on_warning: called once with each note on a label, and with a message if the calibration or the report is
             missing or incomplete, or if a change of the recipe or the cases has no effect because the run is finished.
@@ -76,6 +77,7 @@ class Observer:
     on_event: Callable[[RunEvent], None] = _ignore
     on_report_progress: Callable[[int, int], None] = _ignore
     on_warning: Callable[[str], None] = _ignore
+    on_calibration_progress: Callable[[int, int], None] = _ignore
 
 
 @default_numpy_settings()
@@ -340,7 +342,9 @@ class TrainingSession:
             package = verify_model(run.model)
             notes = f"the {len(cases)} validation cases of the run, each also with simulated disturbances"
             with interrupt_on_sigterm():
-                calibration = calibrate(package, cases, Predictor(package, device), notes, check=check)
+                predictor, progress = Predictor(package, device), self._observer.on_calibration_progress
+                progress(0, len(cases))
+                calibration = calibrate(package, cases, predictor, notes, progress=progress, check=check)
                 write_package(run.model, replace(package, calibration=calibration))
             return
         except (Cancelled, KeyboardInterrupt):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,7 @@ from .few_values import count_few_values
 from .labels import check_label, find_classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 
 _Result = TypeVar("_Result")
+_HEADERS = 0.1  # fraction of the progress for the headers; the voxels take the rest
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 
@@ -60,13 +61,19 @@ class CaseFacts:
     warnings: tuple[str, ...] = ()
 
 
-def check_cases(cases: Sequence[Case], recipe: Recipe, with_checksums: bool = False) -> Iterator[CaseFacts]:
+def check_cases(
+    cases: Sequence[Case],
+    recipe: Recipe,
+    with_checksums: bool = False,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Iterator[CaseFacts]:
     """Yield the facts of each case as soon as its headers are checked.
 
     If a later check adds facts about a case, all facts about the case are yielded again.
 
     Args:
         with_checksums: whether to compute `CaseFacts.checksum`.
+        progress: called with the fraction of the work that is done.
     """
     facts: list[CaseFacts] = []
     repeated = {
@@ -84,8 +91,10 @@ def check_cases(cases: Sequence[Case], recipe: Recipe, with_checksums: bool = Fa
             case_facts = _with_problem(case_facts, repeated[index])
         facts.append(case_facts)
         yield case_facts
+        progress(_HEADERS * (index + 1) / len(cases))
     checksums: dict[int, str] = {}
-    for index in readable:
+    for done, index in enumerate(readable):
+        progress(_HEADERS + (1 - _HEADERS) * done / len(readable))
         checked = _check_voxels(facts[index], cases[index], recipe)
         if checked.checksum is not None:
             checksums[index] = checked.checksum

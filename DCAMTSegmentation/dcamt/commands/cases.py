@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from ..api.training_plan import choose_recipe
 from ..cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
@@ -84,10 +85,9 @@ def _check(options: argparse.Namespace) -> int:
     cases = list_cases(options.cases, options.labels)
     recipe, _, _ = choose_recipe(options.recipe, options.start_from, options.set, on_note=console.print_note)
     last: dict[int, CaseFacts] = {}
-    for facts in check_cases(cases, recipe, options.checksums):
+    for facts in check_cases(cases, recipe, options.checksums, partial(console.show_progress, "checking the cases")):
         last[facts.index] = facts
         console.print_event("case", **asdict(facts))
-        console.show_progress("checking the cases", len(last) / len(cases))
     for index, facts in sorted(last.items()):
         size = "x".join(map(str, facts.size)) if facts.size else "?"
         spacing = "x".join(f"{mm:g}" for mm in facts.spacing) if facts.spacing else "?"

@@ -34,6 +34,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         console.show_progress("comparing", done / of)
 
     mappings = LabelMappings(prediction=options.prediction_mapping, label=options.label_mapping)
+    console.show_progress("reading the files", 0)
     evaluation = evaluate_folders(options.predictions, options.labels, progress, mappings)
     write_failure: DCAMTError | None = None
     if options.csv:

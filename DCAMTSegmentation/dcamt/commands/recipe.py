@@ -30,6 +30,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     memory = available_memory(choose_device(options.device, training=True))
     name = options.output.name.removesuffix(".json")
     folder = task.parent if task.exists() else None
+    console.show_progress("reading the cases", 0)
     recipe = suggest_recipe(cases, memory, name, folder, console.print_note)
     refuse_appeared_file(options.output, existing)
     write_text(options.output, recipe.to_json() + "\n")

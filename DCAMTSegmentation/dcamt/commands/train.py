@@ -79,6 +79,10 @@ def _train(options: argparse.Namespace) -> int:
     def show_report_progress(done: int, total: int) -> None:
         console.show_progress("scoring the validation cases", done / total)
 
-    session = TrainingSession(plan, Observer(show, show_report_progress, console.print_error))
+    def show_calibration_progress(done: int, total: int) -> None:
+        console.show_progress("calibrating the model", done / total)
+
+    observer = Observer(show, show_report_progress, console.print_error, show_calibration_progress)
+    session = TrainingSession(plan, observer)
     session.run()
     return 0
