@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,17 +115,24 @@ def test_failure_keeps_the_permissions_of_the_old_file(tmp_path: Path) -> None:
     assert all_paths(tmp_path) == ["x"]
 
 
+def touch_in_other_group(path: Path) -> int:
+    """Create a file in another group than its folder's; return the group. Skip the test if the user has one group."""
+    own_group = path.parent.stat().st_gid
+    other_groups = {*os.getgroups(), *([own_group + 1] if os.geteuid() == 0 else [])} - {own_group}
+    if not other_groups:
+        pytest.skip("needs a user with two groups")
+    path.touch()
+    os.chown(path, -1, min(other_groups))
+    return min(other_groups)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize(("may_change_group", "mode_after"), [(True, 0o664), (False, 0o644)])
 def test_replaced_file_keeps_its_group_or_its_new_group_gets_the_permissions_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_change_group: bool, mode_after: int
 ) -> None:
     target, own_group = tmp_path / "x", tmp_path.stat().st_gid
-    other_groups = {*os.getgroups(), *([own_group + 1] if os.geteuid() == 0 else [])} - {own_group}
-    if not other_groups:
-        pytest.skip("needs a user with two groups")
-    target.touch()
-    os.chown(target, -1, min(other_groups))
+    other_group = touch_in_other_group(target)
     target.chmod(0o664)
     if not may_change_group:
         monkeypatch.setattr("dcamt.io.atomic.os.chown", Mock(side_effect=PermissionError))
@@ -131,9 +140,72 @@ def test_replaced_file_keeps_its_group_or_its_new_group_gets_the_permissions_of_
         temporary.write_text("new", encoding="utf-8")
     status = target.stat()
     assert (status.st_gid, status.st_mode & 0o7777) == (
-        min(other_groups) if may_change_group else own_group,
+        other_group if may_change_group else own_group,
         mode_after,
     )
+
+
+def set_acl(path: Path, attribute: str, owner: int, named_user: int, group: int, mask: int, others: int) -> None:
+    """Set a POSIX access control list, as defined in Linux' `posix_acl_xattr.h`; skip the test where that fails."""
+    entries = ((0x01, owner, -1), (0x02, named_user, 1234), (0x04, group, -1), (0x10, mask, -1), (0x20, others, -1))
+    try:
+        os.setxattr(path, attribute, struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries))
+    except OSError:
+        pytest.skip("the file system has no access control lists")
+
+
+def permissions(path: Path) -> tuple[int, dict[str, bytes]]:
+    lists = {name: os.getxattr(path, name) for name in os.listxattr(path) if name.startswith("system.posix_acl")}
+    return path.stat().st_mode & 0o7777, lists
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the access control lists of Linux")
+def test_replaced_file_keeps_its_access_control_list(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("old", encoding="utf-8")
+    set_acl(target, "system.posix_acl_access", owner=6, named_user=6, group=0, mask=6, others=0)
+    before = permissions(target)
+    assert before[0] == 0o660
+    with atomic_path(target) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert (target.read_text(encoding="utf-8"), permissions(target)) == ("new", before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the access control lists of Linux")
+def test_replaced_file_gets_no_access_control_list_from_its_folder(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.touch()
+    target.chmod(0o640)
+    set_acl(tmp_path, "system.posix_acl_default", owner=7, named_user=7, group=7, mask=7, others=0)
+    with atomic_path(target) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert permissions(target) == (0o640, {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the access control lists of Linux")
+def test_only_the_owner_has_permissions_if_the_access_control_list_cannot_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x"
+    target.touch()
+    set_acl(target, "system.posix_acl_access", owner=6, named_user=0, group=0, mask=6, others=4)
+    monkeypatch.setattr("dcamt.io.atomic.os.setxattr", Mock(side_effect=PermissionError))
+    with atomic_path(target) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert permissions(target) == (0o600, {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the access control lists of Linux")
+def test_access_control_list_gives_another_group_only_the_permissions_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x"
+    touch_in_other_group(target)
+    set_acl(target, "system.posix_acl_access", owner=6, named_user=6, group=6, mask=6, others=4)
+    monkeypatch.setattr("dcamt.io.atomic.os.chown", Mock(side_effect=PermissionError))
+    with atomic_path(target) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert permissions(target)[0] == 0o644  # The group's digit is the list's mask.
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

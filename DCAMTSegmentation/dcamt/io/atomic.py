@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import OutputError, write_error
 from .interruption import interrupt_on_sigterm
 
+_ACCESS_ACL = "system.posix_acl_access"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
@@ -33,9 +34,10 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
-    replaced. Except on Windows, the new file has the permissions of the file that it replaces. Missing parent folders
-    are created. If the block raises, the temporary file and any created folder that is empty are removed, and `path`
-    stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
+    replaced. Except on Windows, the new file has the permissions of the file that it replaces; on Linux, also its
+    access control list. Missing parent folders are created. If the block raises, the temporary file and any created
+    folder that is empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
+    (`interrupt_on_sigterm`).
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.
@@ -59,7 +61,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
                 refuse_device(target, wanted)
                 make_folder(target.parent, created)
-                replaced = _existing_file(target)
+                replaced, acl = _existing_file(target), _access_acl(target)
                 if replaced is not None:
                     # Other users must not read the new content before the file has the permissions of the old file.
                     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -73,7 +75,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                         os.truncate(temporary, 0)
                     raise
                 if replaced is not None:
-                    _copy_permissions(replaced, temporary)
+                    _copy_permissions(replaced, acl, temporary)
                 (os.replace if replace else _rename_to_new)(temporary, target)
             except BaseException:
                 with suppress(OSError):
@@ -150,8 +152,35 @@ def _existing_file(path: Path) -> os.stat_result | None:
         return None
 
 
-def _copy_permissions(source: os.stat_result, file: Path) -> None:
-    """Give a file the owner, group and permissions in `source`, as far as the user and the file system allow this."""
+def _access_acl(path: Path) -> bytes | None:
+    """Return a file's POSIX access control list; None if the file has none, and except on Linux."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.getxattr(path, _ACCESS_ACL)
+    except OSError:
+        return None
+
+
+def _set_access_acl(file: Path, acl: bytes | None) -> bool:
+    """Set or remove a file's POSIX access control list; return whether the file then has the list `acl`."""
+    if sys.platform == "linux" and acl != _access_acl(file):
+        try:
+            if acl is None:
+                os.removexattr(file, _ACCESS_ACL)
+            else:
+                os.setxattr(file, _ACCESS_ACL, acl)
+        except OSError:
+            return False
+    return True
+
+
+def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> None:
+    """Give a file the owner, group and permissions in `source`, as far as the user and the file system allow this.
+
+    Args:
+        acl: the access control list to set. If it cannot be set, only the owner gets permissions.
+    """
     if sys.platform == "win32":
         return
     for owner in (source.st_uid, -1):  # -1 leaves the owner as it is
@@ -162,6 +191,8 @@ def _copy_permissions(source: os.stat_result, file: Path) -> None:
     if file.stat().st_gid != source.st_gid:
         # If the file has another group than `source`, this group gets the permissions of all other users.
         mode = mode & ~0o070 | (mode & 0o007) << 3
+    if not _set_access_acl(file, acl):
+        mode &= 0o700
     with suppress(OSError):
         file.chmod(mode)
 
