@@ -285,6 +285,17 @@ def test_block_that_writes_nothing_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError), atomic_path(tmp_path / "x.txt"):
         pass
     assert all_paths(tmp_path) == []
+    (tmp_path / "x.txt").write_text("old", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"x\.txt: could not be written"), atomic_path(tmp_path / "x.txt"):
+        pass
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
+    assert all_paths(tmp_path) == ["x.txt"]
+
+
+def test_file_is_replaced_by_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("old", encoding="utf-8")
+    write_text(tmp_path / "x.txt", "")
+    assert (tmp_path / "x.txt").read_bytes() == b""
 
 
 def test_long_file_name_is_written(tmp_path: Path) -> None:

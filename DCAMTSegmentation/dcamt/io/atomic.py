@@ -15,6 +15,8 @@ from ..errors import OutputError, write_error
 from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
+_UNWRITTEN = 10**9
+"""Time in seconds (in 2001): the time of modification of an empty temporary file until the file is written."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
@@ -65,8 +67,12 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                 if replaced is not None:
                     # Other users must not read the new content before the file has the permissions of the old file.
                     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                    with suppress(OSError):
+                        os.utime(temporary, (_UNWRITTEN, _UNWRITTEN))
                 try:
                     yield temporary
+                    if _is_unwritten(temporary):
+                        temporary.unlink()
                     _flush(temporary)
                 except BaseException:
                     # If the block failed because a library raised an exception, the library may keep the file open as
@@ -150,6 +156,12 @@ def _existing_file(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
+
+
+def _is_unwritten(file: Path) -> bool:
+    """Return whether a file is empty and has the time of modification `_UNWRITTEN`."""
+    status = file.stat()
+    return status.st_size == 0 and status.st_mtime == _UNWRITTEN
 
 
 def _access_acl(path: Path) -> bytes | None:
