@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -112,6 +113,16 @@ def test_identity_is_read_from_every_form_of_dicom_scan(
     scan = read_scan(path)
     monkeypatch.chdir("/")
     assert describe_identity(scan) == {"Patient": "Müller Jörg", "ID": "7", "File": str(path)}
+
+
+@pytest.mark.parametrize("folder", ["./", "/", "../", "DICOM//", "DICOM/./LGE/"])
+def test_identity_is_read_from_a_zip_file_with_unusual_names(folder: str, tmp_path: Path) -> None:
+    write_slices(tmp_path / "scan", 8, PatientName="Müller", PatientID="7", SpecificCharacterSet="ISO_IR 100")
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        for file in (tmp_path / "scan").iterdir():
+            archive.writestr(folder + file.name, file.read_bytes())
+    identity = describe_identity(read_scan(tmp_path / "scan.zip"))
+    assert (identity["Patient"], identity["ID"]) == ("Müller", "7")
 
 
 def test_identity_of_a_deleted_zip_file_is_the_name_of_the_scan(tmp_path: Path) -> None:

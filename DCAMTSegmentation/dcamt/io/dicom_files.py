@@ -270,11 +270,17 @@ def read_attributes_in_zip(archive: Path, extracted: Path, *keywords: str) -> di
     """
     try:
         with zipfile.ZipFile(archive) as members:
-            names = [name for name in members.namelist() if extracted.as_posix().endswith(f"/{name}")]
-            with members.open(max(names, key=len)) as member:
+            infos = {_extracted_name(info.filename): info for info in members.infolist()}
+            names = [name for name in infos if extracted.as_posix().endswith(f"/{name}")]
+            with members.open(infos[max(names, key=len)]) as member:
                 return read_attributes(member, *keywords)
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
+
+
+def _extracted_name(member: str) -> str:
+    """Return the path at which `ZipFile.extractall` extracts a member, relative to the folder."""
+    return "/".join(part for part in member.split("/") if part not in ("", ".", ".."))
 
 
 def read_files(files: Iterable[Path]) -> FoundFiles:
