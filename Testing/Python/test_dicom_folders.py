@@ -250,6 +250,40 @@ def test_series_is_chosen_by_a_whole_decimal_number(tmp_path: Path, series: str,
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
 
 
+def write_series_with_dates_and_lists(folder: Path) -> None:
+    for add, title in ((100, "Se.12 LGE"), (200, "No.5.5 T1"), (300, "echo 1,2,30"), (400, "LGE 2023.11.30")):
+        write_slices(folder / title, 8, add=add, series=f"1.2.{add}", SeriesDescription=title)
+
+
+@pytest.mark.parametrize(
+    ("series", "add"),
+    [
+        ("12 LGE", 100),
+        ("No.5.5", 200),
+        ("5.5 T1", 200),
+        ("echo 1", 300),
+        ("echo 1,2", 300),
+        (",2,", 300),
+        ("LGE 2023", 400),
+        ("2023.11", 400),
+        ("11.30", 400),
+    ],
+)
+def test_series_is_chosen_by_a_whole_number_of_a_list_or_date_or_after_an_abbreviation(
+    tmp_path: Path, series: str, add: int
+) -> None:
+    write_series_with_dates_and_lists(tmp_path)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
+
+
+@pytest.mark.parametrize("series", ["2 LGE", "No.5", "5 T1", ".5 T1", "echo 1,2,3", "LGE 202", "023.11", "1.30"])
+def test_series_is_not_chosen_by_a_part_of_a_number_of_a_list_or_date(tmp_path: Path, series: str) -> None:
+    write_series_with_dates_and_lists(tmp_path)
+    refused(
+        lambda: read_scan(tmp_path, choice=ScanChoice(series=series)), tmp_path, f'no image that fits "{series}" among'
+    )
+
+
 def test_error_lists_the_series_number_of_each_unnamed_series(tmp_path: Path) -> None:
     for number in (2, 5):
         for k in range(8):

@@ -93,8 +93,15 @@ Each attribute comes with its functional group ("" if it has none). A plus sign 
 """
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
-_NUMBER = re.compile(r"\.?\d+(?:[.,]\d+)*")
-"""A number in a description; it may contain points or commas."""
+_NUMBER = re.compile(
+    r"""
+    (?<!\d[.,])\d+[.,]\d+(?![.,]?\d)  # "1,5", but not a part of "1,2,3" or "2023.11.30"
+    | (?<![^\W_])\.\d+  # ".5", but not in "Se.5"
+    | \d+
+    """,
+    re.VERBOSE,
+)
+"""A number in a description; it may have one decimal point or comma. The list `1,2,3` consists of three numbers."""
 NUMBERED_TIMES = 2
 """How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
 COMPUTED_TIMES = 2
