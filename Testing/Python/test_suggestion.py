@@ -260,10 +260,35 @@ def test_hu_are_recognised_by_the_intensities_of_air(kind: type) -> None:
     enlarged = ct_voxels(-3024).repeat(8, axis=0).repeat(8, axis=1)
     resampled = ndimage.zoom(enlarged, (0.3, 0.3, 1), order=1)
     assert is_hounsfield(resampled.astype(kind), "")
-    for deviation in (10, 100, 200, 300, 400, 500, 700, 1000, 2000):
+    for deviation in (10, 100, 200, 300, 400, 500, 600, 700, 800, 1000, 1500, 2000):
         assert not is_hounsfield(psir_voxels(deviation).astype(kind), "")
     assert not is_hounsfield(np.abs(psir_voxels(300)).astype(kind), "")
     assert not is_hounsfield((ct_voxels() + 1024).astype(np.uint16), "")
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "fraction"),
+    [(-1000, 20, 0.3), (-1000, 100, 0.3), (-850, 60, 0.3), (-850, 60, 0.03), (-750, 50, 0.05), (-700, 80, 0.3)],
+)
+def test_hu_are_recognised_by_the_intensities_of_lung(mean: float, deviation: float, fraction: float) -> None:
+    draw = np.random.default_rng(0)
+    heart = draw.normal(50, 40, (60, 60, 40))
+    ct = np.where(draw.random(heart.shape) < fraction, draw.normal(mean, deviation, heart.shape), heart)
+    assert is_hounsfield(ct, "")
+    assert is_hounsfield(ct, "OT")
+    if fraction >= 0.3:
+        assert is_hounsfield(ct.clip(-800, 800), "")
+    padding = np.zeros(heart.shape)
+    padding[:6], padding[-12:] = -2000, -3024
+    assert is_hounsfield(np.where(padding, padding, ct), "")
+
+
+@pytest.mark.parametrize("limit", [400, 600, 800, 1000, 2000, 4096])
+def test_noise_around_zero_is_not_in_hu(limit: float) -> None:
+    draw = np.random.default_rng(0)
+    for noise in (draw.uniform(-1, 1, (60, 60, 40)), draw.triangular(-1, 0, 1, (60, 60, 40))):
+        assert not is_hounsfield(limit * noise, "")
+        assert not is_hounsfield(limit * noise, "OT")
 
 
 @pytest.mark.parametrize(
@@ -272,8 +297,10 @@ def test_hu_are_recognised_by_the_intensities_of_air(kind: type) -> None:
         ("MR", "CT", "MRI", "local"),
         ("CT", "CT", "CT", "clip"),
         ("", "CT", "CT", "clip"),
+        ("OT", "CT", "CT", "clip"),
         ("MR", "PSIR", "MRI", "local"),
         ("", "PSIR", "MRI", "local"),
+        ("OT", "PSIR", "MRI", "local"),
         ("CT", "PSIR", "CT", "clip"),
     ],
 )

@@ -53,12 +53,20 @@ SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with
 this class) is below this value.
 """
-AIR_HU = (-1200, -900)
-"""Lowest and highest intensity of air in CT, including noise."""
-AIR_FRACTION = 0.01
-"""In HU, at least this fraction of the scan's voxels is air."""
-DARKER_THAN_AIR = 0.1
-"""In HU, the number of voxels darker than air, without padding, is at most this fraction of the voxels of air."""
+AIR_AND_LUNG_HU = (-1200, -500)
+"""Lowest and highest intensity of air and lung in CT, including noise."""
+TISSUE_HU = -300
+"""Lowest intensity of tissue in CT, including noise."""
+AIR_AND_LUNG_FRACTION = 0.01
+"""In HU, at least this fraction of the scan's voxels is air or lung."""
+BESIDE_AIR_AND_LUNG = 1 / 3
+"""In HU, the voxels darker than air (without padding) and the voxels between lung and tissue are together at most this
+fraction of the voxels of air and lung.
+"""
+PADDING_FRACTION = 0.1
+"""A value darker than air is padding if at least this fraction of the voxels darker than air has the value."""
+UNKNOWN_MODALITIES = ("", "OT")
+"""DICOM modalities that do not state whether a scan is in HU; OT means "other"."""
 
 
 @dataclass(frozen=True)
@@ -273,15 +281,20 @@ def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
 
 
 def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
-    """Return whether a channel is in HU, by its DICOM modality or, if the modality is "", by the intensities."""
-    if modality:
+    """Return whether a channel is in HU, by its DICOM modality or, if that is unknown, by the intensities.
+
+    By the intensities: in HU, the histogram has a peak at air and lung. In MRI, noise around 0 has no peak there.
+    """
+    if modality not in UNKNOWN_MODALITIES:
         return modality == "CT"
-    low, high = AIR_HU
-    air = np.count_nonzero((low <= channel) & (channel <= high))
-    # The most frequent value below air may be padding, which has one value. It is not counted.
+    low, high = AIR_AND_LUNG_HU
+    air_and_lung = np.count_nonzero((low <= channel) & (channel <= high))
+    between = np.count_nonzero((high < channel) & (channel < TISSUE_HU))
     _, counts = np.unique(np.rint(channel[channel < low]), return_counts=True)
-    darker = counts.sum() - counts.max(initial=0)
-    return bool(air >= AIR_FRACTION * channel.size and darker <= DARKER_THAN_AIR * air)
+    darker = counts[counts < PADDING_FRACTION * counts.sum()].sum()
+    return bool(
+        air_and_lung >= AIR_AND_LUNG_FRACTION * channel.size and darker + between <= BESIDE_AIR_AND_LUNG * air_and_lung
+    )
 
 
 def _class_sizes(labels: np.ndarray) -> dict[int, int]:
