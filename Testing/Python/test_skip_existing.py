@@ -80,6 +80,28 @@ def test_new_dicom_measurements_refer_to_the_existing_segmentation(noise_model: 
     assert segmentation.SOPInstanceUID in references
 
 
+def test_dicom_measurements_of_a_deleted_segmentation_are_refused(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    out, series = tmp_path / "out", tmp_path / "series"
+    result, report = out / "series.dcm", out / "series_measurements.dcm"
+    write_mr_series(series, noise_scan().voxels[0], np.diag([-1.5, -1.5, 2.5, 1.0]))
+    segment = ["segment", series, "-o", out, "--format", "dcm", "--measurements", "dcm", "--model", noise_model]
+    assert call_dcamt(segment) == 0
+    result.unlink()
+    before = contents(out)
+    assert call_dcamt([*segment, "--skip-existing"]) == 1
+    assert f"{report}: exists already, but refers to a segmentation that is missing" in capsys.readouterr().err
+    assert contents(out) == before
+    report.unlink()
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    references = [
+        each.value for each in pydicom.dcmread(report).iterall() if each.keyword == "ReferencedSOPInstanceUID"
+    ]
+    assert pydicom.dcmread(result).SOPInstanceUID in references
+
+
 @pytest.mark.parametrize("option", [[], [REGION]])
 def test_table_of_measurements_describes_the_existing_segmentation(
     noise_model: Path, tmp_path: Path, option: list[str]

@@ -204,6 +204,13 @@ def refuse_different_segmentation(segmentation: Path, labelmap: Labelmap) -> Non
         raise ResultDiffers(what, path=segmentation, remedy=DIFFERENCE_REMEDY)
 
 
+def refuse_report_of_missing_segmentation(report: Path, segmentation: Path) -> None:
+    """Raise ResultDiffers if a DICOM measurement report exists, but its segmentation is missing."""
+    if os.path.exists(report) and not os.path.exists(segmentation):
+        what = f"exists already, but refers to a segmentation that is missing ({segmentation})"
+        raise ResultDiffers(what, path=report, remedy="Delete this report, and repeat the command.")
+
+
 def describe_uncompared(paths: Sequence[Path]) -> str:
     """Return a message that names the files of `uncompared_files`."""
     names = list_names([path.name for path in paths])

@@ -27,6 +27,7 @@ from .result_files import (
     kept_files,
     refuse_appeared,
     refuse_different_segmentation,
+    refuse_report_of_missing_segmentation,
 )
 from .scan_jobs import ScanJob, WallJob
 
@@ -85,6 +86,8 @@ class SegmentSession:
         try:
             start = time.monotonic()
             refuse_appeared(job.files, self.stamps)
+            if job.dicom_measurements is not None and self.skips_existing:
+                refuse_report_of_missing_segmentation(job.dicom_measurements, job.segmentation)
             result, source = self._segment_scan(number)
             refuse_appeared(job.files, self.stamps)
             kept = kept_files(job.results, self.stamps)
