@@ -61,6 +61,11 @@ def test_segmentation_is_written_beside_the_other_results_of_a_killed_command(
     assert "may come from another model or other options (s_agreement.nrrd)" in capsys.readouterr().err
     np.testing.assert_array_equal(nrrd.read(str(result))[0], voxels)
     assert agreement.stat().st_mtime_ns == written
+    os.utime(agreement, (0, 0))
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    printed = capsys.readouterr().err
+    assert "older than their segmentation, and may not show it (s_agreement.nrrd)" in printed
+    assert "change" not in printed
 
 
 def test_new_dicom_measurements_refer_to_the_existing_segmentation(noise_model: Path, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_scan_whose_segmentation_changed_after_the_measurement_is_named(
         os.utime(folder / "labels" / f"{name}_label.nii.gz", (written + seconds, written + seconds))
     capsys.readouterr()
     assert measure_folder(folder, "--skip-existing") == 0
-    assert "outdated results (a_image): " in capsys.readouterr().err
+    message = "skipped scans whose results are older than their segmentation, and may not show it (a_image). "
+    assert message in capsys.readouterr().err
 
 
 def test_file_of_another_program_is_kept_with_skip_existing(folder: Path) -> None:

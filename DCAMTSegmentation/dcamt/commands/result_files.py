@@ -288,7 +288,7 @@ def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoi
 
 
 def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the results that are at least a minute older than the segmentation that they were computed from.
+    """Return the results that are at least a minute older than their segmentation.
 
     `dcamt segment` writes some results a few seconds before the segmentation; these are not outdated.
     """

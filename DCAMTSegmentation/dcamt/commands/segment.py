@@ -173,7 +173,7 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and what is special about these scans.
 
     Print the number of scans whose wall is not measured, the result files that DCAMT did not write, and the results
-    that are older than a corrected segmentation.
+    that are older than their segmentation.
     """
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
@@ -187,8 +187,9 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
     outdated = [path for job in skipped for path in outdated_files(job.segmentation, job.files)]
     if outdated:
-        names = _first_names([path.name for path in outdated])
-        print_error(f"kept results that are older than a changed segmentation, and do not show the change: {names}")
+        what = "kept results that are older than their segmentation, and may not show it"
+        remedy = "If DCAMT wrote the segmentation, delete these files and repeat the command."
+        print_error(f"{what} ({_first_names([path.name for path in outdated])}). {remedy}")
 
 
 def _segment_with_team(

@@ -221,12 +221,12 @@ class WallSession:
 
 
 def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
-    """Print which skipped scans have a segmentation that was changed after its wall was measured."""
+    """Print which skipped scans have results that are older than their segmentation."""
     outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
     if outdated:
-        what = "their segmentations were changed after the measurement"
+        what = "skipped scans whose results are older than their segmentation, and may not show it"
         remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
-        console.print_error(f"skipped scans with outdated results ({list_names(outdated)}): {what}. {remedy}")
+        console.print_error(f"{what} ({list_names(outdated)}). {remedy}")
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
