@@ -125,6 +125,15 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
+def field_of_setting(setting: str) -> str:
+    """Return the name of the field that a `key=value` setting changes, without its section.
+
+    >>> field_of_setting("training.iterations = 2400")
+    'iterations'
+    """
+    return setting.partition("=")[0].strip().rpartition(".")[2]
+
+
 def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set") -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 

@@ -261,14 +261,15 @@ def test_settings_that_contradict_the_start_model_are_refused_as_in_training(
     assert "embedding is 32 in the model, but 8 in the recipe" in in_training
 
 
-def test_effort_takes_a_fraction_of_the_iterations_and_patch_that_the_settings_state(tmp_path: Path) -> None:
+def test_effort_changes_of_the_values_that_the_settings_state_only_the_iterations(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")
     (tmp_path / "own.json").write_text(tiny_recipe().to_json(), encoding="utf-8")
     arguments = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
-    assert call_dcamt([*arguments, "--effort", QUICK, *set_options("iterations=24", "patch=24,24,24")]) == 0
+    settings = set_options("iterations=24", "training.patch=24,24,24", "validate_every=2")
+    assert call_dcamt([*arguments, "--effort", QUICK, *settings]) == 0
     training = run.open()[0].training
-    assert (training.iterations, training.patch) == (2, (16, 16, 16))
+    assert (training.iterations, training.patch, training.validate_every) == (2, (24, 24, 24), 2)
 
 
 def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:

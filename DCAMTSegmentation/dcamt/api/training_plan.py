@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..models.package import read_recipe
 from ..models.store import model_path
 from ..recipe import Recipe
-from ..recipe_files import load_recipe, with_settings
+from ..recipe_files import field_of_setting, load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.folder import Origin, RunFolder
 from ..volume import differ_in_order, have_same_names
@@ -118,7 +118,7 @@ def choose_recipe(
     effort: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe, and origin and weights of `start_from`; `settings` and then `effort` change the recipe.
+    """Return the recipe, and origin and weights of `start_from`; `settings` and `effort` change the recipe.
 
     Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels are compared with the
     model's. If the recipe does not name its channels, they get the model's names. If both have the same names in
@@ -146,9 +146,13 @@ def choose_recipe(
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort: str | None) -> Recipe:
-    """Return the recipe changed by `settings` and then by `effort`."""
-    changed = with_settings(recipe, _setting_lines(settings))
-    return changed if effort is None else with_settings(changed, effort_settings(changed, effort))
+    """Return the recipe changed by `settings` and `effort`."""
+    lines = _setting_lines(settings)
+    changed = with_settings(recipe, lines)
+    if effort is None:
+        return changed
+    kept = [line for line in lines if field_of_setting(line) != "iterations"]
+    return with_settings(changed, [*effort_settings(changed, effort), *kept])
 
 
 def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None:
