@@ -33,10 +33,11 @@ def loading_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 def _preparing_bytes(recipe: Recipe, grid: Grid) -> int:
     """Return the bytes that it takes to bring a scan onto the network grid and to normalise it.
 
-    Counted are the scan, its resampled and its normalised intensities, each in float32, and the local moments.
+    Counted are the scan, its resampled and its normalised intensities, each in float32, and any local moments.
     """
     read, resampled = (recipe.input_channels * n for n in (math.prod(grid.shape), _network_voxels(recipe, grid)))
-    return round(4 * (read + 2 * resampled) + MOMENT_BYTES * min(resampled, MOMENTS))
+    moments = min(resampled, MOMENTS) if recipe.intensity.rule == "local" else 0
+    return round(4 * (read + 2 * resampled) + MOMENT_BYTES * moments)
 
 
 def _network_voxels(recipe: Recipe, grid: Grid) -> float:

@@ -38,12 +38,12 @@ LOAD = """if True:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures the peak memory of a process on Linux with glibc")
-@pytest.mark.parametrize("moments", [1 << 21, 1 << 26])
+@pytest.mark.parametrize(("moments", "rule"), [(1 << 21, "local"), (1 << 26, "local"), (1 << 26, "clip")])
 def test_estimated_memory_equals_the_peak_of_loading_a_scan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int, rule: str
 ) -> None:
     monkeypatch.setattr("dcamt.case_memory.MOMENTS", moments)
-    recipe = tiny_recipe("spacing=0.5,0.5,0.5", "radius_mm=2")
+    recipe = tiny_recipe("spacing=0.5,0.5,0.5", "radius_mm=2", f"rule={rule}")
     sizes = (16, 100)
     values = np.random.default_rng(0).integers(0, 500, sizes[1:] * 3).astype(np.int16)
     small, large = (write_nifti(tmp_path / f"{n}.nii.gz", values[:n, :n, :n], 1.0) for n in sizes)
