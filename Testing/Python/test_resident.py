@@ -152,7 +152,9 @@ def test_scan_of_one_intensity_is_refused(tmp_path: Path) -> None:
     assert refusal_text(case).startswith(f"{case.image}: is blank")
 
 
-@pytest.mark.parametrize(("module", "step"), [(preprocessing, "resample"), (resident, "labels_to_network")])
+@pytest.mark.parametrize(
+    ("module", "step"), [(resident, "read_case_scan"), (preprocessing, "resample"), (resident, "labels_to_network")]
+)
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_lack_of_memory_names_the_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str, error: Exception
@@ -162,3 +164,8 @@ def test_lack_of_memory_names_the_scan(
     with pytest.raises(MemoryShortage) as caught:
         load_case(case, tiny_recipe(), CPU)
     assert str(caught.value).startswith(f"{case.image}: not enough memory for this scan. Crop the scan")
+    with pytest.raises(MemoryShortage) as caught:
+        load_case(case, tiny_recipe(), CPU, loaded=24)
+    assert str(caught.value).startswith(
+        f"{case.image}: not enough memory to load this case (cases already in memory: 24). Use fewer or smaller scans"
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..cases.case_list import Case
 from ..cases.case_scans import read_case_scan
 from ..cases.labels import check_label, label_notes, read_case_label, refuse_thin_classes
-from ..errors import memory_for_scan
+from ..errors import MemoryShortage, memory_for_scan
 from ..geometry import NetworkGrid
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
@@ -61,6 +62,7 @@ def load_case(
     recipe: Recipe,
     device: torch.device,
     on_note: Callable[[str], None] = lambda note: None,
+    loaded: int = 0,
     on_scan: Callable[[Volume], None] = lambda volume: None,
 ) -> ResidentCase:
     """Read a case and return it on the network grid, in 8 bits, on the device.
@@ -68,20 +70,36 @@ def load_case(
     Args:
         on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`). A note on
             the channels begins with the path of the scan's folder.
-        on_scan: called with the scan as soon as it is read. An exception that it raises is not caught.
+        loaded: the number of cases that are already in memory.
+        on_scan: called with the scan as soon as it is read. Any exception that it raises is passed on, except a lack of
+            memory, which becomes MemoryShortage.
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
             a class that is too thin for the network grid.
         MemoryShortage: the memory is too small.
     """
-    volume = read_case_scan(case.image, recipe)
-    on_scan(volume)
-    for note in volume.notes:
-        if isinstance(note, ChannelNote):
-            on_note(f"{case.image.parent}: {note}")
-    with memory_for_scan(case.image):
+    with _memory_for_case(case.image, loaded):
+        volume = read_case_scan(case.image, recipe)
+        on_scan(volume)
+        for note in volume.notes:
+            if isinstance(note, ChannelNote):
+                on_note(f"{case.image.parent}: {note}")
         return _prepare_case(case, volume, recipe, device, on_note)
+
+
+@contextmanager
+def _memory_for_case(path: Path, loaded: int) -> Iterator[None]:
+    """Raise MemoryShortage if memory runs out inside the block; the message counts the loaded cases, if any."""
+    try:
+        with memory_for_scan(path):
+            yield
+    except MemoryShortage as error:
+        if not loaded:
+            raise
+        what = f"not enough memory to load this case (cases already in memory: {loaded})"
+        remedy = "Use fewer or smaller scans, a coarser spacing in the recipe, or close other programs."
+        raise MemoryShortage(what, path=path, remedy=remedy) from error
 
 
 def _prepare_case(

@@ -276,7 +276,7 @@ class Trainer:
         resident = []
         for index, case in enumerate(validation_cases):
             self.log(CasesLoading(index, len(validation_cases)))
-            resident.append(load_case(case, self.recipe, self.device, self._on_note))
+            resident.append(load_case(case, self.recipe, self.device, self._on_note, index))
         if resident:
             self.log(CasesLoading(len(resident), len(resident)))
         dice = self._validate(resident) if resident else None
@@ -320,7 +320,8 @@ class Trainer:
                 break
             self.log(CasesLoading(index, len(cases)))
             compare = partial(uses.add, case)
-            by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note, compare))
+            loaded = sum(map(len, by_role.values()))
+            by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note, loaded, compare))
         return by_role
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:
