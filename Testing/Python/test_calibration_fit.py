@@ -74,9 +74,8 @@ def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None
     """The interval is computed from the scans' residuals.
 
     The fit for a scan leaves out the scans of the same case and, if the scan is disturbed, the scans with the same
-    stated disturbance. So the fit for a scan with ghosts includes no ghosts, and expects too large an overlap. An
-    interval is computed from all scans with similar expected overlaps, so the resulting large residuals widen the
-    interval of scans with noise, too.
+    stated disturbance. So the fit for a scan with ghosts includes no ghosts, and expects the overlap of a
+    scan with noise. Both belong to one interval, which the large residuals of the scans with ghosts widen.
 
     If no disturbance is stated, each fit includes other cases' scans with ghosts, so the residuals are small.
     """

@@ -251,7 +251,7 @@ class DoubtTextTest(PanelCase):
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "Agreement of the branches: 97%; no doubtful place.")
 
-    def test_largest_number_of_places_that_are_listed_is_not_called_the_whole_number(self) -> None:
+    def test_full_list_of_places_is_not_called_complete(self) -> None:
         for places, text in ((19, "97%; 19 doubtful places."), (20, "97%; 20 or more doubtful places.")):
             with self.subTest(places=places):
                 self.open(FakeWorker(trust=0.97, places=places))

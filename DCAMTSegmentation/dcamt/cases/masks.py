@@ -59,8 +59,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     named = _with_segmented_sequences(named)
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
-    # The mask `p1_LA` of the scan `p1` counted as a scan until now, and the label `p1_LA_gt` has this mask's key. Masks
-    # no longer count as scans, so the label gets the key of `p1`.
+    # By its name, the mask `p1_LA` counted as a scan, so `p1_LA_gt` counted as its label. Now `p1_LA_gt` gets the key
+    # of the scan `p1`.
     named = with_keys_of_scans_by_words(named, named_after)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
     fitting = list(in_folders_named_after_scans(scans))
@@ -199,9 +199,8 @@ class _SimilarPaths:
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
-        `replacements` gives one part of each file's path. The files are grouped by this part, and by the index of `*`
-        in their first pattern: `p1/LA` and `p2/LA` have the part `la` and are in one group. Probably all files of a
-        group are masks, or all are scans. Therefore, a whole group may be skipped.
+        The files are grouped by the replaced part and its place in the path: `p1/LA` and `p2/LA` are in one group.
+        Probably all files of a group are masks, or all are scans. Therefore, a whole group may be skipped.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
@@ -221,9 +220,9 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that also fits another path, with another part than `part` in the place of `*`.
+        """Return the first pattern that also fits a path without `part`.
 
-        Return None if no pattern fits such a path, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
+        Return None if there is no such pattern, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
         """
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
@@ -246,8 +245,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # If the mask's path lacks a word of the scan's path, the two may belong to different patients, as `1/LA/1`
-            # and `1/2/2`. Then a word that occurs more often in the mask's path is a further word, too.
+            # The mask `1/LA/1` lacks the 2 of the scan `1/2/2`, so it may belong to another patient. Then words that
+            # are more frequent in the mask's path than in the scan's, here 1, are further words, too.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

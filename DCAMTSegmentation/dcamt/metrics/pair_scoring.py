@@ -96,8 +96,7 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # If other segments cover a segment completely, no voxel has its value. The overlap note on this segment is then
-        # the remedy.
+        # If other segments cover a segment completely, no voxel has its value. The overlap note says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -119,8 +118,8 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    `in_predictions` and `in_labels` have no value in common. So a prediction has no voxel with a value of `in_labels`,
-    and a label has none with a value of `in_predictions`.
+    Since `in_predictions` and `in_labels` have no value in common, a prediction's segment with a value of `in_labels`
+    has no voxel left, and neither has a label's segment with a value of `in_predictions`.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)

@@ -70,8 +70,8 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown.
 
-        Of the cases in files, at most one with known names is stored. It is enough for the comparison with the scene's
-        cases, since the child process checks that all files have the same order of channels.
+        Cases in files are looked up until one has known names. This one is compared with the scene's cases; the child
+        process checks that all files have the same order of channels.
         """
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use."""
