@@ -78,6 +78,19 @@ def find_changed_source(
     return find_source_images(folder, read_scan(folder).frames)
 
 
+def find_renamed_source(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str] | None, patient: str
+) -> SourceImages:
+    """Return the case's images with another patient's name, in a character set; None for no stated character set."""
+
+    def rename(image: pydicom.Dataset) -> None:
+        image.SpecificCharacterSet, image.PatientName = character_set, patient
+        if character_set is None:
+            del image.SpecificCharacterSet
+
+    return find_changed_source(case, tmp_path, rename)
+
+
 def build_segmentation_and_report(
     labelmap: Labelmap, source: SourceImages, segments: Sequence[SegmentInfo] = SEGMENTS, model: Algorithm = MODEL
 ) -> tuple[pydicom.Dataset, pydicom.Dataset]:
@@ -295,12 +308,7 @@ def test_invalid_dates_and_sex_of_an_anonymised_source_become_empty(
 def test_names_of_patients_and_segments_are_kept_in_any_character_set(
     case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str] | None, patient: str, segment: str
 ) -> None:
-    def rename(image: pydicom.Dataset) -> None:
-        image.SpecificCharacterSet, image.PatientName = character_set, patient
-        if character_set is None:
-            del image.SpecificCharacterSet
-
-    source = find_changed_source(case, tmp_path, rename)
+    source = find_renamed_source(case, tmp_path, character_set, patient)
     segments = [replace(info, name=f"{segment} {info.label}") for info in SEGMENTS]
     for number, written in enumerate(build_segmentation_and_report(case[1], source, segments)):
         path = tmp_path / f"{number}.dcm"
@@ -316,12 +324,7 @@ def test_names_of_patients_and_segments_are_kept_in_any_character_set(
 def test_name_and_version_of_the_model_are_kept_in_any_character_set(
     case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | None, patient: str, name: str
 ) -> None:
-    def rename(image: pydicom.Dataset) -> None:
-        image.SpecificCharacterSet, image.PatientName = character_set, patient
-        if character_set is None:
-            del image.SpecificCharacterSet
-
-    source = find_changed_source(case, tmp_path, rename)
+    source = find_renamed_source(case, tmp_path, character_set, patient)
     model = replace(MODEL, name=name, version=f"2-{name}")
     write_dicom(build_dicom_segmentation(case[1], SEGMENTS, source, MODEL), tmp_path / "earlier.dcm")
     earlier = pydicom.dcmread(tmp_path / "earlier.dcm")
