@@ -14,7 +14,7 @@ from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.inference import tiling
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Recipe
-from dcamt.runs.events import RunEvent, ValidationScored
+from dcamt.runs.events import CasesValidating, RunEvent, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, remove_request, write_request
 from dcamt.training import trainer as trainer_module
@@ -102,6 +102,20 @@ def test_validation_uses_tiles_for_a_scan_too_large_for_memory(tmp_path: Path, m
     assert validation_dice(network, validation_cases, recipe) == expected
     assert network.training
     assert passes == ["predict_whole", "predict_tiled"]
+
+
+def test_long_validation_reports_its_progress_before_each_case(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[RunEvent] = []
+    trainer = new_trainer(tmp_path / "run", table, "iterations=1", on_event=received.append)
+    monkeypatch.setattr(trainer_module, "VALIDATING_EVERY_S", 0.0)  # Every validation counts as long.
+    cases = read_cases(table)
+    cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
+    trainer.fit(cases)
+    reported = [event for event in received if isinstance(event, CasesValidating | ValidationScored)]
+    assert reported[:-1] == [CasesValidating(1, 0, 2), CasesValidating(1, 1, 2)]
+    assert isinstance(reported[-1], ValidationScored)
 
 
 def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,11 +221,15 @@ class ListOfRunsTest(TrainingCase):
         going = {"event": "progress", "step": 343, "of": 400, "losses": {}, "steps_per_s": 0.741, "eta_s": 77.4}
         paused, loading = {"event": "paused", "step": 343}, {"event": "loading", "step": 2, "of": 60}
         last = {**going, "step": 400, "eta_s": 0.0}
+        validating = {"event": "validating", "step": 400, "validated": 1, "validation": 16}
+        scored = {"event": "validation", "step": 400, "dice": {}, "seconds": 20.0}
         finished = {"event": "finished", "step": 400, "model": "model.dcamt", "seconds": 540.0}
         for name, events, text in (
             ("resuming", [going, paused], "Running, 343 of 400 iterations."),
             ("resumed", [going, paused, loading], "Running, reading case 3 of 60."),
-            ("validating", [last], "Running, 400 of 400 iterations, 0.74 per second."),
+            ("iterated", [last], "Running, 400 of 400 iterations, 0.74 per second."),
+            ("validating", [last, validating], "Running, 400 of 400 iterations, validating case 2 of 16."),
+            ("validated", [last, validating, scored], "Running, 400 of 400 iterations, 0.74 per second."),
             ("calibrating", [last, finished], "Running, 400 of 400 iterations."),
         ):
             run = self.make_run(name, begun, *events)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..errors import InputError
 from ..runs.events import (
     CasesLoading,
+    CasesValidating,
     EventTail,
     RunEvent,
     RunFinished,
@@ -74,6 +75,8 @@ def show_event(event: RunEvent, console: Console) -> None:
             pace = f"{event.steps_per_s:.2f} iterations/s  {format_duration(event.eta_s)} left"
             title = f"{event.iteration}/{event.iterations}  {pace}  {losses}"
         console.show_progress(title, event.iteration / max(1, event.iterations))
+    elif isinstance(event, CasesValidating):
+        console.show_progress("validating", event.validated / max(1, event.validation))
     elif isinstance(event, ValidationScored):
         dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice.get("mean", {}).items())
         console.print_text(f"iteration {event.iteration}: Dice of the validation cases: {dice}")

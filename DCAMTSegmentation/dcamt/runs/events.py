@@ -89,6 +89,16 @@ class TrainingProgress(_Timed):
 
 
 @dataclass(frozen=True)
+class CasesValidating(_Timed):
+    """Progress of a validation that takes several seconds: `validated` of all `validation` cases."""
+
+    kind: ClassVar[str] = "validating"
+    iteration: int
+    validated: int
+    validation: int
+
+
+@dataclass(frozen=True)
 class ValidationScored(_Timed):
     """A validation is done; it took `seconds`.
 
@@ -129,7 +139,16 @@ class RunFinished(_Timed):
     seconds: float
 
 
-RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
+RunEvent = (
+    RunStarted
+    | CasesLoading
+    | TrainingProgress
+    | CasesValidating
+    | ValidationScored
+    | CheckpointSaved
+    | RunPaused
+    | RunFinished
+)
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
 _JSON_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}

@@ -29,6 +29,7 @@ from ..machine import peak_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import (
     CasesLoading,
+    CasesValidating,
     CheckpointSaved,
     EventLog,
     RunPaused,
@@ -52,6 +53,8 @@ Before a checkpoint and at the end, an event is logged even if less time has pas
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
+VALIDATING_EVERY_S = 1.0
+"""Fewest seconds between two events of one validation's progress, since all events stay in the run's file."""
 VALIDATION_FRACTION = 0.1
 """Largest fraction of a run's time for validation; validations that would exceed it are skipped, except the last."""
 
@@ -414,9 +417,17 @@ class Trainer:
 
         Returns None if a request or a signal cancelled the validation, or if all labels are empty on the network grid.
         """
-        began = time.monotonic()
+        began = reported = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._check_request())
+
+        def is_cancelled(validated: int) -> bool:
+            nonlocal reported
+            if time.monotonic() - reported >= VALIDATING_EVERY_S:
+                reported = time.monotonic()
+                self.log(CasesValidating(self.step, validated, len(cases)))
+            return may_be_cancelled and self._check_request()
+
+        dice = validation_dice(network, cases, self.recipe, is_cancelled)
         if dice is None:
             return None
         self._keep_if_best(dice, sorted(case.name for case in cases))

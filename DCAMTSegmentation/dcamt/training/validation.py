@@ -23,12 +23,15 @@ The predictions are "A" and "B", from one branch each, and "mean", from the mean
 
 
 def validation_dice(
-    network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, is_cancelled: Callable[[], bool] = lambda: False
+    network: DualVNet,
+    cases: Sequence[ResidentCase],
+    recipe: Recipe,
+    is_cancelled: Callable[[int], bool] = lambda validated: False,
 ) -> Scores | None:
     """Return the cases' scores on the network grid; None if cancelled, or if all labels are empty on that grid.
 
     The mean of a class includes the cases whose label or prediction contains the class. Classes that occur in no label
-    are omitted. `is_cancelled` is called before each case.
+    are omitted. `is_cancelled` is called before each case with the number of validated cases.
     """
     names = [info.name for info in recipe.classes]
     values = {
@@ -42,8 +45,8 @@ def validation_dice(
     scores: dict[str, dict[int, list[float]]] = {
         key: {value: [] for value in sorted(values)} for key in ("A", "B", "mean")
     }
-    for case in cases:
-        if is_cancelled():
+    for validated, case in enumerate(cases):
+        if is_cancelled(validated):
             return None
         assert case.label is not None
         branches = predict_bounded(network, case.intensities(recipe.intensity), recipe)

@@ -290,7 +290,10 @@ def status_text(watch: RunWatch, state: RunState) -> str:
     if state.state == RUNNING:
         if curves.loading is not None:
             parts = [_("reading case {number} of {of}").format(number=curves.loading[0] + 1, of=curves.loading[1])]
-        if curves.steps_per_s:
+        if curves.validating is not None:
+            number, of = curves.validating[0] + 1, curves.validating[1]
+            parts.append(_("validating case {number} of {of}").format(number=number, of=of))
+        elif curves.steps_per_s:
             parts.append(_("{speed} per second").format(speed=f"{curves.steps_per_s:.2f}"))
         if curves.eta_s:  # "0 s left" would be wrong: after the last iteration, the run still writes its model.
             parts.append(_("{time} left").format(time=duration_text(curves.eta_s)))

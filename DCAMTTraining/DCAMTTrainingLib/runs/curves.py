@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dcamt.runs.events import (
     CasesLoading,
+    CasesValidating,
     RunEvent,
     RunFinished,
     RunPaused,
@@ -52,6 +53,7 @@ class RunCurves:
         losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
+        validating: (cases validated so far, total validation cases) during a long validation; otherwise None.
         steps_per_s: iterations per second; None if unknown.
         eta_s: estimated seconds to the last iteration; None if unknown.
         memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None if
@@ -65,14 +67,18 @@ class RunCurves:
         self.eta_s: float | None = None
         self.memory_bytes: int | None = None
         self.loading: tuple[int, int] | None = None
+        self.validating: tuple[int, int] | None = None
 
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve may have changed."""
         if isinstance(event, CasesLoading | RunStarted | RunPaused | RunFinished):
             self.steps_per_s = self.eta_s = self.memory_bytes = None
-        self.loading = None
+        self.loading = self.validating = None
         if isinstance(event, CasesLoading):
             self.loading = (event.loaded, event.cases) if event.loaded < event.cases else None
+            return False
+        if isinstance(event, CasesValidating):
+            self.validating = (event.validated, event.validation)
             return False
         if isinstance(event, RunStarted):
             for curve in (*self.losses.values(), *self.dice.values()):
