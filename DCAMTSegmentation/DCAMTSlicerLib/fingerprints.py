@@ -91,7 +91,8 @@ def is_same_fingerprint(stored: str, now: str) -> bool:
 def unchanged_segments(stored: str, now: str) -> set[str]:
     """Return the identifiers of the segments in the `fingerprint` `now` that have the same voxels as in `stored`.
 
-    A segment that `stored` lacks is a copy if any segment in `stored` has its voxels. Copies count as unchanged.
+    A new segment, which is not in `stored`, counts as unchanged if it is a copy: if a segment in `stored` has the same
+    voxels.
     """
     earlier, present = _parse(stored), _parse(now)
 
@@ -105,6 +106,6 @@ def unchanged_segments(stored: str, now: str) -> set[str]:
 
 
 def differ_only_by_copies(stored: str, now: str) -> bool:
-    """Return whether the `fingerprint` `now` has all segments of `stored`, unchanged, and otherwise only copies."""
+    """Return whether all segments of `stored` are unchanged in the `fingerprint` `now`, and new segments are copies."""
     earlier, present = _parse(stored), _parse(now)
     return earlier.keys() <= present.keys() == unchanged_segments(stored, now)

@@ -147,9 +147,9 @@ def _read_header(path: Path) -> Any:
 
 
 def _placement(path: Path, reader: Any, axes: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the affine (4, 4), voxel index -> RAS mm, and notes of a reader's image with `axes` dimensions.
+    """Return the affine (4, 4) of an image, voxel index -> RAS mm, and notes about the affine.
 
-    A NIfTI pair is placed like a NIfTI file with the same header.
+    `axes` is the number of the image's dimensions. A NIfTI pair is placed like a NIfTI file with the same header.
     """
     if ending(path) in PAIR_ENDINGS and (of_pair := pair_placement(pair_files(path)[0])):
         return of_pair

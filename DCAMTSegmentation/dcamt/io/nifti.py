@@ -159,8 +159,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
 
     - If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
       ignores `pixdim`.
-    - If an oblique sform with a code above 1 has axes opposite to those of the qform, rounding errors decide which of
-      the two ITK uses. This function uses the sform.
+    - If an oblique sform with a code above 1 equals the qform except that some axes are opposite, rounding errors
+      decide which of the two ITK uses. This function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -195,8 +195,8 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, forms are similar if their origins, steps and directions are equal. But the comparison of directions
-    always accepts an opposite axis k, and in many cases also an opposite axis i or j.
+    As in ITK, forms are similar if their origins and steps are equal, and each axis of one form equals the same axis of
+    the other or, in some cases, is opposite to it.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.

@@ -26,7 +26,7 @@ from ..runs.watch import RunWatch
 from ..session import TrainingSession
 
 USE_MS = 500
-"""Milliseconds between two calls of `save_used_nodes`, which searches the previews for nodes that a person uses."""
+"""Milliseconds between two calls of `save_used_nodes`."""
 
 
 class WatchPanel:
