@@ -11,7 +11,10 @@ from pathlib import Path
 import nrrd
 import numpy as np
 import pytest
+from dcamt.commands import measurement_table
 from dcamt.errors import write_error
+from dcamt.io.readers import read_labelmap
+from dcamt.volume import Labelmap
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 
@@ -43,6 +46,24 @@ def test_skip_existing_adds_segmented_scans_to_the_table(
     (out / "s2.seg.nrrd").unlink()
     assert call_dcamt([*segment, "--skip-existing"]) == 0
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
+
+
+def test_rows_measured_before_an_interruption_are_written(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(3)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    segment = ["segment", *scans, "-o", out, "--model", noise_model]
+    assert call_dcamt(segment) == 0  # without a table
+
+    def fail_at_third_segmentation(path: Path) -> Labelmap:
+        if path.name == "s2.seg.nrrd":
+            raise KeyboardInterrupt
+        return read_labelmap(path)
+
+    monkeypatch.setattr(measurement_table, "read_labelmap", fail_at_third_segmentation)
+    assert call_dcamt([*segment, "--measurements", table, "--skip-existing"]) == 1
+    assert measured_scans(table) == ["s0", "s1"]
 
 
 def test_segmentation_that_was_replaced_without_the_table_is_measured_again(

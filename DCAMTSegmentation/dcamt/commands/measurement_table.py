@@ -86,9 +86,13 @@ def _are_close(row: Measurements, other: Measurements) -> bool:
 
 
 def measure_unlisted_segmentations(
-    table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
-) -> list[Measurements]:
-    """Measure the segmentations that have no row in the table.
+    table: Path,
+    jobs: Sequence[ScanJob],
+    segments: Sequence[SegmentInfo],
+    rows: list[Measurements],
+    console: Console,
+) -> None:
+    """Measure the segmentations that have no row in the table, and append the new rows to `rows`.
 
     A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
     measured; a segmentation that cannot be read causes a message.
@@ -96,9 +100,9 @@ def measure_unlisted_segmentations(
     Raises InputError if the table is another kind of table or cannot be read.
     """
     listed = {row.scan for row in read_measurements_csv(table)}
-    rows: list[Measurements] = []
     measured = 0
-    for job in jobs:
+    for number, job in enumerate(jobs):
+        console.show_progress("measuring the segmentations that the table lacks", number / len(jobs))
         if csv_cell(job.name) in listed or not os.path.exists(job.segmentation) or foreign_files([job.segmentation]):
             continue
         try:
@@ -109,7 +113,6 @@ def measure_unlisted_segmentations(
     if measured:
         added = f"scans added from existing segmentations: {measured}"
         console.print_error(f"{table}: {added}. Their expected overlap is unknown.")
-    return rows
 
 
 def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
@@ -131,7 +134,7 @@ def write_measurement_table(
 
     Args:
         rows: the measurements of this command's scans.
-        unlisted: the rows of `measure_unlisted_segmentations`.
+        unlisted: the rows from `measure_unlisted_segmentations`.
         kept_scans: the scans whose earlier rows are kept; None for all scans.
     """
     try:

@@ -98,8 +98,11 @@ def _plan_jobs(
     found = [find_scans(path, channels, [options.output]) for path in options.scans]
     planned = plan_scan_jobs(found, options.output, options.format, requested, existing)
     if existing == SKIP:
-        for job in planned:
+        console = Console(options.json)
+        for number, job in enumerate(planned):
+            console.show_progress("checking the existing results", number / len(planned))
             refuse_result_of_other_scan(job.segmentation, job.scan, _scan_choice(options))
+        console.clear_progress()
     skipped = [job for job in planned if existing == SKIP and job.is_finished]
     finished = set(skipped)
     jobs = [job for job in planned if job not in finished]
@@ -218,7 +221,7 @@ def _segment_with_team(
             if options.skip_existing and table:
                 half_finished = [job for job in jobs if stamps[job.segmentation] is not None]
                 remove_outdated_rows(table, [*skipped, *half_finished], session.segmenter.segments, console)
-                again = measure_unlisted_segmentations(table, skipped, session.segmenter.segments, console)
+                measure_unlisted_segmentations(table, skipped, session.segmenter.segments, again, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)
             try:
@@ -230,7 +233,7 @@ def _segment_with_team(
             if options.skip_existing and table:
                 measured = {record.number for record in records if record.measurements}
                 unsegmented = [jobs[record.number] for record in records if record.number not in measured]
-                again += measure_unlisted_segmentations(table, unsegmented, session.segmenter.segments, console)
+                measure_unlisted_segmentations(table, unsegmented, session.segmenter.segments, again, console)
         except KeyboardInterrupt:
             # Without torchrun, no message is needed: each finished scan has been printed, in order.
             lost = "interrupted" if team.size > 1 else None
