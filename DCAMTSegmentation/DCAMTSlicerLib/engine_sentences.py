@@ -177,6 +177,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Extract the late-enhancement image."),
         _("Fetch the scan with 'git annex get' or 'datalad get'."),
         _("Fetch the scan with 'git lfs pull'."),
+        _("Files read as channels: {0}."),
         _("Fill in both, or remove the case."),
         _("Fill in both, or remove the line."),
         _("Free some space or choose another folder."),
@@ -268,6 +269,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
         _("Number {0} in the list of series was read: {1}."),
+        _("Only channel 0{0} of {1} was read. Not used: {2}."),
         _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
@@ -276,10 +278,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("PHASE MAP"),
         _("Pack the scan again."),
         _("Pancreas in contrast-enhanced CT"),
-        _(
-            "Partly or only zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file is"
-            " incomplete, as after an interrupted download: copy it again."
-        ),
         _("Please report this error."),
         _("Put each cell that holds the separator {0} in quotation marks."),
         _("Put the file back, and segment the scan again."),
@@ -288,8 +286,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " one by its number in this list: --series NUMBER."
         ),
         _("Python packages are missing: {0}"),
-        _("Read as channels: {0}."),
-        _("Read channel 0{0} of {1}; not used: {2}."),
         _('Remove "{0}" from --frame-type.'),
         _("Remove one of them, or export the series again."),
         _("Remove or rename one of the columns."),
@@ -341,6 +337,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Skipped {0}: {1}. Slices may be missing."),
         _("Slicer and DCAMT's background process have different protocols ({0} and {1})"),
         _("Slices may be missing, since folders cannot be read: {0}."),
+        _(
+            "Slices with many zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file"
+            " is incomplete, as after an interrupted download: copy it again."
+        ),
         _("Start a new run with a learning_rate below {0}."),
         _("Start a new run."),
         _("Start torchrun with --nproc-per-node {0}, or use --device cpu."),

@@ -59,13 +59,13 @@ def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
 def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
-    assert read_scan(first).notes == ("Read channel 0 of 2; not used: a_0001.nii.gz.",)
+    assert read_scan(first).notes == ("Only channel 0 of 2 was read. Not used: a_0001.nii.gz.",)
     write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
     assert channel_names(first) == ("LGE", "cine")
     scan = read_scan(first)
     assert np.array_equal(scan.voxels[0], written[0])
-    assert scan.notes == ("Read channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
-    assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
+    assert scan.notes == ("Only channel 0 (LGE) of 2 was read. Not used: a_0001.nii.gz.",)
+    assert read_scan(first, channels=2).notes == ("Files read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
@@ -170,7 +170,7 @@ def test_commands_from_find_to_segment_accept_a_data_set_of_two_channels(
     arguments = ["segment", data / "imagesTs", "-o", out, "--model", model, "--format", "nii.gz"]
     assert call_dcamt(arguments) == 0
     printed = capsys.readouterr()
-    assert "Read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
+    assert "Files read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]
 
 

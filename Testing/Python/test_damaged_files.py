@@ -372,7 +372,7 @@ def test_slices_that_were_written_only_in_part_cause_a_note(lost: dict[int, tupl
     (note,) = blank_slices_note(voxels[np.newaxis])
     named = sorted(set(lost) - {0})  # The zeros of the first slice may be padding.
     which = f"{len(named)} slices, the first is slice {named[0] + 1}" if len(named) > 1 else f"slice {named[0] + 1}"
-    assert note.startswith(f"Partly or only zeros: {which}. The scan has 12 slices.")
+    assert note.startswith(f"Slices with many zeros: {which}. The scan has 12 slices.")
 
 
 @pytest.mark.parametrize("thickness", [1, 4])

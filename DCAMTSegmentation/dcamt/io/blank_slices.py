@@ -22,7 +22,7 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
     first, number = numbers[0], len(numbers)
     which = f"slice {first}" if number == 1 else f"{number} slices, the first is slice {first}"
     return (
-        f"Partly or only zeros: {which}. The scan has {slices} slices. If these zeros are not padding, the file is"
+        f"Slices with many zeros: {which}. The scan has {slices} slices. If these zeros are not padding, the file is"
         " incomplete, as after an interrupted download: copy it again.",
     )
 

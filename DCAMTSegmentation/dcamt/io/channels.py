@@ -139,7 +139,9 @@ def one_channel_note(path: Path) -> tuple[str, ...]:
         return ()
     files, names = channel_files(path), channel_names(path)
     others = ", ".join(file.name for file in files[1:])
-    return (IdentifyingNote(f"Read channel 0{_describe_channel(names, 0)} of {len(files)}; not used: {others}."),)
+    return (
+        IdentifyingNote(f"Only channel 0{_describe_channel(names, 0)} of {len(files)} was read. Not used: {others}."),
+    )
 
 
 def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callable[[Path], Volume]) -> Volume:
@@ -159,7 +161,7 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     names = channel_names(path)
     listed = ", ".join(f"{file.name}{_describe_channel(names, number)}" for number, file in enumerate(files))
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    all_notes = (IdentifyingNote(f"Read as channels: {listed}."), *notes)
+    all_notes = (IdentifyingNote(f"Files read as channels: {listed}."), *notes)
     modalities = {volume.modality for volume in volumes}
     modality = modalities.pop() if len(modalities) == 1 else ""
     return Volume(voxels, grid, path, all_notes, volumes[0].frames, modality=modality)

@@ -121,7 +121,7 @@ def common_folder(paths: Sequence[str]) -> str:
     """Return the deepest folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
-    # All paths begin with the characters that the first and the last path in alphabetical order have in common.
+    # In alphabetical order, every path lies between the first and the last, so it begins with their common characters.
     folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
     try:
         return os.path.commonpath(folders).replace("\\", "/")
