@@ -204,7 +204,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     If `wanted` is no number, or no stack has this number, the first of `tests` (below) that fits a stack decides.
 
     Raises:
-        InputError: `wanted` is the number of one stack in the list, and the SeriesNumber of other stacks only.
+        InputError: `wanted` is the number of one stack in the list, but the SeriesNumber of other stacks.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -235,7 +235,7 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether `text` is the end of a UID, from `_LONG_UID_END` characters on or with two whole numbers or more.
+    """Return whether a UID ends with `text`, and `text` has `_LONG_UID_END` characters or two whole numbers.
 
     >>> [_is_end_of_uid(text, "1.2.12.5") for text in ("12.5", "2.5", ".5")]
     [True, False, False]
