@@ -116,8 +116,7 @@ def _labels_of_only_scans(
     - If any scans have the label's loose key, the folder's scan must be one of them: if there is a scan `LGE/3`,
       `MRI/3_seg` is no label of `MRI/p4`.
 
-    A folder is skipped if a label has the scan's key, but another folder or a name that does not satisfy
-    `describes_label`.
+    If a label with the scan's key may not belong to the scan, the folder is skipped.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -162,7 +161,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - Without outline words, the label's loose key is not the beginning of another scan's loose key: with `p1_lge` and
+    - No other scan's loose key begins with the label's loose key, taken without outline words: with `p1_lge` and
       `p1_post`, `p1_LA_gt` gets no scan. This does not apply if the label's name is the fitting scan's name.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
