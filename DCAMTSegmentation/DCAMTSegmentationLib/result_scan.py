@@ -123,9 +123,9 @@ def is_of_other_scan(
 ) -> bool:
     """Return whether `volume` is not the scan that was segmented, or whether the scan's voxels changed since then.
 
-    The voxels of the scan's other channels are compared, too. A volume that is no channel of the scan, such as a scan
-    that was loaded again, counts as the segmented scan if it has the voxels of any channel and the DCAMT segments lie
-    at the same place in it.
+    The voxels of the scan's other channels are compared, too. The scan may have been loaded a second time: a volume
+    that is no channel of the result counts as the segmented scan if it has the same voxels as one of the channels, and
+    the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

@@ -271,14 +271,8 @@ def placement(
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     """Return whether the `placement` of the measured segment has changed since the wall was measured.
 
-    Return True in these cases, for example:
-
-    - The segment was moved in the scan.
-    - Segment and scan were scaled together: the wall's areas differ.
-    - Segment and scan were rotated together: the wall's regions differ.
-    - A non-linear transform lies between segmentation and scan.
-
-    Return False if nothing can be compared.
+    The function also returns True if segment and scan were scaled or rotated together, since the wall then has other
+    areas or regions, and if a non-linear transform lies between them. It returns False if nothing can be compared.
     """
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)

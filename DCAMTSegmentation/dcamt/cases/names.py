@@ -217,8 +217,8 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Path] = ()) -> list[NamedFile]:
     """Return the files; a label without a scan of the same key gets the key of a fitting scan.
 
-    For example, `p1_LA_gt` gets the key of `p1`. If a further word is in `OTHER_STRUCTURES`, the label becomes a label
-    of another structure: `p1_RV_gt`.
+    For example, `p1_LA_gt` and `p1_RV_gt` get the key of `p1`. Since `rv` is in `OTHER_STRUCTURES`, `p1_RV_gt` becomes
+    a label of another structure.
 
     Args:
         masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
