@@ -116,10 +116,9 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
-    """Return whether the DCAMT segments lie on other voxels of `volume` than those on which DCAMT wrote them.
+    """Return whether the DCAMT segments have other voxel indices in `volume` than they had in the segmented scan.
 
-    Voxels are compared by their indices (tolerance: `SAME_PLACE`), so `volume` may be another volume than the segmented
-    scan. The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None
+    The tolerance is `SAME_PLACE`. `volume` may be another volume than the segmented scan. The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None
     or has no image.
 
     Args:

@@ -123,7 +123,8 @@ def _nodes_of(row: CaseRow) -> list[Any]:
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
     """Raise InputError if training would refuse the voxels of a case of the scene.
 
-    The voxels may have changed since the case was checked. Only an empty label causes no error here, but in `export_case`.
+    The voxels may have changed since the case was checked. An empty label causes an error only in
+    `export_case`.
     """
     if isinstance(row.source, SceneScan):
         facts = yield from check_voxels(row.source, row.role, recipe)
