@@ -118,8 +118,8 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
     """Return whether the DCAMT segments have other voxel indices in `volume` than they had in the segmented scan.
 
-    The tolerance is `SAME_PLACE`. `volume` may be another volume than the segmented scan. The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None
-    or has no image.
+    The tolerance is `SAME_PLACE`. `volume` may be another volume than the segmented scan. The function returns False if
+    the segments were resampled, if all of them were deleted, or if `volume` is None or has no image.
 
     Args:
         now: the present fingerprint of the segments.

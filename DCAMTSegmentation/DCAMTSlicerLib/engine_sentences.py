@@ -206,7 +206,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
         _("In Python, give the mapping as mapping=... to the function that reads the file."),
         _("In the label mapping, give each class a name instead of a number, for instance: 420=left-atrium."),
-        _("In the mapping, write labels from 1 to 255."),
+        _("In the mapping, write labels from 0 (background) to 255."),
         _("In the mapping, write the name of a segment of the file, or a label value."),
         _("Install h5py (pip install h5py), or convert the file."),
         _("Install the packages, then try again."),

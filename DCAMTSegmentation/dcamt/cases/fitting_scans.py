@@ -86,7 +86,7 @@ def _fitting_scans(
     for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
-        # `p1_T2` is a candidate of `p1_T2_LA`, and has the loose key of the scan `p1_lge`. But it has another modality.
+        # The file `p1_T2_LA` must not fit the scan `p1_lge`, although its candidate key `p1_T2` has the same loose key.
         similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
         found += [(loose.get(loose_key(key), []), words) for key, words in similar]

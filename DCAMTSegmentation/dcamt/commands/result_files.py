@@ -219,7 +219,7 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if `compared`, the file that would be compared with the new result, is missing."""
+    """Return the existing results that cannot be checked, since the file `compared` is missing; otherwise []."""
     return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
 
 

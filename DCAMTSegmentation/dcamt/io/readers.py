@@ -179,8 +179,8 @@ def read_labelmap(
 
     Args:
         mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
-            1 to 255. Values and segments that are not in `mapping` become background. The name "left atrium" also fits
-            the segments "Left-Atrium" and "LeftAtrium".
+            0 (background) to 255. Values and segments that are not in `mapping` become background. The name "left
+            atrium" also fits the segments "Left-Atrium" and "LeftAtrium".
         option: the option by which the user can give a mapping. The notes about overlaps advise this option. None if
             the user cannot give a mapping.
 
@@ -487,7 +487,7 @@ def _map_labels(
     for source, label in mapping.items():
         if label not in range(256):
             what = f"cannot be mapped: the mapping gives {source!r} the label {label}"
-            raise InputError(what, path=path, remedy="In the mapping, write labels from 1 to 255.")
+            raise InputError(what, path=path, remedy="In the mapping, write labels from 0 (background) to 255.")
         if isinstance(source, str):
             chosen = _segments_of_name(source, segments, path)
         elif stored is None:

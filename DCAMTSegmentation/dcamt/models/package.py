@@ -86,7 +86,7 @@ class ModelPackage:
 
 
 def write_package(path: Path, package: ModelPackage) -> Card:
-    """Write a package; return the package's card, with the checksum filled in, also in the calibration.
+    """Write a package with its checksum; return the card that was written.
 
     A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
 

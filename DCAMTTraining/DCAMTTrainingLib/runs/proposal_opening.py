@@ -77,8 +77,6 @@ class ProposalOpening:
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         self._file_time_before_reading = file_time(case)
         self._scan_state_before_reading = file_state(case["image"])
-        # The list is for `_use_proposal_of_found_scan`: the scan's file may have been written again with the same
-        # voxels.
         self._proposals_before_change = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
