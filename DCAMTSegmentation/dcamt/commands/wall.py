@@ -224,7 +224,7 @@ def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
     """Print which skipped scans have results that are older than their segmentation."""
     outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
     if outdated:
-        what = "skipped scans whose results are older than their segmentation, and may not show it"
+        what = "skipped scans whose results may be outdated, since they are older than their segmentation"
         remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
         console.print_error(f"{what} ({list_names(outdated)}). {remedy}")
 
