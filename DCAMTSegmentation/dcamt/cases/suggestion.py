@@ -58,10 +58,11 @@ AIR_AND_LUNG_HU = (-1200, -500)
 TISSUE_HU = -300
 """Lowest intensity of tissue in CT, including noise."""
 AIR_AND_LUNG_FRACTION = 0.01
-"""In HU, at least this fraction of the scan's voxels is air or lung."""
+"""A channel in HU has at least this fraction of voxels with an intensity of air or lung."""
 BESIDE_AIR_AND_LUNG = 1 / 3
-"""In HU, the voxels darker than air (without padding) and the voxels between lung and tissue are together at most this
-fraction of the voxels of air and lung.
+"""A channel in HU has few other dark voxels: those darker than air (without padding) and those between lung and tissue.
+
+This is the largest number of such voxels, divided by the number of voxels of air and lung.
 """
 PADDING_FRACTION = 0.1
 """A value darker than air is padding if at least this fraction of the voxels darker than air has the value."""
@@ -283,7 +284,7 @@ def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
 def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
     """Return whether a channel is in HU, by its DICOM modality or, if that is unknown, by the intensities.
 
-    By the intensities: in HU, the histogram has a peak at air and lung. In MRI, noise around 0 has no peak there.
+    The histogram of a channel in HU has a peak at air and lung. Noise of MRI around 0 has no such peak.
     """
     if modality not in UNKNOWN_MODALITIES:
         return modality == "CT"

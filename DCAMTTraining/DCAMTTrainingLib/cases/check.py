@@ -68,11 +68,7 @@ class CaseCheck:
         self._index: list[int] = []
         self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
         self._channel_names: dict[int, tuple[str, ...]] = {}
-        """Row index -> the names of the scan's channels; () if they are unknown.
-
-        Cases in files are looked up until one has known names. This one is compared with the scene's cases; the child
-        process checks that all files have the same order of channels.
-        """
+        """Row index -> the names of the scan's channels; () if they are unknown."""
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use."""
         self._is_complete = False
@@ -155,6 +151,7 @@ class CaseCheck:
             if isinstance(row.source, FileScan) and row.role != LEFT_OUT:
                 file = Path(row.source.image)
                 rows_of_file[str(file.resolve())].append(index)
+                # The child process compares the channel names of all files, so the names of one file are enough here.
                 if channels > 1 and not any(self._channel_names.values()):
                     self._channel_names[index] = names_of_channels(file, channels)
             if index % PATHS_PER_STEP == 0:
