@@ -103,7 +103,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the stored places show doubt; the places of older versions of DCAMT show disagreement."""
+    """Return whether the stored places are those of high doubt. Older versions stored places of disagreement."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 
