@@ -116,7 +116,7 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
 def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
     """Return the recipe with the spacing that the user's settings state; the recipe itself if they state no spacing.
 
-    The other settings are ignored: the spacing is the only setting that influences which cases a training refuses.
+    The other settings are ignored. This recipe serves to check cases, and the other settings do not affect that check.
 
     Args:
         lines: the settings, as `key=value`.

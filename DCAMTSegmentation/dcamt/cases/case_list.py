@@ -104,8 +104,8 @@ def read_cases(
 def used_cases(cases: Iterable[Case]) -> list[Case]:
     """Return the cases that are not left out; the labels of unlabelled cases are dropped.
 
-    Names, roles and label mappings are read as the cells of a case list: outer blanks are removed, and `Labeled` is the
-    role `labelled`. Paths may be texts.
+    Names, roles and label mappings may be written as in a case list, with outer blanks or `Labeled` for `labelled`.
+    Paths may be texts.
 
     Raises:
         InputError: a case has no name, no scan or an unknown role.

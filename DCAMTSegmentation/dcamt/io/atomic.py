@@ -16,7 +16,7 @@ from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
-"""Time in seconds (in 2001): the time of modification of an empty temporary file until the file is written."""
+"""Time in seconds since the epoch: a new, empty temporary file gets this modification time, which is in 2001."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
@@ -165,7 +165,7 @@ def _is_unwritten(file: Path) -> bool:
 
 
 def _access_acl(path: Path) -> bytes | None:
-    """Return a file's POSIX access control list; None if the file has none, and except on Linux."""
+    """Return a file's POSIX access control list; None if the file has none. Other systems than Linux have none."""
     if sys.platform != "linux":
         return None
     try:
@@ -201,7 +201,7 @@ def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> 
             break
     mode = source.st_mode & 0o777
     if file.stat().st_gid != source.st_gid:
-        # If the file has another group than `source`, this group gets the permissions of all other users.
+        # The file's group is not the group in `source`, so it gets only the permissions that everyone has.
         mode = mode & ~0o070 | (mode & 0o007) << 3
     if not _set_access_acl(file, acl):
         mode &= 0o700

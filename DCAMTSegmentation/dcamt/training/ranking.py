@@ -1,7 +1,7 @@
 """Rank unlabelled scans for labelling: scans on which the model's two branches disagree most come first.
 
-The more two independently initialised branches disagree on a scan, the more training probably gains from its label
-(query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
+A scan's label probably helps training most if two independently initialised branches disagree on the scan (query by
+committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
 """
 
 from __future__ import annotations
