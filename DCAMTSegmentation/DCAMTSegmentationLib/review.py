@@ -63,7 +63,7 @@ def store_model(segmentation_node: SegmentationNode, title: str, method: Outline
 
 
 def store_region(segmentation_node: SegmentationNode, region: Region, name: str, is_cut: bool) -> None:
-    """Store a new result's region and the name of the region's node; `is_cut`: the outline ends at the region's edge."""
+    """Store a new result's region, the name of the region's node, and whether the region's faces cut the outline."""
     segmentation_node.SetAttribute(_CUT_BY_REGION, "1" if is_cut else None)
     segmentation_node.SetAttribute(_REGION, json.dumps(asdict(region)))
     segmentation_node.SetAttribute(_REGION_NAME, name)
