@@ -209,7 +209,7 @@ class _SimilarPaths:
         for file, part, patterns in replacements:
             groups[patterns[0].index("*"), part].append((file, self._first_fitting_pattern(part, patterns)))
         masks: dict[Path, NamedFile] = {}
-        # A scan in the same folder is preferred: `p1/*` before `*/LA`.
+        # Patterns with a late "*" come first, so a scan in the file's own folder (`p1/*`) is preferred.
         for (_, part), group in sorted(groups.items(), key=lambda item: -item[0][0]):
             fits = [(file, pattern) for file, pattern in group if pattern is not None]
             may_be_masks = 2 * len(fits) > len(group) or names_structure(str(part))
@@ -245,8 +245,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # The mask `1/LA/1` lacks the 2 of the scan `1/2/2`, so it may belong to another patient. Then words that
-            # are more frequent in the mask's path than in the scan's, here 1, are further words, too.
+            # The mask `1/LA/1` lacks the word `2` of the scan `1/2/2`, so it may belong to another patient. Then `1` is
+            # a further word, too, since it occurs twice in the mask's path, but only once in the scan's.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

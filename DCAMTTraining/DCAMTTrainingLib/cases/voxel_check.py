@@ -50,9 +50,8 @@ _known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
 def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Return the problems and warnings of a case's voxels, its label values and its checksum, in short steps.
 
-    The label is checked only if the role needs one and the scan has no problem. `labels` is None if the label lies
-    outside the scan, entirely or in part (see `SceneLabel.problem`). `labels` is empty if no voxel of the scan belongs
-    to the label.
+    The label is checked only if the role needs one and the scan has no problem. If the label extends beyond the scan
+    (see `SceneLabel.problem`), the facts contain a problem, and no label values.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:
