@@ -119,9 +119,9 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
 
 
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
-    """Replace words for structures or outlines in the name: `p1_LA` for `p1_post` in the same folder.
+    """Replace words for structures or outlines in the name: `p1_LA` may be a mask of `p1_post`.
 
-    The rest of the name, `p1`, must begin or end the scan's name.
+    Mask and scan lie in the same folder. The rest of the mask's name, `p1`, must begin or end the scan's name.
     """
     for file in files:
         for name in loose_key(file.key)[-1:]:
