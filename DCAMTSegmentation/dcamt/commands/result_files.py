@@ -219,7 +219,7 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results that cannot be checked, since the file `compared` is missing; otherwise []."""
+    """Return the existing results if the file `compared` is missing; otherwise []."""
     return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
 
 
