@@ -137,8 +137,7 @@ def choose_recipe(
     from ..networks.packaging import build_network, verify_model
 
     package = verify_model(start_from)
-    # `package.recipe` is not used here, since `verify_model` ignores settings that were removed from DCAMT.
-    # `read_recipe` refuses a recipe that uses such a setting, so the user learns that DCAMT no longer has the setting.
+    # `read_recipe` refuses settings that were removed from DCAMT. `verify_model` ignores such settings.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
     chosen = _with_channels_of(package.recipe, chosen, start_from, on_note)

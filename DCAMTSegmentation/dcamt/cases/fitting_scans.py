@@ -39,8 +39,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     three places:
     - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in
       which the word follows a number;
-    - in the name of a file whose folder has the scan's key: `p1/LA` and `p1/p1_LA` add `la` to the scan `p1/image`,
-      because the folder and this scan have the key `("p1",)`;
+    - in the name of a file whose folder has the scan's key: `p1/LA` and `p1/p1_LA` add `la` to the scan `p1/image`
+      (its key is `("p1",)`);
     - in the name of a folder: `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in
       `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
@@ -86,7 +86,7 @@ def _fitting_scans(
     for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
-        # The file `p1_T2_LA` must not fit the scan `p1_lge`, although its candidate key `p1_T2` has the same loose key.
+        # A loose key lacks the modality: by its loose key, the candidate `p1_T2` would fit the scan `p1_lge`.
         similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
         found += [(loose.get(loose_key(key), []), words) for key, words in similar]

@@ -235,7 +235,7 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether a UID ends with `text`, and `text` has `_LONG_UID_END` characters or two whole numbers.
+    """Return whether `text` is the end of a UID and long enough to choose a series.
 
     >>> [_is_end_of_uid(text, "1.2.12.5") for text in ("12.5", "2.5", ".5")]
     [True, False, False]
