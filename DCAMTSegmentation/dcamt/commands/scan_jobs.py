@@ -189,7 +189,7 @@ class ScanJob:
 
     @property
     def uncompared(self) -> list[Path]:
-        """The results that --skip-existing cannot compare: their segmentation or wall table is missing."""
+        """The existing results whose segmentation or wall table is missing."""
         of_wall = uncompared_files(self.wall.table, self.wall.results) if self.wall is not None else []
         return [*uncompared_files(self.segmentation, self.results), *of_wall]
 
