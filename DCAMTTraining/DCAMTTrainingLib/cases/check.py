@@ -151,7 +151,7 @@ class CaseCheck:
             if isinstance(row.source, FileScan) and row.role != LEFT_OUT:
                 file = Path(row.source.image)
                 rows_of_file[str(file.resolve())].append(index)
-                # The child process compares the channel names of all files, so the names of one file are enough here.
+                # The scene's cases are compared with one file. The child process compares the files with one another.
                 if channels > 1 and not any(self._channel_names.values()):
                     self._channel_names[index] = names_of_channels(file, channels)
             if index % PATHS_PER_STEP == 0:
