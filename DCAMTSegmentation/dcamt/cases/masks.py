@@ -220,7 +220,7 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that also fits a path without `part`.
+        """Return the first pattern that also fits another path, in which another part stands in the place of `part`.
 
         Return None if there is no such pattern, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
         """
@@ -245,8 +245,7 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # The mask `1/LA/1` lacks the word `2` of the scan `1/2/2`, so it may belong to another patient. Then `1` is
-            # a further word, too, since it occurs twice in the mask's path, but only once in the scan's.
+            # If the mask's path lacks a word of the scan's path, repeated words count, too: `1/LA/1` adds `1` to `1/2/2`.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
@@ -259,17 +258,13 @@ def _without_labelled_scans(
 ) -> dict[Path, NamedFile]:
     """Return the masks; if a mask's scan already has a label, the mask becomes a label of another structure.
 
-    Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan in two cases:
-
-    - The keys are equal: `p1_label` and `p1`.
-    - No scan has the label's key, and the scan's loose key ends with the label's loose key: `labels/p1` and
-      `cohort/p1`. If the label's key has no word for the modality, its loose key is also compared without the words of
-      `OUTLINE_WORDS`: `p1_LA_seg` belongs to `p1_lge`.
+    Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan of the same key. If
+    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}
-    without_scan = {loose_key(key) for key in left_over}
-    without_modality = (loose_key(key) for key in left_over if not modalities(key))
+    without_scan = {loose_key(key) for key in left_over}  # `labels/p1` of the scan `cohort/p1`
+    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg` of the scan `p1_lge`
     without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 
     def has_label(mask: NamedFile) -> bool:
