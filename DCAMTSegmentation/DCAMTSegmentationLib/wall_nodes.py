@@ -271,8 +271,9 @@ def placement(
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     """Return whether the `placement` of the measured segment has changed since the wall was measured.
 
-    The function also returns True if segment and scan were scaled or rotated together, since the wall then has other
-    areas or regions, and if a non-linear transform lies between them. It returns False if nothing can be compared.
+    The result is also True if segment and scan were scaled or rotated together: the wall then has other areas or
+    regions. A non-linear transform between segment and scan counts as a change. If nothing can be compared, the result
+    is False.
     """
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
