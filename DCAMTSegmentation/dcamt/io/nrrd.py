@@ -131,7 +131,7 @@ def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[st
 
 
 def _without_single_voxels(spatial: list[int], sizes: list[int]) -> list[int]:
-    """Return the spatial axes, without the axes after the third if each of these has size 1."""
+    """Return the first three spatial axes if all further axes have size 1; otherwise all spatial axes."""
     return spatial[:3] if all(sizes[axis] == 1 for axis in spatial[3:]) else spatial
 
 
