@@ -115,8 +115,6 @@ def _labels_of_only_scans(
       scan of any name.
     - If any scans have the label's loose key, the folder's scan must be one of them: if there is a scan `LGE/3`,
       `MRI/3_seg` is no label of `MRI/p4`.
-
-    If a label with the scan's key may not belong to the scan, the folder is skipped.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -139,7 +137,8 @@ def _labels_of_only_scans(
         if len(scans_in[place]) == 1:
             (scan,) = scans_in[place]
             fitting = [label for label in folder_labels if may_belong(label, scan)]
-            if with_key[scan.key] <= {label.path for label in fitting}:
+            has_further_labels = not with_key[scan.key] <= {label.path for label in fitting}
+            if not has_further_labels:
                 yield scan, folder_labels, fitting
 
 
@@ -161,8 +160,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - No other scan's loose key begins with the label's loose key, taken without outline words: with `p1_lge` and
-      `p1_post`, `p1_LA_gt` gets no scan. This does not apply if the label's name is the fitting scan's name.
+    - No other scan's name begins like the label's name: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This does
+      not apply if the label's name is the fitting scan's name.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`

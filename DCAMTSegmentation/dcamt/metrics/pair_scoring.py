@@ -118,8 +118,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    Since `in_predictions` and `in_labels` have no value in common, a prediction's segment with a value of `in_labels`
-    has no voxel left, and neither has a label's segment with a value of `in_predictions`.
+    The two sets of values have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
