@@ -269,7 +269,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
         _("Number {0} in the list of series was read: {1}."),
-        _("Only channel 0{0} of {1} was read. Not used: {2}."),
+        _("Only the first channel{0} of {1} was read. Not used: {2}."),
         _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),

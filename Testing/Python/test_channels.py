@@ -59,12 +59,12 @@ def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
 def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
-    assert read_scan(first).notes == ("Only channel 0 of 2 was read. Not used: a_0001.nii.gz.",)
+    assert read_scan(first).notes == ("Only the first channel of 2 was read. Not used: a_0001.nii.gz.",)
     write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
     assert channel_names(first) == ("LGE", "cine")
     scan = read_scan(first)
     assert np.array_equal(scan.voxels[0], written[0])
-    assert scan.notes == ("Only channel 0 (LGE) of 2 was read. Not used: a_0001.nii.gz.",)
+    assert scan.notes == ("Only the first channel (LGE) of 2 was read. Not used: a_0001.nii.gz.",)
     assert read_scan(first, channels=2).notes == ("Files read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
 
 

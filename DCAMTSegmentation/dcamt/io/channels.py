@@ -140,7 +140,9 @@ def one_channel_note(path: Path) -> tuple[str, ...]:
     files, names = channel_files(path), channel_names(path)
     others = ", ".join(file.name for file in files[1:])
     return (
-        IdentifyingNote(f"Only channel 0{_describe_channel(names, 0)} of {len(files)} was read. Not used: {others}."),
+        IdentifyingNote(
+            f"Only the first channel{_describe_channel(names, 0)} of {len(files)} was read. Not used: {others}."
+        ),
     )
 
 

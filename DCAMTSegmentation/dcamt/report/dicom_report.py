@@ -58,7 +58,7 @@ def build_measurement_report(
         instance_number=1,
         manufacturer="DCAMT",
         is_complete=True,
-        # By default, the report has the segmentation's character set.
+        # Without this argument, highdicom uses the segmentation's character set.
         **({"specific_character_set": UTF8} if needs_utf8(segments, algorithm) else {}),
     )
     dataset.SeriesDescription = "Measurements, research use only"
