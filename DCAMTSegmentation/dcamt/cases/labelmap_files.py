@@ -213,8 +213,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
     """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
-    A mask that is named after a scan (`masks_named_after_scans`) is also left out if mask and label have one
-    `case_name`: the mask `p1_LA` of the scan `p1` is left out if there is a label `p1_LA_seg`.
+    For example, the label `p1_LA_seg` replaces the mask `p1_LA` of the scan `p1`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.
