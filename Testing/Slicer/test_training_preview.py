@@ -195,7 +195,7 @@ def backgrounds() -> set[str]:
 class UsedPreviewTest(PreviewCase):
     """The next preview adds nodes instead of changing those that a person uses; the scene saves the used nodes.
 
-    Used nodes are edited segmentations and scans, training cases, clones, and scans that another segmentation outlines.
+    Examples of used nodes are edited nodes, training cases, clones, and a preview's scan on which a person outlines.
     """
 
     def setUp(self) -> None:

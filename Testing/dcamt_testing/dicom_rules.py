@@ -22,7 +22,7 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Describe each required attribute of the SOP class's mandatory modules that is missing, or is wrongly empty.
+    """Describe the required attributes that are missing or wrongly empty, in the mandatory modules of the SOP class.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
     checked. A functional group, for example PixelMeasuresSequence, counts as present if one item of
