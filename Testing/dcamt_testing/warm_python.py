@@ -1,4 +1,4 @@
-"""Start Python quickly in tests: a server process that has imported PyTorch forks a child for each program.
+"""Start Python quickly in tests: a server imports PyTorch once, and then forks a child process for each program.
 
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
