@@ -121,7 +121,7 @@ def test_file_for_a_model_with_its_own_calibration_is_reported_before_the_calibr
     assert f"{other}: would not be used, since the model {model} contains a calibration" in shown
     assert remedy in shown
     assert "is used only if moved" not in capsys.readouterr().err
-    # The file is not used beside this model, but beside a copy of the model without a calibration.
+    # The file is used if it lies beside a model without a calibration of its own.
     assert open_model(model).calibration is not None
     write_package(tmp_path / "copy.dcamt", tiny_package)
     other.rename(tmp_path / "copy.calibration.json")

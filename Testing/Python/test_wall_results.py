@@ -117,7 +117,7 @@ def test_scan_whose_segmentation_changed_after_the_measurement_is_named(
         os.utime(folder / "labels" / f"{name}_label.nii.gz", (written + seconds, written + seconds))
     capsys.readouterr()
     assert measure_folder(folder, "--skip-existing") == 0
-    message = "skipped scans whose results may be outdated, since they are older than their segmentation (a_image). "
+    message = "skipped scans with results that are older than the segmentation, and may be outdated: a_image. "
     assert message in capsys.readouterr().err
 
 

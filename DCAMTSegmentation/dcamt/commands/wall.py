@@ -224,9 +224,9 @@ def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
     """Print which skipped scans have results that are older than their segmentation."""
     outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
     if outdated:
-        what = "skipped scans whose results may be outdated, since they are older than their segmentation"
+        what = "skipped scans with results that are older than the segmentation, and may be outdated"
         remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
-        console.print_error(f"{what} ({list_names(outdated)}). {remedy}")
+        console.print_error(f"{what}: {list_names(outdated)}. {remedy}")
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
