@@ -261,7 +261,7 @@ def test_settings_that_contradict_the_start_model_are_refused_as_in_training(
     assert "embedding is 32 in the model, but 8 in the recipe" in in_training
 
 
-def test_effort_changes_of_the_values_that_the_settings_state_only_the_iterations(tmp_path: Path) -> None:
+def test_effort_changes_stated_iterations_but_no_other_stated_setting(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")
     (tmp_path / "own.json").write_text(tiny_recipe().to_json(), encoding="utf-8")
