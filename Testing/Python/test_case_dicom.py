@@ -131,7 +131,7 @@ def test_segmentation_with_p1_in_its_path_is_the_label_of_scan_p1(tmp_path: Path
 
 
 @pytest.mark.parametrize("beside", ["", "labels/p3.nii.gz"])
-def test_label_in_a_list_is_a_file_so_a_further_segmentation_in_its_folder_changes_nothing(
+def test_further_segmentation_in_a_folder_of_labels_leaves_the_other_labels_as_they_were(
     tmp_path: Path, beside: str
 ) -> None:
     for number in (1, 2):
