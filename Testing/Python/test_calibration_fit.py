@@ -71,13 +71,10 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """The interval is computed from the scans' residuals.
+    """The interval is computed from residuals; the fit for a scan leaves out scans with the same stated disturbance.
 
-    The fit for a scan leaves out the scans of the same case and, if the scan is disturbed, the scans with the same
-    stated disturbance. So the fit for a scan with ghosts includes no ghosts, and expects the overlap of a
-    scan with noise. Both belong to one interval, which the large residuals of the scans with ghosts widen.
-
-    If no disturbance is stated, each fit includes other cases' scans with ghosts, so the residuals are small.
+    So the fit for scans with ghosts includes no ghosts: these scans have large residuals, which widen the interval. If
+    no disturbance is stated, each fit includes other cases' scans with ghosts, so the residuals are small.
     """
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):

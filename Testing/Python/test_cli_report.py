@@ -240,7 +240,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
     place = DoubtfulPlace((45.0, 40.0, 42.75), (45, 40, 19), 1.25, 0.9)
     wall = analyse_wall(volume, labelmap, WallSettings(), label=1)
-    # The report prints the first three notes: the page's own, and the first two of the wall.
+    # The report prints at most three notes. Here these are the single note in `notes`, and the first two of the wall.
     assert [len(wall.notes), "The voxels are up to 2.25 mm long" in wall.notes[1]] == [3, True]
     page = ScanReport(
         volume=volume,
