@@ -103,10 +103,9 @@ def test_labels_on_the_network_grid_equal_exact_fractions(size: int, step_in: st
 
 @pytest.mark.parametrize("thickness", [1, 2])
 def test_check_and_training_agree_on_a_label_that_fills_half_of_its_voxels(tmp_path: Path, thickness: int) -> None:
-    """A plate one voxel thick fills at most half of each voxel of the network grid, and exactly half in one layer.
+    """A plate one voxel thick fills at most half of each voxel of the network grid; half-filled means background.
 
-    A half-filled voxel counts as background, so the plate is lost. A plate two voxels thick stays: it fills more than
-    half of some voxels in the layer beside the half-filled layer.
+    A plate two voxels thick fills more than half of some voxels, so it is not lost.
     """
     affine = np.diag([0.75, 0.75, 1.5, 1])
     labels = np.zeros((60, 60, 30), np.uint8)
