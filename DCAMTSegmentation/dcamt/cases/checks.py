@@ -227,7 +227,7 @@ def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe)
     The generator yields between short steps, so that an event loop can run.
 
     Args:
-        case: its label is None if the label is not in a file.
+        case: `case.label` is None if `labelmap` was not read from a file.
         labelmap: the case's label, on the grid of its scan.
     """
     facts = replace(facts, labels=label_values(labelmap))
