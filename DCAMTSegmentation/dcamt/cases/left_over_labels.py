@@ -160,8 +160,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - No other scan's name begins like the label's name: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This does
-      not apply if the label's name is the fitting scan's name.
+    - Only one scan's name begins with the label's name without outline words: with `p1_lge` and `p1_post`, `p1_LA_gt`
+      gets no scan. This does not apply if the label's name is the fitting scan's name.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
