@@ -245,8 +245,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # If the mask's path lacks a word of the scan's, repeated words count, too: `1/LA/1` adds `1` to `1/2/2`.
-            if not further_words(scan_key) <= further_words(key):
+            lacks_word_of_scan = not further_words(scan_key) <= further_words(key)
+            if lacks_word_of_scan:  # The mask `1/LA/1` may belong to another patient than the scan `1/2/2`.
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
             kind = _kind(words | further_modalities)

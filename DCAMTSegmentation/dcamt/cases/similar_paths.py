@@ -8,7 +8,7 @@ The module `names` explains the terms. Two terms are added here:
   `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
 Each function `replace_...` replaces a part of a file's path by `*`. If another path has the resulting pattern, the file
-may be a mask of the other file. In the examples, `reader1/p1` for `p1` means: `reader1/p1` may be a mask of `p1`.
+may be a mask of the other file.
 """
 
 from __future__ import annotations
