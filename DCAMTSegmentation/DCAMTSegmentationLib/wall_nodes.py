@@ -173,10 +173,10 @@ def store_measured_outline(
     placed: np.ndarray | None = None,
     checksum: int | None = None,
 ) -> None:
-    """Store which segment was measured for a new wall, and mark the wall as up to date.
+    """Store which segment was measured for a new wall, and the surface's place; mark the wall as up to date.
 
     The arguments give the state at the measurement, since the segment may have been edited or moved after the
-    measurement. Also store where the wall's surface lies in the volume now.
+    measurement.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

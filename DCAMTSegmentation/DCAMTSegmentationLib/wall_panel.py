@@ -115,7 +115,7 @@ class WallPanel:
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segmentation's segments, and select one of them; change nothing if they are listed already.
 
-        Keep the selection if possible; of a new result, select the first DCAMT segment.
+        Keep the selection if possible, but select the first DCAMT segment of a new result.
         """
         names: dict[str, str] = {}
         if segmentation is not None:

@@ -60,10 +60,7 @@ TISSUE_HU = -300
 AIR_AND_LUNG_FRACTION = 0.01
 """A channel in HU has at least this fraction of voxels with an intensity of air or lung."""
 BESIDE_AIR_AND_LUNG = 1 / 3
-"""Largest ratio, in a channel in HU, of other dark voxels to voxels of air and lung.
-
-Other dark voxels are darker than air (without padding), or between lung and tissue.
-"""
+"""Highest value of `(darker + between) / air_and_lung` in a channel in HU (see `is_hounsfield`)."""
 PADDING_FRACTION = 0.1
 """A value darker than air is padding if at least this fraction of the voxels darker than air has the value."""
 UNKNOWN_MODALITIES = ("", "OT")
