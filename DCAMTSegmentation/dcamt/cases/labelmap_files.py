@@ -262,8 +262,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
     """Return the automatic results among the files.
 
-    If all labels of a case have DCAMT's mark for uncorrected results (`is_dcamt_result`), they stay labels: a person
-    may have checked them.
+    An uncorrected result of DCAMT (`is_dcamt_result`) counts as a label if its case has no other label.
     """
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
