@@ -24,7 +24,7 @@ from .words import (
 _JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
 """A name that ends in a number and letters, as in `p1LA`."""
 _Candidates = list[tuple[Key, list[str]]]
-"""(key, dropped words): a key that the scan of a file may have, and the words of the file's path that the key lacks.
+"""Shorter keys of a file, each with the words that were dropped: (key, dropped words).
 
 The file `p1_chambers/aorta` has the candidates `(("p1_chambers",), ["aorta"])` and `(("p1",), ["chambers", "aorta"])`.
 Separators such as `_` may stand among the dropped words.
@@ -46,9 +46,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key remains if words of the file's name are removed from the file's key. The longest key comes first:
-       for the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
-    2. Scans whose key remains if a folder is removed from the file's key: `p1` for `LA/p1`.
+    1. Scans whose key is the file's key without words of the file's name. The longest key comes first: for the file
+       `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
+    2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
     3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared instead of the keys. The loose key of
        `p1_lge` is `("p1",)`, so `p1_LA` adds `la` to `p1_lge`.
 
@@ -72,7 +72,7 @@ def in_folders_named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[N
 def _fitting_scans(
     named: Sequence[NamedFile], candidates_of: Callable[[Sequence[str], str], _Candidates]
 ) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Yield (file, scan, further words) for each scan that has one of a file's candidate keys.
+    """Yield (file, scan, further words) for each scan that has one of a file's shorter keys.
 
     Args:
         candidates_of: is called with the folders and the name from a file's key, in lower case; returns `_Candidates`.
@@ -86,7 +86,7 @@ def _fitting_scans(
     for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
-        # A loose key lacks the modality: by its loose key, the candidate `p1_T2` would fit the scan `p1_lge`.
+        # Loose keys have no modality, so a candidate that differs by its modality is not compared by its loose key.
         similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
         found += [(loose.get(loose_key(key), []), words) for key, words in similar]

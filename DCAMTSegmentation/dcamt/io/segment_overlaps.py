@@ -1,7 +1,4 @@
-"""Describe, for each segment of a file, how many of its voxels have another segment's value in the labelmap.
-
-Where segments overlap, only one of them gets the voxel.
-"""
+"""Describe how many voxels each segment of a file loses to overlapping segments when they become one labelmap."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class ProposalOpening:
         return None
 
     def _use_proposal_of_found_scan(self) -> None:
-        """Use the proposal whose volume `_find_scan` found, if there is one; `insert` replaces an outdated proposal."""
+        """If the scene has a proposal on the volume that `_find_scan` found, use it, or remember it as outdated."""
         for node in self._proposals_before_change if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
