@@ -431,8 +431,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # Older versions of DCAMT saved scores without `cases`. The run's present cases are counted instead, and among
-        # these there may be no validation cases any more.
+        # The present list of cases, which serves for results of older versions, may have no validation cases any more.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -195,7 +195,7 @@ def _is_bare_head(head: bytes) -> bool:
 def begins_as_dicom(path: Path, head: bytes) -> bool:
     """Return whether a file's first bytes `head` are those of DICOM.
 
-    If `head` is only a tag of group 8, the file's name must also fit: `slice.dcm`, `IM0001` or `1.2.840.113`.
+    A file without preamble and meta information must also have a fitting name: `slice.dcm`, `IM0001` or `1.2.840.113`.
     """
     kind = ending(path)
     ends_with_number_of_uid = kind[1:].isdecimal()

@@ -40,9 +40,11 @@ class _ChannelFacts:
     checksum: str | None = None
 
 
-# VTK never repeats a modification time, so the entry of a removed node does not match a new node with the same ID.
 _known_channels: dict[str, tuple[Any, _ChannelFacts]] = {}
-"""Node ID of a volume -> the volume's state (`_state_of_volume`) and facts."""
+"""Node ID of a volume -> the volume's state (`_state_of_volume`) and facts.
+
+A new node with the ID of a removed node has another state, since VTK never repeats a modification time.
+"""
 _known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
 """A case's source -> the state (recipe and `_state_of_label`) in which the label was checked, and the label's facts."""
 
