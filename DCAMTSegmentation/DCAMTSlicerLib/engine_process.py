@@ -179,10 +179,8 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect the slots before the deletion. Each connected slot keeps this object alive, and this object refers
-        # to the QProcess. With connected slots, Qt's deletion of the QProcess would release the slots and then this
-        # object. Python would then hold no reference to the QProcess, so PythonQt would delete it again (see
-        # `_release`).
+        # Connected slots hold the last references to this object, and so to the QProcess. Qt's deletion would drop these
+        # slots, and PythonQt would then delete the QProcess a second time (see `_release`).
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),
