@@ -19,7 +19,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 _NNUNET_PARTS = ("tr", "ts", "va", "str", "sts", "sva")
-"""Ends of folders' names, as in `imagesTr` (nnU-Net) and `imageTr` (some other data sets)."""
+"""What follows `image` or `label` in folders' names: `imagesTr` (nnU-Net), `imageTr` (some other data sets)."""
 _WHOLE_IMAGE_WORDS = _set(
     "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
