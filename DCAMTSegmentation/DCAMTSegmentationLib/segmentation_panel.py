@@ -10,7 +10,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
-from dcamt.errors import DCAMTError
+from dcamt.errors import DCAMTError, InputError
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
@@ -372,10 +372,15 @@ class SegmentationPanel(VTKObservationMixin):
 
         The user first accepts the terms of use of `model`, if it has any.
         """
+        settings = self._settings
         try:
             if model is not None:
                 confirm_terms(model)
+            chosen = settings.inputVolume, settings.outputSegmentation
             self._logic.ensurePackages()
+            if (settings.inputVolume, settings.outputSegmentation) != chosen:
+                what = _("During the installation, the volume or the segmentation was removed or exchanged")
+                raise InputError(what, remedy=_("Choose the volume and the segmentation, and try again."))
             start()
         except (InstallationDeclined, TermsDeclinedError) as error:
             self._progress.show_message(error_text(error))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from subprocess import CalledProcessError
+from threading import Lock
 from typing import Any
 
+import qt
 import slicer
 from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
@@ -24,6 +27,7 @@ OUTPUT_LENGTH = 1 << 14
 """Largest number of characters that are kept from the end of the installation's output."""
 # pip must not replace Slicer's own builds of these packages, nor torch, which the PyTorch extension installs.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
+_installing = Lock()
 
 
 class NotInstalledError(DCAMTError):
@@ -58,9 +62,19 @@ def ensure_packages() -> None:
 
     Raises:
         InstallationDeclined: the user declined.
-        NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the installation failed, or
-            Slicer must be restarted first.
+        NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the installation failed,
+            another call has not ended, or Slicer must be restarted first.
     """
+    if not _installing.acquire(blocking=False):
+        text = _("DCAMT is installing packages. Wait until the installation has ended, and try again.")
+        raise NotInstalledError(text)
+    try:
+        _install_missing()
+    finally:
+        _installing.release()
+
+
+def _install_missing() -> None:
     _refuse_old_torch()
     missing = missing_packages()
     if not missing:
@@ -78,7 +92,7 @@ def ensure_packages() -> None:
 
     output = _KeptOutput(sys.stdout)
     try:
-        with redirect_stdout(output):  # type: ignore[type-var]
+        with _installation_window(missing), redirect_stdout(output):  # type: ignore[type-var]
             if pytorch is not None:
                 pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
@@ -97,6 +111,35 @@ def show_error(error: DCAMTError, title: str) -> None:
     """Show an error, with the output of a failed installation; show nothing if the user declined to install."""
     if not isinstance(error, InstallationDeclined):
         slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=error.detail)
+
+
+class _InstallationWindow(qt.QProgressDialog):
+    """A window that the user cannot close."""
+
+    def reject(self) -> None:
+        """Ignore the Escape key."""
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802
+        event.ignore()
+
+
+@contextmanager
+def _installation_window(packages: list[str]) -> Iterator[None]:
+    """Name the packages in a window that blocks all other windows, since Slicer handles clicks during pip's work."""
+    window = _InstallationWindow(slicer.util.mainWindow())
+    window.windowTitle = _("DCAMT: install packages")
+    window.labelText = _("Installing {packages}. This takes some minutes.").format(packages=", ".join(packages))
+    window.setCancelButton(None)
+    window.setRange(0, 0)
+    window.setModal(True)
+    window.show()
+    try:
+        slicer.app.processEvents()
+        yield
+    finally:
+        slicer.app.processEvents()  # Clicks that came at the end of the installation are blocked, too.
+        window.reset()  # Hides the window. After `hide`, a timer of Qt could show the window again.
+        window.deleteLater()
 
 
 class _KeptOutput:

@@ -14,7 +14,7 @@ from dcamt.recipe import Recipe
 from dcamt.recipe_files import with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
+from DCAMTSlicerLib.installation import NotInstalledError, ensure_packages, missing_packages
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -112,6 +112,19 @@ class TrainingSession(VTKObservationMixin):
         self._stop_saving()
         if self._node is not None:
             save_rows(self._node, self.table.rows, self.unread)
+
+    def ensure_packages(self) -> None:
+        """Install missing packages after confirmation.
+
+        Raises:
+            NotInstalledError: see `installation.ensure_packages`.
+            InputError: the scene was closed or another scene was opened during the installation.
+        """
+        settings = self.settings
+        ensure_packages()
+        if self.settings is not settings:
+            what = _("During the installation, the scene was closed or another scene was opened")
+            raise InputError(what, remedy=_("Check the cases, and try again."))
 
     # Task
 

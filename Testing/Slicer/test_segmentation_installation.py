@@ -10,14 +10,17 @@ import importlib.util
 import sys
 import types
 import unittest
+from collections.abc import Callable
 from contextlib import ExitStack
 from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
+import qt
+import slicer
 from fake_worker import PanelCase
 from scene_nodes import add_scan, segment_mask
-from slicer_harness import Person, click, pip
+from slicer_harness import Person, click, close_scene, pip, process_events
 
 QUESTION = "packages that are not installed yet"
 
@@ -58,6 +61,7 @@ class FakePyTorch:
 
     def installTorch(self, **settings: Any) -> Any:  # noqa: N802
         self.asked.append(settings)
+        slicer.app.processEvents()  # Slicer does this at each line that pip prints.
         if isinstance(self._outcome, Exception):
             raise self._outcome
         if self._outcome is not None:
@@ -174,6 +178,70 @@ class InstallationTest(PanelCase):
         self.assertIn("torch>=2.4", self.apply_and_install())
         self.assertEqual(pytorch.asked, [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}])
         self.assertEqual(pip.requested, [])
+
+    def test_window_names_the_packages_and_blocks_clicks_until_they_are_installed(self) -> None:
+        seen: list[str] = []
+
+        def look_and_click() -> None:
+            window = qt.QApplication.activeModalWidget()
+            seen.append(window.labelText)
+            window.reject()  # as the Escape key
+            window.close()  # as the button in the title bar
+            self.assertEqual(qt.QApplication.activeModalWidget(), window)
+            with self.assertRaisesRegex(AssertionError, "blocks it"):
+                click(self.ui.applyButton)
+
+        for package in ("torch", "slicerio"):
+            with self.subTest(package):
+                if package == "torch":
+                    FakePyTorch(self)
+                else:
+                    pip.missing = {package}
+                qt.QTimer.singleShot(0, look_and_click)
+                self.apply_and_install()
+                self.assertIn(package, seen.pop())
+                self.assertIsNone(qt.QApplication.activeModalWidget())
+
+    def test_second_installation_is_refused_until_the_first_has_ended(self) -> None:
+        pytorch = FakePyTorch(self)
+        qt.QTimer.singleShot(0, self.ui.applyButton.click)  # as a script clicks, in spite of the window
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            person.expects("DCAMT is installing packages", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(len(pytorch.asked), 1)
+        self.assertIsNotNone(self.settings.outputSegmentation)
+        self.assert_apply_works()
+
+    def test_no_job_starts_if_its_nodes_were_removed_during_the_installation(self) -> None:
+        def remove_volume() -> None:
+            slicer.mrmlScene.RemoveNode(self.volume)
+
+        def choose_other_volume() -> None:
+            self.settings.inputVolume = add_scan()
+
+        for change in (remove_volume, choose_other_volume, close_scene):
+            for button in (self.ui.applyButton, self.ui.measureButton):
+                with self.subTest(change.__name__, button=button.name):
+                    pip.reset()
+                    close_scene()
+                    self.volume = add_scan()
+                    self.segment(self.volume)
+                    self.module.worker.requests.clear()
+                    pip.missing = {"slicerio"}
+                    self.click_and_expect_changed_scene(button, change)
+
+    def click_and_expect_changed_scene(self, button: Any, change: Callable[[], None]) -> None:
+        qt.QTimer.singleShot(0, change)
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            person.expects("During the installation, the volume or the segmentation was removed", "Ok")
+            click(button)
+        self.assertEqual(len(pip.requested), 1)
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.module.worker.requests, [])
+        process_events()
 
     def test_missing_pytorch_extension_is_reported(self) -> None:
         FakePyTorch(self)

@@ -11,16 +11,21 @@ import weakref
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.errors import InputError
+from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import MAX_TITLE, load_cases, title_of_unread
 from DCAMTTrainingLib.cases.table_model import REMARK
+from DCAMTTrainingLib.panels import outline as outline_panel
+from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.runs.folders import run_named, runs_folder, set_runs_folder
 from scene_nodes import add_case, ellipsoid, write_scan
 from slicer_harness import (
@@ -38,7 +43,7 @@ from slicer_harness import (
     scene_saved_and_closed,
     shortest_pause,
 )
-from training_case import TrainingCase
+from training_case import PAUSED, STARTED, TrainingCase
 
 
 class CategoryTest(TrainingCase):
@@ -372,6 +377,46 @@ class PackagesTest(TrainingCase):
         self.assertFalse(self.session.estimation.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
+
+    def test_nothing_starts_if_the_scene_was_closed_during_the_installation(self) -> None:
+        for button in (self.ui.checkButton, self.ui.suggestButton, self.ui.measureButton, self.ui.startButton):
+            pip.missing = {"nibabel"}
+            add_case("scan", 1)
+            click(self.ui.addSceneButton)
+            process_events()
+            with self.subTest(button=button.name), Person() as person:
+                qt.QTimer.singleShot(0, close_scene)
+                person.expects("DCAMT needs Python packages", "Ok")
+                person.expects("During the installation, the scene was closed", "Ok")
+                click(button)
+            suggestion = self.module.widget.task._suggestion
+            self.assertFalse(self.session.estimation.running or self.session.checking or suggestion)
+            self.assertFalse(self.module.widget.starting.starting)
+
+    def click_and_select_another_run_during_the_installation(self, button: Any) -> RunFolder:
+        """Select a run, click, and select another run during the installation; return the first run."""
+        first, second = (self.make_run(name, STARTED, PAUSED) for name in ("first", "second"))
+        for run in (first, second):
+            run.model.write_bytes(b"a model")
+        self.module.widget.runs.refresh()
+        choose(self.ui.runSelector, "first: paused")
+        qt.QTimer.singleShot(0, lambda: choose(self.ui.runSelector, "second: paused"))
+        with Person() as person:
+            person.expects("DCAMT needs Python packages", "Ok")
+            click(button)
+        return first
+
+    def test_run_that_was_selected_before_the_installation_is_resumed(self) -> None:
+        with mock.patch.object(runs_panel, "resume") as resume:
+            first = self.click_and_select_another_run_during_the_installation(self.ui.resumeButton)
+        self.assertEqual([call.args[0].path for call in resume.call_args_list], [first.path])
+
+    def test_nothing_is_ranked_if_another_run_was_selected_during_the_installation(self) -> None:
+        with mock.patch.object(outline_panel, "EngineCommand") as command:
+            self.click_and_select_another_run_during_the_installation(self.ui.rankButton)
+        command.assert_not_called()
+        text = "During the installation, another run was selected. Rank again."
+        self.assertEqual(self.ui.rankStatusLabel.text, text)
 
     def test_packages_are_looked_for_until_they_are_installed(self) -> None:
         answers = [["nibabel"], []]

@@ -126,9 +126,14 @@ def process_events_until(condition: Callable[[], Any], what: str = "", *, timeou
 
 
 def click(button: Any) -> None:
-    """Click a button; raise AssertionError if the button is disabled."""
+    """Click a button; raise AssertionError if the button is disabled or blocked by a modal window."""
+    import qt
+
     if not button.enabled:
         raise AssertionError(f"{button.name or button.text} cannot be clicked: it is disabled")
+    modal = qt.QApplication.activeModalWidget()
+    if modal is not None and button.window() != modal:
+        raise AssertionError(f"{button.name or button.text} cannot be clicked: {modal.windowTitle} blocks it")
     button.click()
     process_events()
 

@@ -62,7 +62,7 @@ class PipRecorder:
         self.restarts += 1
 
     def install(self, requirements: list[str], skip: list[str]) -> None:
-        """Record a request to install requirements, except the packages in `skip`.
+        """Record a request to install requirements, except the packages in `skip`; process events, as Slicer does.
 
         Raises CalledProcessError if `returncode` is not 0.
         """
@@ -72,6 +72,7 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
+        slicer.app.processEvents()
         if self.returncode != 0:
             raise CalledProcessError(self.returncode, "pip install")
         names = {canonicalize_name(Requirement(text).name) for text in requirements}

@@ -15,7 +15,7 @@ from dcamt.errors import DCAMTError, InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
-from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.installation import show_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
@@ -219,7 +219,7 @@ class CasesPanel:
 
     def _on_check(self, checked: bool = False) -> None:
         try:
-            ensure_packages()
+            self._session.ensure_packages()
         except DCAMTError as error:
             show_error(error, _("Check the cases"))
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.durations import duration_text
-from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.installation import show_error
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder
@@ -56,7 +56,7 @@ class EffortPanel:
             estimation.cancel()
             return
         try:
-            ensure_packages()
+            self._session.ensure_packages()
             estimation.start(runs_folder(), self._session.device(), self._on_measured)
         except DCAMTError as error:
             show_error(error, _("Measure"))

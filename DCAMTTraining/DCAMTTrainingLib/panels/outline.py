@@ -114,14 +114,18 @@ class OutlinePanel:
         self._click_guard.record()
 
     def _rank(self) -> None:
-        if self._watch is None:
+        watch = self._watch
+        if watch is None:
             return
         try:
             ensure_packages()
         except DCAMTError as error:
             show_error(error, _("What to outline next"))
             return
-        run = self._watch.run
+        if self._watch is not watch:
+            self._show_text(_("During the installation, another run was selected. Rank again."))
+            return
+        run = watch.run
         earlier = {case["name"]: case for case in saved_cases(run)}
         ranked: dict[str, dict[str, Any]] = {}
         if foreign := run.foreign_proposals():
@@ -202,7 +206,7 @@ class OutlinePanel:
                 lambda message, volume, segmentation: self._on_opened(opening, case, message, volume, segmentation),
             )
             if opening.reads_files:
-                ensure_packages()
+                self._session.ensure_packages()
             opening.start()
         except DCAMTError as error:
             show_error(error, _("What to outline next"))

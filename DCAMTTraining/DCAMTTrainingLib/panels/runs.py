@@ -225,9 +225,10 @@ class RunsPanel:
     def _start_process(self, start: Callable[[RunFolder, str], None], title: str) -> None:
         if self.watch is None:
             return
+        run = self.watch.run
         try:
             ensure_packages()
-            start(self.watch.run, self._session.device())
+            start(run, self._session.device())
         except DCAMTError as error:
             show_error(error, title)
         self._show_current_state()

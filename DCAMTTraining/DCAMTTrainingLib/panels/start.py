@@ -8,7 +8,7 @@ from typing import Any
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.installation import show_error
 from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
@@ -74,7 +74,7 @@ class StartPanel:
         try:
             if settings is not None and settings.startFrom:
                 confirm_terms(settings.startFrom)
-            ensure_packages()
+            self._session.ensure_packages()
             self.job = StartJob(self._session, self._session.device(), self._show_progress, self._on_job_end)
             self.job.start()
         except TermsDeclinedError as error:

@@ -11,7 +11,7 @@ from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe, shipped_recipes
 from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.installation import show_error
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
 
@@ -173,7 +173,7 @@ class TaskPanel:
             self._show_suggestion()
             return
         try:
-            ensure_packages()
+            session.ensure_packages()
             # Before the first suggestion, the task `SUGGESTED` has no recipe.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
