@@ -42,6 +42,7 @@ from slicer_harness import (
     reload_scene,
     scene_saved_and_closed,
     shortest_pause,
+    type_keys,
 )
 from training_case import PAUSED, STARTED, TrainingCase
 
@@ -334,6 +335,48 @@ class FolderOfRunsTest(TrainingCase):
         with mock.patch.object(os, "access", lambda path, mode: Path(path) != self.runs):
             self.session.notify_settings_changed()
             self.assertIn(f"{self.runs}, is not writable", self.ui.problemsLabel.text)
+
+    def type_folder(self, path: Path | str) -> Any:
+        """Replace the path in the field by typing, without the Enter key; return the field's line edit."""
+        edit = self.ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
+        edit.selectAll()
+        type_keys(edit, str(path))
+        return edit
+
+    def test_typed_folder_is_used_and_its_text_unchanged_once_it_is_complete(self) -> None:
+        nested = self.folder / "nested" / "runs"
+        nested.mkdir(parents=True)
+        for folder in (nested, self.folder / "new" / "runs"):
+            edit = self.type_folder(folder)
+            self.module.widget.runs.refresh()  # as when another program starts a run
+            self.assertEqual(self.ui.runsFolderEdit.currentPath, str(folder))
+            self.assertNotEqual(runs_folder(), folder)
+            type_keys(edit, "\n")
+            self.assertEqual(self.ui.runsFolderEdit.currentPath, str(folder))
+            self.assertEqual(runs_folder(), folder)
+
+    def test_characters_are_inserted_at_the_cursor_of_the_path(self) -> None:
+        (self.folder / "a" / "runs").mkdir(parents=True)
+        edit = self.type_folder(self.folder / "runs")
+        edit.setCursorPosition(len(str(self.folder)))
+        type_keys(edit, "/a\n")
+        self.assertEqual(runs_folder(), self.folder / "a" / "runs")
+
+    def test_start_uses_the_typed_folder(self) -> None:
+        self.type_folder(self.folder / "other")
+        self.ui.startButton.pressed.emit()
+        self.assertEqual(runs_folder(), self.folder / "other")
+
+    def test_relative_path_is_replaced_by_the_present_folder(self) -> None:
+        self.type_folder("runs\n")
+        self.assertEqual(self.ui.runsFolderEdit.currentPath, str(self.runs))
+        self.assertEqual(runs_folder(), self.runs)
+
+    def test_typed_folder_that_is_not_writable_is_reported(self) -> None:
+        (self.folder / "file").write_text("", encoding="utf-8")
+        self.type_folder(f"{self.folder / 'file' / 'runs'}\n")
+        self.assertIn("is not writable. Choose another folder", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
 
     def test_unreadable_subfolder_is_ignored(self) -> None:
         lost = self.runs / "lost+found"

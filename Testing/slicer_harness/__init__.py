@@ -35,6 +35,7 @@ __all__ = [
     "scene_saved_and_closed",
     "shortest_pause",
     "start_afresh",
+    "type_keys",
 ]
 
 

@@ -159,6 +159,16 @@ def choose(combo: Any, choice: Any) -> None:
     process_events()
 
 
+def type_keys(edit: Any, text: str) -> None:
+    """Type a text at the cursor of a line edit, key by key; a line feed is the Enter key."""
+    import qt
+
+    for character in text:
+        key = qt.Qt.Key_Return if character == "\n" else qt.Qt.Key_unknown
+        qt.QApplication.sendEvent(edit, qt.QKeyEvent(qt.QEvent.KeyPress, key, qt.Qt.NoModifier, character))
+        process_events()
+
+
 def close_scene() -> None:
     """Close the scene as "File, Close scene" does."""
     slicer.mrmlScene.Clear(0)

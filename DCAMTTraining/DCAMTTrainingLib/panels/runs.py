@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ctk
+import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
@@ -69,12 +70,16 @@ class RunsPanel:
         ui.runsFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
         ui.runSelector.connect("currentIndexChanged(int)", self._on_selected)
         ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
+        self._folder_text = ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
+        self._folder_text.connect("editingFinished()", self._use_typed_folder)
+        # On macOS, a click on Start does not end the editing of the text.
+        ui.startButton.connect("pressed()", self._use_typed_folder)
 
     def refresh(self) -> None:
         """List the runs. Keep the selection, else select the newest run that is training, else the newest run."""
         self._filling = True
-        if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
-            self._ui.runsFolderEdit.currentPath = str(runs_folder())
+        if not self._folder_text.modified:
+            self._show_folder()
         self._runs = list(find_runs(runs_folder()))
         states = [run_state(run) for run in self._runs]
         self._ui.runSelector.clear()
@@ -196,13 +201,30 @@ class RunsPanel:
         if not self._filling and 0 <= index < len(self._runs):
             self._watch_run(self._runs[index])
 
+    def _show_folder(self) -> None:
+        if Path(self._ui.runsFolderEdit.currentPath) != runs_folder():
+            self._ui.runsFolderEdit.currentPath = str(runs_folder())
+
     def _on_folder(self, path: str) -> None:
-        # While the user types a path, the unfinished path is usually not a folder.
-        if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and os.path.isdir(path):
-            set_runs_folder(path)
+        """Use a folder that was chosen; a path that the user types is used when the user has finished it."""
+        if not self._filling and not self._folder_text.modified:
+            self._use_folder(Path(path))
+
+    def _use_typed_folder(self) -> None:
+        if self._folder_text.modified:
+            self._folder_text.modified = False
+            self._use_folder(Path(self._ui.runsFolderEdit.currentPath))
+
+    def _use_folder(self, folder: Path) -> None:
+        """Use an absolute path as the folder of runs; for a relative path, show the present folder again."""
+        if folder.is_absolute() and folder != runs_folder():
+            set_runs_folder(str(folder))
             self._selected_name = ""
             self.refresh()
             self._on_new_folder()
+            self._session.notify_settings_changed()
+        else:
+            self._show_folder()
 
     def _request(self, request: str) -> None:
         if self.watch is None:
