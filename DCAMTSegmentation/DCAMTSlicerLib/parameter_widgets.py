@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
+from slicer.parameterNodeWrapper.guiConnectors import QLineEditToStrConnector
+
+
+class _LineEditConnector(QLineEditToStrConnector):
+    """Connects a line edit to a parameter; the cursor stays where the user types."""
+
+    def write(self, value: str) -> None:
+        # Setting the same text would move the cursor to the end.
+        if value != self.read():
+            super().write(value)
 
 
 def parameter_widgets(ui: Any) -> dict[str, Any]:
-    """Return a dictionary for `connectParametersToGui`: name of a parameter -> the panel's widget that shows it.
+    """Return a dictionary for `connectParametersToGui`: name of a parameter -> the panel's widget, or its connector.
 
     The `.ui` file states the name of each widget's parameter.
 
@@ -16,4 +26,8 @@ def parameter_widgets(ui: Any) -> dict[str, Any]:
     7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
-    return {name: widget for name, widget in named.items() if name}
+    return {
+        name: _LineEditConnector(widget) if widget.className() == "QLineEdit" else widget
+        for name, widget in named.items()
+        if name
+    }

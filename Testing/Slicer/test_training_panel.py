@@ -400,6 +400,32 @@ class FolderOfRunsTest(TrainingCase):
             self.assertEqual(self.ui.runSelector.count, 0)
 
 
+class TypingTest(TrainingCase):
+    def type_within(self, edit: Any, before: str, typed: str, after: str) -> None:
+        """Type characters between two others, and assert that the text and the cursor are as in any line edit."""
+        edit.setCursorPosition(len(before))
+        type_keys(edit, typed)
+        self.assertEqual((edit.text, edit.cursorPosition), (before + typed + after, len(before + typed)))
+
+    def test_characters_are_inserted_at_the_cursor(self) -> None:
+        self.ui.advancedBox.collapsed = False
+        widgets = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+        edits = {name: widget for name, widget in widgets.items() if name and widget.className() == "QLineEdit"}
+        for name, edit in edits.items():
+            with self.subTest(name):
+                edit.text = "0.6,2.5"
+                self.type_within(edit, "0.6", "25", ",2.5")
+                self.assertEqual(getattr(self.session.settings, name), "0.625,2.5")
+        self.assertGreater(len(edits), 10)
+
+    def test_digits_are_inserted_at_the_cursor_of_a_number(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.ui.validationSpinBox.value = 14
+        self.type_within(self.ui.validationSpinBox.findChildren(qt.QLineEdit)[0], "1", "23", "4")
+        self.assertEqual(self.session.settings.validationCount, 1234)
+
+
 class PackagesTest(TrainingCase):
     def setUp(self) -> None:
         super().setUp()

@@ -160,9 +160,14 @@ def choose(combo: Any, choice: Any) -> None:
 
 
 def type_keys(edit: Any, text: str) -> None:
-    """Type a text at the cursor of a line edit, key by key; a line feed is the Enter key."""
+    """Type a text at the cursor of a line edit, key by key; a line feed is the Enter key.
+
+    Raises AssertionError if the line edit is disabled.
+    """
     import qt
 
+    if not edit.enabled:
+        raise AssertionError(f"nothing can be typed in {edit.name}: it is disabled")
     for character in text:
         key = qt.Qt.Key_Return if character == "\n" else qt.Qt.Key_unknown
         qt.QApplication.sendEvent(edit, qt.QKeyEvent(qt.QEvent.KeyPress, key, qt.Qt.NoModifier, character))

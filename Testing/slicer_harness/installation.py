@@ -90,4 +90,5 @@ def _install_slicer_packages() -> None:
     ):
         sys.modules[f"slicer.{name}"] = module
         setattr(slicer, name, module)
+    sys.modules["slicer.parameterNodeWrapper.guiConnectors"] = parameter_nodes.gui_connectors
     sys.modules["SampleData"] = sample_data.make_module()

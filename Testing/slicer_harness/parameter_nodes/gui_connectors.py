@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import enum
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +10,55 @@ from typing import Any
 import slicer
 
 
-class GuiConnector:
+class GuiConnector(abc.ABC):
+    """Connects a widget to a parameter."""
+
+    def __init__(self) -> None:
+        self._callback: Callable[[], None] | None = None
+
+    def onChanged(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` at each change of the widget; None ends the connection."""
+        self._callback = callback
+        if callback is None:
+            self._disconnect()
+        else:
+            self._connect()
+
+    def changed(self) -> None:
+        if self._callback is not None:
+            self._callback()
+
+    @abc.abstractmethod
+    def _connect(self) -> None: ...
+
+    @abc.abstractmethod
+    def _disconnect(self) -> None: ...
+
+    @abc.abstractmethod
+    def widget(self) -> Any: ...
+
+    @abc.abstractmethod
+    def read(self) -> Any: ...
+
+    @abc.abstractmethod
+    def write(self, value: Any) -> None: ...
+
+
+class _PropertyConnector(GuiConnector):
     """Connects a widget's property to a parameter; a signal of the widget reports each change."""
 
     def __init__(self, widget: Any, name: str, signal: str) -> None:
+        super().__init__()
         self._widget, self._name, self._signal = widget, name, getattr(widget, signal)
-        self._callback: Callable[[], None] | None = None
 
-    def connect(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        self._signal.connect(self._changed)
+    def _connect(self) -> None:
+        self._signal.connect(self.changed)
 
-    def disconnect(self) -> None:
-        self._callback = None
-        self._signal.disconnect(self._changed)
+    def _disconnect(self) -> None:
+        self._signal.disconnect(self.changed)
 
-    def _changed(self) -> None:
-        if self._callback is not None:
-            self._callback()
+    def widget(self) -> Any:
+        return self._widget
 
     def read(self) -> Any:
         return getattr(self._widget, self._name)
@@ -35,7 +67,12 @@ class GuiConnector:
         setattr(self._widget, self._name, value)
 
 
-class _EnumConnector(GuiConnector):
+class QLineEditToStrConnector(_PropertyConnector):
+    def __init__(self, widget: Any) -> None:
+        super().__init__(widget, "text", "textChanged")
+
+
+class _EnumConnector(_PropertyConnector):
     """Replaces the items of a combo box by the members of an enumeration."""
 
     def __init__(self, widget: Any, kind: type[enum.Enum]) -> None:
@@ -53,7 +90,7 @@ class _EnumConnector(GuiConnector):
         self._widget.currentIndex = self._values.index(value)
 
 
-class _NodeConnector(GuiConnector):
+class _NodeConnector(_PropertyConnector):
     def __init__(self, widget: Any, kind: type) -> None:
         super().__init__(widget, "currentNode", "currentNodeChanged")
         widget.nodeTypes = [kind.__name__]
@@ -67,7 +104,6 @@ class _NodeConnector(GuiConnector):
 
 _PROPERTIES = {
     ("QCheckBox", bool): ("checked", "stateChanged"),
-    ("QLineEdit", str): ("text", "textChanged"),
     ("QSpinBox", int): ("value", "valueChanged"),
 }
 
@@ -78,7 +114,9 @@ def create_gui_connector(widget: Any, kind: Any) -> GuiConnector:
     if (name, kind) in _PROPERTIES:
         if name == "QSpinBox":
             widget.minimum, widget.maximum = -(2**31), 2**31 - 1
-        return GuiConnector(widget, *_PROPERTIES[name, kind])
+        return _PropertyConnector(widget, *_PROPERTIES[name, kind])
+    if name == "QLineEdit" and kind is str:
+        return QLineEditToStrConnector(widget)
     if name == "QComboBox" and isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _EnumConnector(widget, kind)
     if name == "qMRMLNodeComboBox" and isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):

@@ -63,7 +63,9 @@ class _Methods:
         }
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
-        """Connect each parameter to its widget (`mapping`: name to widget); return the tag for `disconnectGui`.
+        """Connect each parameter to its widget, and return the tag for `disconnectGui`.
+
+        `mapping` contains, for each parameter's name, the widget or a connector of the widget.
 
         Raises ValueError for an unknown parameter, RuntimeError for a widget that has no connector for its parameter.
         """
@@ -71,12 +73,15 @@ class _Methods:
         for name in mapping:
             if name not in known:
                 raise ValueError(f"Cannot find a param with the given name: {name}; found {', '.join(known)}")
-        connectors = {name: create_gui_connector(widget, known[name][2]) for name, widget in mapping.items()}
+        connectors = {
+            name: given if isinstance(given, GuiConnector) else create_gui_connector(given, known[name][2])
+            for name, given in mapping.items()
+        }
         tag, self._nextTag = self._nextTag, self._nextTag + 1
         self._guis[tag] = connectors
         for name, connector in connectors.items():
             connector.write(self._parameters[name].value)
-            connector.connect(lambda name=name, connector=connector: self._onGuiChanged(name, connector))
+            connector.onChanged(lambda name=name, connector=connector: self._onGuiChanged(name, connector))
         if not self._observed:
             self._observed = True
             held = weakref.ref(self)
@@ -86,7 +91,7 @@ class _Methods:
 
     def disconnectGui(self, tag: int | None) -> None:
         for connector in self._guis.pop(tag, {}).values():  # type: ignore[arg-type]
-            connector.disconnect()
+            connector.onChanged(None)
 
     def _onGuiChanged(self, name: str, connector: GuiConnector) -> None:
         if not self._updatingGui:
