@@ -118,8 +118,8 @@ def choose_model(settings: Any, name: str) -> None:
 def replace_channels(settings: Any) -> None:
     """Select the further channels that are stored with the result of the input volume.
 
-    Select no further channels if the volume has no result, if one of the stored channels is no longer in the scene, or
-    if the selected model has the result's channels in another order.
+    Clear the selection if the volume has no result, if one of the stored channels is no longer in the scene, or if the
+    selected model has the result's channels in another order.
     """
     volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
     if volume is None or volume in selected_channels:
