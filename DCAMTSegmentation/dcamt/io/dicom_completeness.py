@@ -290,7 +290,7 @@ def missing_slices_notes(
 
 
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
-    """Return the numbers of missing slices at the start of the stack, if the numbers are those of one time point."""
+    """Return the numbers of missing slices at the start of the stack; [] if they may belong to another time point."""
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)
     missing = list(range(1, first))
