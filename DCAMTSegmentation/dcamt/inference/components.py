@@ -12,9 +12,9 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at distance r from the anatomy's centre.
+"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the relative distance r from the anatomy's centre.
 
-r is 1 at the centre of each face of the anatomy's box.
+Along each axis, r is 1 at the faces of the anatomy's box.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """

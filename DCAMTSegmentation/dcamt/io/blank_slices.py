@@ -58,12 +58,8 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. The group's runs are no padding if both slices beside the group are
-    noisy (`_is_noisy`): the slice before the group at the positions of the first slice's run, and the slice after the
-    group at the positions of the last slice's run.
-
-    Slices with padding around a tilted or masked field of view are not returned: the padding reaches the first or last
-    slice of the stack, or the slice beside the group has padding at the positions of the run, too.
+    Neighbouring slices with long runs form a group. The group's runs are no padding if the slices before and after the
+    group are noisy (`_is_noisy`) at the positions of the run beside them.
 
     Args:
         voxels: one channel, (I, J, K).
