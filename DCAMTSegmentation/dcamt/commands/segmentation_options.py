@@ -72,8 +72,8 @@ def _add_scan_choice(parser: Parser) -> None:
         "--series",
         type=parse_name,
         metavar="NUMBER|UID|NAME",
-        help="the DICOM series to read, if the folder holds several; NUMBER: the SeriesNumber, or the series' number in"
-        " a list; to see this list, leave out --series",
+        help="the DICOM series to read, if the folder holds several; without this option, the message about several"
+        " series lists them; NUMBER: a number of this list, or the SeriesNumber",
     )
     parser.add_argument(
         "--frame-type",

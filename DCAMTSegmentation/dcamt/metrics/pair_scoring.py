@@ -29,8 +29,8 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) about overlapping segments of the prediction. `notes` holds all other
             notes, also those about overlapping segments of the label.
-        lone_255: one pair (option, path or case) if a labelmap of the case gets the note of `_note_on_255`; otherwise
-            empty. The option is the command-line option that maps the values of this labelmap.
+        lone_255: the labelmaps that get the note of `_note_on_255`, as pairs of the command-line option that maps the
+            labelmap's values, and the labelmap's path or the name of the case.
     """
 
     case: str
@@ -118,7 +118,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    The two sets of values have no value in common.
+    This function assumes that `in_predictions` and `in_labels` have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)

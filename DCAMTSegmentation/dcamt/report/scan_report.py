@@ -92,9 +92,8 @@ class ScanReport:
         labelmap: labels (I, J, K).
         segments: name and colour of each label value; only the first segment is reported with all measurements.
         measurements: one row for each segment.
-        model: the card of the model that made the outlines. None if the origin of the outlines is unknown, or if it is
-            known only that DCAMT wrote their file (`from_dcamt_file`). A card with an empty `name` stands for an
-            unknown model of DCAMT.
+        model: the card of the model that made the outlines; None if it is unknown whether a model made them. A card
+            with an empty `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file is a DCAMT result (`io.writers.is_dcamt_result`) and names no model.
