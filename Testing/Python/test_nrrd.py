@@ -25,6 +25,7 @@ from dcamt_testing.scan_files import (
     refused,
     save_nrrd,
     scan,
+    traced_peak,
     truncate,
     write_scan,
 )
@@ -359,6 +360,49 @@ def test_nrrd_with_byte_skip_minus_1_is_read_unless_truncated(
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     path.write_bytes(pack(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking]))
     refused(lambda: read_scan(path), path, "ends too early")
+
+
+PADDING = bytes(32 << 20)
+BLANKS = b" " * len(PADDING)
+
+
+def _with_byte_skip_minus_1(encoding: str, data: bytes) -> bytes:
+    return nrrd_bytes(lambda header: header + b"byte skip: -1\n", encoding=encoding, data=data)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda: gzip.compress(_with_byte_skip_minus_1("raw", PADDING + RAW), 1), id="raw"),
+        pytest.param(lambda: _with_byte_skip_minus_1("gzip", gzip.compress(PADDING + RAW, 1)), id="gzip"),
+        pytest.param(lambda: _with_byte_skip_minus_1("bzip2", bz2.compress(PADDING + RAW, 1)), id="bzip2"),
+        pytest.param(lambda: gzip.compress(NRRDS["hex"] + BLANKS, 1), id="hex"),
+        pytest.param(lambda: gzip.compress(NRRDS["ascii"] + BLANKS, 1), id="ascii"),
+        pytest.param(lambda: gzip.compress(NRRDS["ascii"] + b" 1" * (len(PADDING) // 2), 1), id="ascii, more numbers"),
+    ],
+)
+def test_memory_to_read_nrrd_does_not_grow_with_bytes_that_are_not_voxels(
+    tmp_path: Path, content: Callable[[], bytes]
+) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(content())
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    assert traced_peak(lambda: read_scan(path)) < len(PADDING) / 2
+
+
+@pytest.mark.parametrize("length", [1, 5, 1 << 18])
+def test_ascii_nrrd_is_read_whatever_lies_between_its_numbers(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "x.nrrd"
+    numbers = [b"%d" % voxel for voxel in VOXELS.ravel(order="F")]
+    text = (b"\n" * length).join(numbers[:10]) + b"," + b",\t".join(numbers[10:])
+    path.write_bytes(nrrd_bytes(lambda header: header, encoding="ascii", data=text))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_ascii_nrrd_of_one_endless_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header, encoding="ascii", data=b"1" * (1 << 20)))
+    refused(lambda: read_scan(path), path, "some voxels are not numbers of the type that its header states")
 
 
 @pytest.mark.parametrize("folder", ["C:\\scans\\", "other/"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -22,6 +23,7 @@ from dcamt_testing.scan_files import (
     VOXELS,
     refused,
     sitk_image,
+    traced_peak,
     truncate,
     write_scan,
 )
@@ -199,6 +201,18 @@ def test_tiff_stack_with_a_damaged_deflated_strip_is_refused(tmp_path: Path, dam
         data[start + 500] ^= 1
     path.write_bytes(data)
     refused(lambda: read_scan(path), path, "damaged compressed data")
+
+
+def test_memory_to_read_a_tiff_stack_does_not_grow_with_bytes_after_a_strip(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.tif")
+    page, padding = VOXELS[:, :, 0], bytes(32 << 20)
+    strip = zlib.compress(page.tobytes(order="F") + padding, 1)
+    data = path.read_bytes()
+    for tag, value in ((259, 8), (273, len(data)), (279, len(strip))):  # compression, offset and size of the strip
+        data = set_values(data, tag, 1, value)
+    path.write_bytes(data + strip)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], np.repeat(page[..., None], VOXELS.shape[2], 2))
+    assert traced_peak(lambda: read_scan(path)) < len(padding) / 2
 
 
 def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,16 @@ def refused(action: Callable[[], object], path: Path, *message_parts: str) -> st
     for part in (path.name, *message_parts):
         assert part in message, message
     return message
+
+
+def traced_peak(action: Callable[[], object]) -> int:
+    """Return the largest number of bytes that Python and NumPy allocate at a time during `action`."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bz2
 import io
 import math
-import os
 import re
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +49,7 @@ _TYPES = {
     }.items()
     for name in names.split(",")
 }
+_CHUNK = 1 << 18  # bytes
 _ENCODINGS = {
     **dict.fromkeys(("raw",), "raw"),
     **dict.fromkeys(("txt", "text", "ascii"), "ascii"),
@@ -136,26 +137,21 @@ class NrrdData:
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
-        if self._encoding == "raw" and self._byte_skip == -1:  # The data lies at the file's end.
-            file = file if file.seekable() else io.BytesIO(file.read())
-            start, size = file.tell(), count * self._dtype.itemsize
-            if file.seek(0, os.SEEK_END) - start < size:
-                raise EOFError
-            file.seek(-size, os.SEEK_END)
         if self._encoding in ("ascii", "hex"):
             skip_bytes(file, self._byte_skip)
             try:
-                return _decode_text(file.read(), self._encoding, self._dtype, count)
+                numbers = _read_text(file, self._encoding, self._dtype, count)
             except (ValueError, OverflowError) as error:
                 raise no_numbers_error(self._path) from error
+            read_to_end(file)
+            return numbers
         stream: Any = file
         if self._encoding == "gzip":
-            stream = io.BufferedReader(Gunzip(file), 1 << 18)
+            stream = io.BufferedReader(Gunzip(file), _CHUNK)
         elif self._encoding == "bzip2":
             stream = bz2.BZ2File(file)
-        if self._byte_skip == -1 and stream is not file:
-            data = stream.read()
-            stream = io.BytesIO(data[max(0, len(data) - count * self._dtype.itemsize) :])
+        if self._byte_skip == -1:  # The data lies at the stream's end.
+            stream = _last_bytes(stream, count * self._dtype.itemsize)
         skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
         if stream is not file:
@@ -163,21 +159,35 @@ class NrrdData:
         return numbers
 
 
-def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return the first `count` numbers of data in `hex` or `ascii`.
+def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
+    """Return the last `size` bytes of a stream, which may be larger than the memory; all bytes of a shorter stream."""
+    chunks: deque[bytes] = deque()
+    held = 0
+    while chunk := stream.read(_CHUNK):
+        chunks.append(chunk)
+        held += len(chunk)
+        while held - len(chunks[0]) >= size:
+            held -= len(chunks.popleft())
+    last = io.BytesIO(b"".join(chunks))
+    last.seek(max(0, held - size))
+    return last
+
+
+def _read_text(file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
+    """Return the first `count` numbers of data in `hex` or `ascii`; the rest of the file is not read.
 
     Raises:
         EOFError: the data holds fewer numbers.
         ValueError, OverflowError: a part of the data is not a number of type `dtype`.
     """
     if encoding == "hex":
-        digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
-        if len(digits) < 2 * count * dtype.itemsize:
-            raise EOFError
-        return np.frombuffer(bytes.fromhex(digits.decode("ascii")), dtype)
-    words = data.replace(b",", b" ").split()[:count]
-    if len(words) < count:
-        raise EOFError
+        digits = bytearray()
+        while len(digits) < 2 * count * dtype.itemsize:
+            if not (chunk := file.read(_CHUNK)):
+                raise EOFError
+            digits += re.sub(rb"\s+", b"", chunk)
+        return np.frombuffer(bytes.fromhex(digits[: 2 * count * dtype.itemsize].decode("ascii")), dtype)
+    words = _first_words(file, count)
     if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
         raise ValueError
     if dtype.kind == "f":
@@ -187,6 +197,26 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
     if min(numbers) < np.iinfo(dtype).min or max(numbers) > np.iinfo(dtype).max:
         raise OverflowError
     return np.array(numbers, dtype)
+
+
+def _first_words(file: IO[bytes], count: int) -> list[bytes]:
+    """Return the first `count` words of a text; whitespace and commas separate words.
+
+    Raises:
+        EOFError: the text has fewer words.
+        ValueError: a word is far too long for a number.
+    """
+    words: list[bytes] = []
+    unfinished = b""
+    while len(words) < count:
+        chunk = file.read(_CHUNK)
+        if not chunk and not unfinished:
+            raise EOFError
+        *whole, unfinished = re.split(rb"[\s,]+", unfinished + (chunk or b" "))
+        words += filter(None, whole)
+        if len(unfinished) > _CHUNK:
+            raise ValueError
+    return words[:count]
 
 
 def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Path]:

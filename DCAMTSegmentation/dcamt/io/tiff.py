@@ -20,6 +20,7 @@ _PAGE_KIND, _REDUCED_COPY, _TRANSPARENCY_MASK = 254, 1, 4
 """The TIFF tag of a page's kind, and two flags of this tag."""
 _COMPRESSION, _DEFLATE = 259, (8, 32946)
 """The TIFF tag of a page's compression, and its values for data compressed with zlib."""
+_CHUNK = 1 << 18  # bytes
 _STRIPS, _TILES = (273, 279), (324, 325)
 """Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 
@@ -46,7 +47,7 @@ def check_tiff(path: Path) -> None:
                 if values.get(_COMPRESSION, (1,))[0] in _DEFLATE:
                     for offset, size in pairs:
                         file.seek(offset)
-                        zlib.decompress(file.read(size))  # ITK would return the beginning of damaged data.
+                        _check_deflated(file.read(size))  # ITK would return the beginning of damaged data.
             layout = tuple(values.get(tag, (usual,)) for tag, usual in _LAYOUT.items())
             layouts.append(None if _is_skipped(values) else layout)
     # Pages that ITK skips are allowed only after the last image page.
@@ -56,6 +57,15 @@ def check_tiff(path: Path) -> None:
         what = "holds pages that differ in their size or in the type of their numbers"
         remedy = "Save the slices as a TIFF stack whose pages all have the same size and type."
         raise InputError(what, path=path, remedy=remedy)
+
+
+def _check_deflated(data: bytes) -> None:
+    """Raise EOFError if a zlib stream is cut, or zlib.error if it is damaged."""
+    inflate = zlib.decompressobj()
+    while not inflate.eof:
+        if not inflate.decompress(data, _CHUNK) and not inflate.eof:
+            raise EOFError
+        data = inflate.unconsumed_tail
 
 
 def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
