@@ -158,14 +158,12 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return an evaluation's Dice, averaged over classes; None without usable Dice values."""
+    """Return an evaluation's Dice, averaged over classes; None without Dice values."""
     dice = entry.get("dice_mean")
-    with suppress(OverflowError):  # A damaged card may hold an integer too large for a float.
-        if dice is None:
-            values = _dice_by_class(entry).values()
-            dice = sum(values) / len(values) if values else None
-        return float(dice) if isinstance(dice, int | float) else None
-    return None
+    if dice is None:
+        values = _dice_by_class(entry).values()
+        dice = sum(values) / len(values) if values else None
+    return dice
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:

@@ -284,7 +284,14 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"measured": {}}, "its model card cannot be read ('measured' is no list)"),
         ({"measured": [{"dice": {"mean": 0.9}}]}, "its model card cannot be read"),
         ({"measured": [{"dice": {"mean": {"Left atrium": "0.9"}}}]}, "its model card cannot be read"),
+        ({"measured": [{"dice": {"mean": {"a": 10**400, "b": 1 - 10**400}}}]}, "its model card cannot be read"),
+        ({"measured": [{"dice": {"mean": {"Left atrium": float("nan")}}}]}, "its model card cannot be read"),
+        ({"measured": [{"dice_mean": 10**400}]}, "its model card cannot be read"),
+        ({"measured": [{"dice_mean": "0.9"}]}, "its model card cannot be read"),
         ({"trained_on": "sixty scans"}, "its model card cannot be read"),
+        ({"trained_on": {"started_from": {}}}, "its model card cannot be read"),
+        ({"trained_on": {"started_from": {"title": 5}}}, "its model card cannot be read"),
+        ({"trained_on": {"started_from": "tiny"}}, "its model card cannot be read"),
     ],
 )
 def test_card_of_another_format_or_with_wrong_value_is_refused(

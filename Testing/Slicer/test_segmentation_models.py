@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import zipfile
+from dataclasses import asdict, replace
 from typing import Any
 from unittest import mock
 
 from dcamt.errors import InputError
 from dcamt.models import store
-from dcamt.models.package import open_model, read_card, write_package
+from dcamt.models.package import CARD, open_model, read_card, write_package
 from dcamt.models.store import stored_models
 from dcamt.worker.requests import OutlineMethod
 from DCAMTSegmentationLib import model_list, review
@@ -31,12 +33,26 @@ class ModelListTest(SegmentationCase):
             self.assertIn(text, self.ui.modelComboBox.toolTip)
         self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
 
-    def test_card_without_a_valid_dice_states_that_the_accuracy_was_not_measured(self) -> None:
+    def test_card_without_dice_states_that_the_accuracy_was_not_measured(self) -> None:
         card = read_card(model_folder() / "other.dcamt")
-        for measured in ((), ({"on": "five scans"},), ({"dice_mean": 10**400},), ({"dice": {"A": {"LA": 10**400}}},)):
+        for measured in ((), ({"on": "five scans"},), ({"dice_mean": None},), ({"dice": {"A": {}}},)):
             text = card_text(replace(card, measured=measured))
             self.assertIn("The model's accuracy was not measured.", text)
             self.assertNotIn("None", text)
+
+    def test_model_with_a_damaged_card_does_not_hide_the_other_models(self) -> None:
+        card = read_card(model_folder() / "other.dcamt")
+        damaged: tuple[dict[str, Any], ...] = (
+            {"dice_mean": 10**400},
+            {"dice": {"A": {"LA": 10**400}}},
+            {"dice": {"mean": {"LA": 10**400, "RA": 1 - 10**400}}},
+        )
+        for entry in damaged:
+            with zipfile.ZipFile(self.home / "models" / "odd.dcamt", "w") as archive:
+                archive.writestr(CARD, json.dumps(asdict(replace(card, measured=(entry,)))))
+            choices = model_choices.model_choices()
+            self.assertEqual([choice.title for choice in choices], ["Left atrium in LGE-MRI", "odd", "Tiny"])
+            self.assertIn("its model card cannot be read", choices[1].tooltip)
 
     def test_model_is_imported_chosen_and_removed(self) -> None:
         with Person() as person:

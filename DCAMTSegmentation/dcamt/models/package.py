@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
-from ..io.typed_json import parse_json
+from ..io.typed_json import is_finite_number, parse_json
 from ..recipe import Recipe
 from ..recipe_files import recipe_from_dict
 from ..volume import IdentifyingNote
@@ -360,21 +360,33 @@ def _read_card(data: bytes, path: Path) -> Card:
         if not values["segments"]:
             raise ValueError("it names no segment")
         sound = all(map(_is_measurement, values.get("measured", ())))
-        if not sound or not isinstance(values.get("trained_on", {}), dict):
+        if not sound or not _is_training(values.get("trained_on", {})):
             raise TypeError("'trained_on' or 'measured' is invalid")
         return Card(**{key: value for key, value in values.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"its model card cannot be read ({error})", path=path) from error
 
 
+def _is_training(trained_on: Any) -> bool:
+    """Return whether `trained_on` is a dict whose `started_from`, if present, is a dict with a title."""
+    if not isinstance(trained_on, dict):
+        return False
+    origin = trained_on.get("started_from")
+    return origin is None or (isinstance(origin, dict) and isinstance(origin.get("title"), str))
+
+
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a dict whose `dice`, if present, has the form {branch: {class: number}}."""
+    """Return whether an entry is a dict; `dice`, if present, must be {branch: {class: number}}, with finite numbers."""
     if not isinstance(entry, dict):
         return False
-    by_branch = entry.get("dice", {})
-    return isinstance(by_branch, dict) and all(
-        isinstance(by_class, dict) and all(isinstance(value, int | float) for value in by_class.values())
-        for by_class in by_branch.values()
+    by_branch, mean = entry.get("dice", {}), entry.get("dice_mean")
+    return (
+        (mean is None or is_finite_number(mean))
+        and isinstance(by_branch, dict)
+        and all(
+            isinstance(by_class, dict) and all(map(is_finite_number, by_class.values()))
+            for by_class in by_branch.values()
+        )
     )
 
 
