@@ -10,6 +10,7 @@ import slicer
 from DCAMTSegmentationLib.sample_scan import register_sample_scan, sample_path
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
+from DCAMTSlicerLib.plain_text import show_labels_as_plain_text
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -58,6 +59,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         panel = slicer.util.loadUI(self.resourcePath("UI/DCAMTSegmentation.ui"))
+        show_labels_as_plain_text(panel)
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)

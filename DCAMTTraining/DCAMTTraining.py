@@ -19,6 +19,7 @@ if find_spec("DCAMTSlicerLib") is None:
 from dcamt.machine import AUTO
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
+from DCAMTSlicerLib.plain_text import show_labels_as_plain_text
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.cases.store import NO_CASES, SavedCases, load_cases
 from DCAMTTrainingLib.panels.cases import CasesPanel
@@ -82,6 +83,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         panel = slicer.util.loadUI(self.resourcePath("UI/DCAMTTraining.ui"))
+        show_labels_as_plain_text(panel)
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)

@@ -73,6 +73,7 @@ class ChannelSelectors:
     def _add_row(self) -> None:
         row = len(self._selectors)
         label, selector = qt.QLabel(), slicer.qMRMLNodeComboBox()
+        label.textFormat = qt.Qt.PlainText
         selector.objectName = f"channelSelector{row + 2}"
         selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         selector.showChildNodeTypes = False

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import slicer
 from dcamt.io.formats import REPORT_ENDINGS
 from DCAMTSlicerLib.file_dialogs import choose_file
 from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.plain_text import confirm
 from slicer.i18n import tr as _
 
 
 def confirm_outdated_export(warning: str, title: str) -> bool:
     """Return whether to export values in spite of a warning that they are outdated; without a warning, return True."""
     question = f"{warning} {_('Export the earlier values?')}"
-    return not warning or bool(slicer.util.confirmOkCancelDisplay(question, title))
+    return not warning or confirm(question, title)
 
 
 def choose_report_file(volume: VolumeNode) -> Path | None:

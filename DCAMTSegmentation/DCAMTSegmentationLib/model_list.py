@@ -13,6 +13,7 @@ from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.model_choices import ModelChoice, channel_names_of, import_choice, model_choices, remove_choice
+from DCAMTSlicerLib.plain_text import confirm, display_error, tooltip
 from slicer.i18n import tr as _
 
 
@@ -72,7 +73,7 @@ class ModelList:
     def _show_card(self) -> None:
         choice = self._selected()
         if choice is not None:
-            self._combo_box.toolTip = choice.tooltip
+            self._combo_box.toolTip = tooltip(choice.tooltip)
         elif _is_file(self._unlisted):
             self._combo_box.toolTip = _("This model is not imported, but usable: DCAMT reads the model from its file.")
         elif not self._unlisted:
@@ -94,7 +95,7 @@ class ModelList:
         try:
             name = import_choice(Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
             return
         self.show(name)
         self._on_chosen(name)
@@ -102,12 +103,12 @@ class ModelList:
     def _on_remove(self, checked: bool = False) -> None:
         choice, title = self._choices[self._combo_box.currentIndex], _("Remove a model")
         question = _("Delete the model “{title}” from this computer?").format(title=choice.title)
-        if not slicer.util.confirmOkCancelDisplay(question, title):
+        if not confirm(question, title):
             return
         try:
             remove_choice(choice.name)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
         names = [remaining.name for remaining in model_choices()]
         name = choice.name if choice.name in names else next(iter(names), "")
         self.show(name)

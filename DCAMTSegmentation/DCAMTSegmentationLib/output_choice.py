@@ -10,6 +10,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.volume import same_grid
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.plain_text import confirm
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
@@ -117,4 +118,4 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
         question = f"{question} {_('The segmentation will no longer be a training case.')}"
     title = _("Replace an earlier result") if has_result else _("Add to a segmentation")
     question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
-    return bool(slicer.util.confirmOkCancelDisplay(question, title))
+    return confirm(question, title)

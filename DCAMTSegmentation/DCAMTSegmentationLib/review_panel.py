@@ -14,6 +14,7 @@ from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
+from DCAMTSlicerLib.plain_text import display_error, tooltip
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from slicer.i18n import tr as _
 
@@ -54,7 +55,7 @@ class ReviewPanel:
         ui.resultLabel.text = self._result_text(table)
         ui.resultLabel.visible = bool(ui.resultLabel.text)
         model = review.model_title(segmentation)
-        ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
+        ui.resultLabel.toolTip = tooltip(_("Segmented with the model {model}.").format(model=model) if model else "")
         ui.trustLabel.text = self._trust_text()
         ui.doubtCheckBox.enabled = doubt_map_of(segmentation) is not None
         ui.nextPlaceButton.enabled = stored_places.place_count(segmentation) > 0
@@ -167,7 +168,7 @@ class ReviewPanel:
             volume = get_referenced_node(self._node, VOLUME)
             measurements_table.export_csv(table, volume, Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
 
     def on_next_place(self, checked: bool = False) -> None:
         volume = get_referenced_node(self._node, VOLUME)

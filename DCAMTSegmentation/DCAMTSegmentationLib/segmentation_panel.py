@@ -15,6 +15,7 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
+from DCAMTSlicerLib.plain_text import display_error
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_display import show_hidden_segments
 from DCAMTSlicerLib.stepped_task import DoubleClickGuard
@@ -445,4 +446,4 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _show_error(self, message: str, detail: str) -> None:
         self._progress.show_message(message)
-        slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
+        display_error(message, _("DCAMT Segmentation"), detailedText=detail)

@@ -18,6 +18,7 @@ from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, MAXIMUM, METHODS_DISAGRE
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
+from DCAMTSlicerLib.plain_text import confirm, display_error
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
@@ -253,7 +254,7 @@ class WallPanel:
         """Start the measurement. If that replaces openings that the user corrected, ask first."""
         if self._wall is not None and not self._wall.proposed:
             question = _("The openings of this wall were corrected. Measure the wall again, with new openings?")
-            if not slicer.util.confirmOkCancelDisplay(question, _("Replace corrected openings")):
+            if not confirm(question, _("Replace corrected openings")):
                 return
         self._on_measure(self.chosen_segment())
 
@@ -264,7 +265,7 @@ class WallPanel:
             message = _(
                 "Draw a closed curve first: create it in the list of curves, and place 3 or more points on the surface."
             )
-            slicer.util.errorDisplay(message, windowTitle=title)
+            display_error(message, title)
             return
         self._reload_changed_wall()
         wall, model = self._wall, get_referenced_node(self._segmentation, WALL_MODEL)
@@ -273,7 +274,7 @@ class WallPanel:
         inside = points_inside(wall.surface, curve_in_space_of(curve, model))
         if not inside.any():
             message = _("The curve encloses no part of the surface. Draw the curve on the surface, around the opening.")
-            slicer.util.errorDisplay(message, windowTitle=title)
+            display_error(message, title)
             return
         openings = (wall.kind == OPENING) | inside if is_opening else (wall.kind == OPENING) & ~inside
         self._change_wall(wall.with_openings(openings))
@@ -294,7 +295,7 @@ class WallPanel:
         try:
             write_table_or_surface(wall, Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
 
 
 def write_table_or_surface(wall: WallResult, path: Path) -> None:

@@ -10,6 +10,8 @@ import slicer
 from dcamt.io.file_names import as_file_name
 from slicer.i18n import tr as _
 
+from .plain_text import confirm
+
 TABLE_ENDINGS = (".csv", ".txt")
 
 
@@ -26,6 +28,6 @@ def choose_file(title: str, name: str, kinds: str, endings: Sequence[str] = ()) 
         return path  # The dialog itself has asked whether to replace an existing file.
     path += endings[0]
     question = _("“{file}” exists. Replace the file?").format(file=path)
-    if os.path.lexists(path) and not slicer.util.confirmOkCancelDisplay(question, title):
+    if os.path.lexists(path) and not confirm(question, title):
         return ""
     return path

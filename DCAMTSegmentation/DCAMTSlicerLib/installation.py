@@ -18,6 +18,7 @@ from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
 from .engine_messages import error_text
+from .plain_text import confirm, display_error
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
@@ -84,7 +85,7 @@ def _install_missing() -> None:
         "DCAMT needs Python packages that are not installed yet: {packages}.\n\nDownload and install them now?"
         " This takes some minutes and, with PyTorch, up to 3 GB of disk space."
     ).format(packages=", ".join(missing))
-    if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: install packages")):
+    if not confirm(question, _("DCAMT: install packages")):
         raise InstallationDeclined(
             _("Nothing was installed, so nothing can be computed. To install the packages, try again.")
         )
@@ -110,7 +111,7 @@ def _install_missing() -> None:
 def show_error(error: DCAMTError, title: str) -> None:
     """Show an error, with the output of a failed installation; show nothing if the user declined to install."""
     if not isinstance(error, InstallationDeclined):
-        slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=error.detail)
+        display_error(error_text(error), title, detailedText=error.detail)
 
 
 class _InstallationWindow(qt.QProgressDialog):

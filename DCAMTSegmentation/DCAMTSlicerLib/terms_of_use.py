@@ -10,6 +10,8 @@ from dcamt.errors import DCAMTError, InputError
 from dcamt.models.store import stored_models
 from slicer.i18n import tr as _
 
+from .plain_text import confirm
+
 SETTINGS_GROUP = "DCAMT/AcceptedTerms"
 """Group of the application's settings that holds the checksum of each model's accepted terms."""
 
@@ -34,7 +36,7 @@ def confirm_terms(model: str) -> None:
     if not terms or slicer.app.userSettings().value(_setting_of(model), "") == _checksum(terms):
         return
     text = _("Do you accept the terms of use of this model? OK means that you accept them.")
-    if not slicer.util.confirmOkCancelDisplay(f"{text}\n\n{terms.strip()}", _("DCAMT: terms of use")):
+    if not confirm(f"{text}\n\n{terms.strip()}", _("DCAMT: terms of use")):
         raise TermsDeclinedError(_("The model's terms of use were not accepted, so nothing was started."))
     record_acceptance(model)
 

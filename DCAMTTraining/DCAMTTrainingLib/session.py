@@ -15,6 +15,7 @@ from dcamt.recipe_files import with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import NotInstalledError, ensure_packages, missing_packages
+from DCAMTSlicerLib.plain_text import display_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -332,7 +333,7 @@ class TrainingSession(VTKObservationMixin):
 
     def _on_saved(self, error: Exception | None) -> None:
         if error is not None:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Save the cases with the scene"))
+            display_error(error_text(error), _("Save the cases with the scene"))
             return
         if len(self.table) and self._are_packages_installed():
             self.check_cases()

@@ -46,6 +46,13 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual(person.errors(), ["It failed."])
         self.assertEqual(person.seen[0].detail, "at line 3")
 
+    def test_text_is_recorded_as_a_person_sees_it(self) -> None:
+        with Person() as person:
+            person.expects("scan").expects("scan")
+            slicer.util.errorDisplay("<b>scan</b> 1 &amp; 2")
+            slicer.util.errorDisplay("<b>scan</b> 1 &amp; 2", textFormat=qt.Qt.PlainText)
+        self.assertEqual(person.errors(), ["scan 1 & 2", "<b>scan</b> 1 &amp; 2"])
+
     def test_unexpected_question_fails(self) -> None:
         with self.assertRaises(UnexpectedQuestion):
             slicer.util.confirmOkCancelDisplay("Go on?")

@@ -24,8 +24,19 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
         QtWidgets.QMessageBox.Icon.Critical: "error",
     }.get(box.icon(), "question")
     # If a box has details, Slicer appends spaces to its title to make the box wider.
-    question = Question(kind, box.windowTitle().strip(), box.text(), box.detailedText(), _names(box.standardButtons()))
+    title, buttons = box.windowTitle().strip(), _names(box.standardButtons())
+    question = Question(kind, title, _shown_text(box), box.detailedText(), buttons)
     return int(_Buttons[answer(question)].value)
+
+
+def _shown_text(box: QtWidgets.QMessageBox) -> str:
+    """Return the text that a person sees: without tags if Qt interprets the text as HTML."""
+    is_plain = box.textFormat() == QtCore.Qt.TextFormat.PlainText
+    if is_plain or not QtGui.Qt.mightBeRichText(box.text()):
+        return box.text()
+    document = QtGui.QTextDocument()
+    document.setHtml(box.text())
+    return document.toPlainText()
 
 
 def choose_path(kind: str, title: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES_WITH_LABEL, UNLABELLED, VALIDATION
+from DCAMTSlicerLib.plain_text import tooltip
 from slicer.i18n import tr as _
 
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
@@ -46,7 +47,7 @@ class CaseTableModel(qt.QAbstractTableModel):
             return cell(row, index.column(), self._folder)
         if role == qt.Qt.ToolTipRole:
             lines = [cell(row, index.column())] if index.column() != REMARK else []
-            return "\n".join(filter(None, [*lines, row.remark, row.note]))
+            return tooltip("\n".join(filter(None, [*lines, row.remark, row.note])))
         if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
             return qt.QBrush(qt.QColor(200, 40, 40))
         return None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError, InputError
@@ -16,6 +15,7 @@ from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.installation import show_error
+from DCAMTSlicerLib.plain_text import confirm, display_error, display_message
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
@@ -128,7 +128,7 @@ class CasesPanel:
         try:
             return self._session.recipe()
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Task"))
+            display_error(error_text(error), _("Task"))
             return None
 
     def _on_add_scene(self, checked: bool = False) -> None:
@@ -170,7 +170,7 @@ class CasesPanel:
                 what = _("another scene was opened during the search, so no case was added")
                 message = error_text(InputError(what, path=folder, remedy=_("Add the folder again.")))
             if message:
-                slicer.util.errorDisplay(message, windowTitle=_("Folder of scans"))
+                display_error(message, _("Folder of scans"))
             elif results and confirm_pairs(results[0]):
                 self._table.add([_row_of_found_case(case) for case in results[0]["cases"]])
 
@@ -189,13 +189,13 @@ class CasesPanel:
 
         def on_end(error: Exception | None) -> None:
             if error is not None:
-                slicer.util.errorDisplay(error_text(error), windowTitle=title)
+                display_error(error_text(error), title)
             elif repeated:
                 text = _(
                     "Number of lines that repeat a scan: {count}. The table has one case for each scan,"
                     " with the label and role of the scan's last line."
                 )
-                slicer.util.infoDisplay(text.format(count=repeated[0]), windowTitle=title)
+                display_message(text.format(count=repeated[0]), title)
 
         steps = self._session.add_list_in_steps(Path(path), repeated.append)
         self._reading = SteppedTask(steps, on_end).start()
@@ -208,14 +208,14 @@ class CasesPanel:
         try:
             omitted = write_rows(self._table.rows, Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
             return
         if omitted:
             text = _(
                 "Cases omitted from the saved list, because their scans are not files: {count}. Save these scans as"
                 " files, and add the files to the table."
             )
-            slicer.util.infoDisplay(text.format(count=omitted), windowTitle=title)
+            display_message(text.format(count=omitted), title)
 
     def _on_check(self, checked: bool = False) -> None:
         try:
@@ -267,7 +267,7 @@ class CasesPanel:
             "This version of DCAMT cannot read these cases. A later version may be able to read them. Remove the cases?"
             " Their scans and segmentations are kept."
         )
-        if slicer.util.confirmOkCancelDisplay("\n".join([question, *titles]), _("Remove unreadable cases")):
+        if confirm("\n".join([question, *titles]), _("Remove unreadable cases")):
             self._session.remove_unread()
 
     def _on_segments(self, checked: bool = False) -> None:
@@ -302,7 +302,7 @@ class CasesPanel:
             if labels:
                 parse_mapping(labels, recipe.classes)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Values of the label files"))
+            display_error(error_text(error), _("Values of the label files"))
             return
         if not self._table.set_label_mapping(selected, labels):
             self._show_text(_("No selected case has a label file."))

@@ -7,6 +7,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.recipe import Recipe
+from DCAMTSlicerLib.plain_text import show_labels_as_plain_text
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan
@@ -71,7 +72,8 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
         class_selector = qt.QComboBox()
         class_selector.objectName = f"classSelector{info.label}"
         class_selectors.append(class_selector)
-        form.addRow(_("{name}:").format(name=info.name), class_selector)
+        # In the label of a form's row, Qt shows "&&" as "&".
+        form.addRow(_("{name}:").format(name=info.name).replace("&", "&&"), class_selector)
 
     def fill_class_selectors(index: int) -> None:
         chosen = {label: segment for segment, label in source.segments}
@@ -146,6 +148,7 @@ def _ok_cancel(dialog: Any) -> Any:
 
 def _run(dialog: Any) -> bool:
     """Show the dialog until the user closes it; return whether the user pressed OK."""
+    show_labels_as_plain_text(dialog)
     accepted = dialog.exec_() == qt.QDialog.Accepted
     dialog.deleteLater()
     return bool(accepted)

@@ -15,6 +15,7 @@ from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.plain_text import confirm, display_error
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.stepped_task import DoubleClickGuard
@@ -224,7 +225,7 @@ class OutlinePanel:
     ) -> None:
         if message:
             self._show_text("")
-            slicer.util.errorDisplay(message, windowTitle=_("What to outline next"))
+            display_error(message, _("What to outline next"))
             return
         open_in_segment_editor(segmentation, volume, back_to="DCAMTTraining")
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
@@ -247,7 +248,7 @@ class OutlinePanel:
         try:
             recipe = self._session.recipe()
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
             return
         volume = scan_of(segmentation)
         if volume is None:
@@ -257,7 +258,7 @@ class OutlinePanel:
             "The proposal for “{name}” was not changed. A model trained on its own proposals learns its own mistakes."
             " Use the unchanged proposal as a label?"
         )
-        if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
+        if is_unchanged(segmentation) and not confirm(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         identifiers = segmentation.GetSegmentation().GetSegmentIDs()

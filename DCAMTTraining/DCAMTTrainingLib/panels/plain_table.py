@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
+from DCAMTSlicerLib.plain_text import tooltip
 
 ROW_PIXELS = 24
 _HEADER_AND_SCROLL_BAR_PIXELS = 44
@@ -42,9 +43,10 @@ class PlainTableModel(qt.QAbstractTableModel):
         return self._titles[section] if orientation == qt.Qt.Horizontal else section + 1
 
     def data(self, index: Any, role: int = 0) -> Any:
-        if role in (qt.Qt.DisplayRole, qt.Qt.ToolTipRole):
-            return self._cells(self.rows[index.row()])[index.column()]
-        return None
+        if role not in (qt.Qt.DisplayRole, qt.Qt.ToolTipRole):
+            return None
+        text = self._cells(self.rows[index.row()])[index.column()]
+        return tooltip(text) if role == qt.Qt.ToolTipRole else text
 
 
 def fit_height(view: Any, count: int, least: int, most: int) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe_files import load_recipe
@@ -17,6 +16,7 @@ from dcamt.runs.state import FINISHED, STOPPED
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.file_dialogs import choose_file
 from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.plain_text import display_error
 from slicer.i18n import tr as _
 
 from ..engine_command import EngineCommand
@@ -178,7 +178,7 @@ class ResultsPanel:
         try:
             export_model(path, Path(target))
         except (DCAMTError, OSError) as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
         else:
             self._show_text(_("Written: {path}").format(path=target))
 

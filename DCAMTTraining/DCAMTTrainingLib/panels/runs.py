@@ -10,7 +10,6 @@ from typing import Any
 
 import ctk
 import qt
-import slicer
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
@@ -18,6 +17,7 @@ from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunStat
 from DCAMTSlicerLib.durations import duration_text
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.plain_text import confirm, display_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
@@ -232,7 +232,7 @@ class RunsPanel:
         try:
             write_request(self.watch.run, request)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Run"))
+            display_error(error_text(error), _("Run"))
         self._show_current_state()
 
     def _on_stop(self, checked: bool = False) -> None:
@@ -259,14 +259,14 @@ class RunsPanel:
         if self.watch is None:
             return
         run, title = self.watch.run, _("Discard a run")
-        if not slicer.util.confirmOkCancelDisplay(discard_question(run), title):
+        if not confirm(discard_question(run), title):
             return
         watch, self.watch = self.watch, None
         watch.close()
         try:
             discard(run)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            display_error(error_text(error), title)
         else:
             remove_preview(run.path.name)
         self._on_run(None)

@@ -15,6 +15,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt.runs.state import RUNNING, RunState
 from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.plain_text import display_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
@@ -199,7 +200,7 @@ class WatchPanel:
             choose_preview(run, self._cases[index - 1] if index > 0 else None)
         except (DCAMTError, OSError) as error:
             self._select(self._selected)  # The run goes on with the earlier request.
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Preview"))
+            display_error(error_text(error), _("Preview"))
             return
         self._selected = index
         if index <= 0:
