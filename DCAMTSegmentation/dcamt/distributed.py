@@ -188,14 +188,20 @@ class Team:
 ALONE = Team()
 
 
+def _number_from_torchrun(variable: str, default: int) -> int:
+    """Return the number in an environment variable that `torchrun` sets; `default` if the variable has no number."""
+    text = os.environ.get(variable, "").strip()
+    return int(text) if text.isdecimal() else default
+
+
 def team_size() -> int:
     """Return the number of processes that `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return max(1, _number_from_torchrun("WORLD_SIZE", 1))
 
 
 def team_rank() -> int:
     """Return this process's rank in its team; 0 if it is alone."""
-    return int(os.environ.get("RANK", "0")) if team_size() > 1 else 0
+    return _number_from_torchrun("RANK", 0) if team_size() > 1 else 0
 
 
 def wait_for_leader() -> None:
@@ -214,7 +220,7 @@ def describe_process() -> str:
 
 def is_first_on_machine() -> bool:
     """Return whether this is the first of the team's processes on this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    return _number_from_torchrun("LOCAL_RANK", 0) == 0
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -227,13 +233,13 @@ def local_device(device: torch.device) -> torch.device:
         return device
     import torch
 
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    processes, gpus = _number_from_torchrun("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
     if processes > gpus:
         raise InputError(
             f"{socket.gethostname()} has fewer GPUs ({gpus}) than processes ({processes})",
             remedy=f"Start torchrun with --nproc-per-node {gpus}, or use --device cpu.",
         )
-    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    gpu = torch.device("cuda", _number_from_torchrun("LOCAL_RANK", 0))
     torch.cuda.set_device(gpu)
     return gpu
 
@@ -243,11 +249,17 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
     """Connect the processes that `torchrun` started, and yield the team, or `ALONE` for a single process.
 
     Raises:
+        InputError: `WORLD_SIZE` is above 1, but other environment variables that `torchrun` sets are missing.
         TeamLost: the other processes cannot be reached.
     """
     if team_size() == 1:
         yield ALONE
         return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise InputError(
+            f"the environment variable WORLD_SIZE is {team_size()}, but torchrun has not set {', '.join(missing)}",
+            remedy="Start all processes by torchrun; to use a single process, remove the variable: unset WORLD_SIZE.",
+        )
     import torch.distributed as dist
 
     # `torch.distributed.nn` must be imported before the group exists. Otherwise the module would keep the group

@@ -17,7 +17,7 @@ import torch
 from dcamt.api import training as training_api
 from dcamt.api.training_plan import TrainingPlan
 from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
-from dcamt.distributed import Team, TeamLost
+from dcamt.distributed import ALONE, Team, TeamLost, is_first_on_machine, process_group, team_rank
 from dcamt.errors import InputError
 from dcamt.networks.packaging import verify_model
 from dcamt.runs.events import CheckpointSaved, RunEvent, TrainingProgress, ValidationScored
@@ -89,6 +89,26 @@ def test_team_splits_the_batch() -> None:
     assert Team().sample_indices(2, 5) == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="3 labelled and 2 unlabelled patches cannot be split among 2 processes"):
         teams[0].sample_indices(3, 5)
+
+
+@pytest.mark.parametrize("value", ["", " ", "two"])
+def test_process_is_alone_if_the_variables_of_torchrun_have_no_number(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, value)
+    with process_group(CPU) as team:
+        assert team is ALONE
+    assert is_first_on_machine()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert team_rank() == 0
+
+
+def test_team_size_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = "WORLD_SIZE is 2, but torchrun has not set RANK, MASTER_ADDR, MASTER_PORT. .* unset WORLD_SIZE"
+    with pytest.raises(InputError, match=message), process_group(CPU):
+        pass
 
 
 @pytest.mark.parametrize(
