@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from dcamt.errors import Cancelled, DCAMTError, InputError, MemoryShortage, OutputError, user_error
+from dcamt.errors import Cancelled, DCAMTError, InputError, MemoryShortage, OutputError, is_out_of_memory, user_error
 
 SCAN = Path("scan.nii.gz")
 
@@ -40,3 +42,32 @@ def test_system_error_enomem_becomes_a_memory_shortage() -> None:
     error = user_error(OSError(errno.ENOMEM, "Cannot allocate memory"), SCAN)
     assert isinstance(error, MemoryShortage)
     assert str(error).startswith("scan.nii.gz: not enough memory. Close other programs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+def test_torch_for_which_the_memory_limit_is_too_low_is_a_memory_shortage() -> None:
+    program = """
+import resource
+from dcamt.errors import user_error
+with open("/proc/self/statm") as file:
+    taken = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (50 << 20),) * 2)
+try:
+    import torch
+except Exception as error:
+    print(type(user_error(error)).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout.strip() == "MemoryShortage"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shortage"),
+    [
+        ("libgomp.so.1: cannot allocate memory in static TLS block", True),
+        ("could not create a primitive", True),
+        ("could not create a primitive descriptor for a convolution", False),  # the processor lacks an instruction
+    ],
+)
+def test_errors_of_libraries_without_memory_are_recognised(text: str, is_shortage: bool) -> None:
+    assert is_out_of_memory(RuntimeError(text)) is is_shortage
