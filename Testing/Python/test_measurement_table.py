@@ -196,7 +196,25 @@ def test_failures_of_scans_are_printed_even_if_the_table_cannot_be_written(
     assert f"measurements: {table}" not in printed.out
 
 
-def test_overwriting_keeps_the_rows_of_a_scan_that_cannot_be_segmented_again(noise_model: Path, tmp_path: Path) -> None:
+def test_overwriting_names_the_scans_whose_rows_are_removed(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.csv"
+    scans = [save_noise_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
+    command = ["segment", "-o", tmp_path / "out", "--model", noise_model, "--device", "cpu", "--measurements", table]
+    assert call_dcamt([*command, *scans]) == 0
+    capsys.readouterr()
+    assert call_dcamt([*command, scans[1], "--overwrite"]) == 0
+    assert measured_scans(table) == ["b"]
+    assert (
+        f"{table}: --overwrite removed the rows of scans that this command did not measure (a, c). "
+        in capsys.readouterr().err
+    )
+
+
+def test_overwriting_keeps_the_rows_of_a_scan_that_cannot_be_segmented_again(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "table.csv"
     scans = [save_noise_scan(tmp_path / f"{name}.nii.gz") for name in "ab"]
     command = ["segment", "-o", tmp_path / "out", "--model", noise_model, "--device", "cpu", "--measurements", table]
@@ -207,6 +225,7 @@ def test_overwriting_keeps_the_rows_of_a_scan_that_cannot_be_segmented_again(noi
     rows = read_table(table)
     assert {row["scan"] for row in rows} == {"a", "b"}
     assert [row for row in rows if row["scan"] == "b"] == before
+    assert "removed" not in capsys.readouterr().err
     table.write_text("another table", encoding="utf-8")
     assert call_dcamt([*command, *scans, "--overwrite"]) == 1
     assert {row["scan"] for row in read_table(table)} == {"a"}

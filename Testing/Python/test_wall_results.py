@@ -131,7 +131,11 @@ def test_file_of_another_program_is_kept_with_skip_existing(folder: Path) -> Non
 
 @pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--overwrite"]])
 def test_rows_that_another_process_adds_meanwhile_are_replaced_only_with_overwrite(
-    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, option: list[str]
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
 ) -> None:
     table = folder / "out" / "wall.csv"
 
@@ -143,7 +147,12 @@ def test_rows_that_another_process_adds_meanwhile_are_replaced_only_with_overwri
     monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
     assert measure_folder(folder, *option) == 0
     scans = [row["scan"] for row in read_table(table)]
-    assert scans == [*([] if option == ["--overwrite"] else ["other"]), *["a_image"] * 13]
+    is_removed = option == ["--overwrite"]
+    assert scans == [*([] if is_removed else ["other"]), *["a_image"] * 13]
+    assert (
+        f"{table}: --overwrite removed the rows of scans that this command did not measure (other). "
+        in capsys.readouterr().err
+    ) is is_removed
 
 
 def test_write_error_names_the_result_file(

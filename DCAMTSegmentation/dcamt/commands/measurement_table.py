@@ -24,7 +24,7 @@ from ..metrics.measurements import (
 )
 from ..volume import SegmentInfo
 from .console import Console
-from .result_files import foreign_files
+from .result_files import describe_removed_rows, foreign_files
 from .scan_jobs import ScanJob
 
 
@@ -115,10 +115,10 @@ def measure_unlisted_segmentations(
         console.print_error(f"{table}: {added}. Their expected overlap is unknown.")
 
 
-def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
-    """Return the rows of `scans` in `table`; [] if `table` is not a readable table of measurements."""
+def _replaceable_rows(table: Path) -> list[Measurements]:
+    """Return the rows of `table`; [] if `table` is not a readable table of measurements."""
     try:
-        return [row for row in read_measurements_csv(table) if row.scan in scans]
+        return read_measurements_csv(table)
     except InputError:
         return []
 
@@ -139,7 +139,8 @@ def write_measurement_table(
     """
     try:
         with table_lock(table):
-            earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
+            found = read_measurements_csv(table) if kept_scans is None else _replaceable_rows(table)
+            earlier = [row for row in found if kept_scans is None or row.scan in kept_scans]
             listed = {row.scan for row in earlier}
             added = [row for row in unlisted if csv_cell(row.scan) not in listed]
             kept = without_equal_rows(earlier, rows)
@@ -147,8 +148,11 @@ def write_measurement_table(
     except DCAMTError as error:
         console.print_error(str(error))
         return False
+    written = {csv_cell(row.scan) for row in rows}
+    if removed := {row.scan for row in found} - {row.scan for row in kept} - written:
+        console.print_error(describe_removed_rows(table, removed))
     # Scans in different folders can have the same name, so the earlier rows are not deleted.
-    if doubled := sorted({row.scan for row in kept} & {csv_cell(row.scan) for row in rows}):
+    if doubled := sorted({row.scan for row in kept} & written):
         remedy = "Delete the rows that are out of date."
         console.print_error(f"{table}: has earlier, different rows of {', '.join(doubled)}. {remedy}")
     return True

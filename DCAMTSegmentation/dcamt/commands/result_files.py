@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import lru_cache
@@ -216,6 +216,12 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
     names = list_names([path.name for path in paths])
     remedy = "If so, delete these files and repeat the command."
     return f"kept results that may come from another model or other options ({names}). {remedy}"
+
+
+def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
+    """Return the message that --overwrite removed the rows of `scans` from a table."""
+    removed = f"--overwrite removed the rows of scans that this command did not measure ({list_names(sorted(scans))})"
+    return f"{table}: {removed}. To keep such rows, use --skip-existing instead."
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:

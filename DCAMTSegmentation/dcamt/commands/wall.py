@@ -25,6 +25,7 @@ from ..io.locks import table_lock
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.segment_overlaps import MappingOption
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
+from ..io.tables import csv_cell
 from ..io.writers import is_dcamt_result
 from ..recipe_files import load_recipe
 from ..volume import Labelmap, Volume
@@ -58,6 +59,7 @@ from .result_files import (
     ResultAppeared,
     ResultDiffers,
     check_result_paths,
+    describe_removed_rows,
     describe_uncompared,
     existing_rule,
     file_stamp,
@@ -202,10 +204,15 @@ class WallSession:
         others = [job for job in planned if job.name not in measured]
         try:
             with table_lock(table):
-                write_wall_csv(self.results, table, _earlier_rows(table if keep else None, others))
+                earlier = _earlier_rows(table if keep else None, others)
+                written = {row[0] for row in earlier} | {csv_cell(name) for name in measured}
+                removed = _scans_in(table) - written
+                write_wall_csv(self.results, table, earlier)
         except DCAMTError as error:
             self.console.print_error(str(error))
             return False
+        if removed:
+            self.console.print_error(describe_removed_rows(table, removed))
         return True
 
     def print_summary(self, scan_count: int) -> None:
@@ -246,6 +253,14 @@ def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]
         if has_wall_columns(job.table) and (measured := [row for row in read_wall_rows(job.table) if row]):
             rows[measured[0][0]] = measured
     return [row for group in rows.values() for row in group]
+
+
+def _scans_in(table: Path) -> set[str]:
+    """Return the names of the scans in the table of all scans; an empty set if it is another kind of table."""
+    try:
+        return {row[0] for row in read_wall_rows(table) if row}
+    except InputError:
+        return set()
 
 
 def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[WallJob], Path | None]:
