@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,16 +126,39 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
         return 2 + 8 * fractions[-1], round((100 + 800 * fractions[-1]) * 1e6)
 
     monkeypatch.setattr(estimate_module, "_measure", pretend_cost)
+    monkeypatch.setattr(estimate_module, "memory_held", lambda device: 100e6)
     monkeypatch.setattr(estimate_module, "BUDGET_S", 20)
     cost = try_steps(recipe, CPU)
     assert fractions == [1 / 64]
     assert cost.step_s > 10
+    assert cost.memory_bytes == pytest.approx(900e6)
     monkeypatch.setattr(estimate_module, "BUDGET_S", 70)
     cost = try_steps(recipe, CPU)
     assert fractions[1:] == [1 / 64, 1 / 8]
     assert cost.measured == 1 / 8
     assert cost.step_s == pytest.approx(10)
     assert cost.memory_bytes == pytest.approx(900e6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
+def test_memory_extrapolated_from_one_patch_is_about_the_memory_of_the_patch_of_the_recipe() -> None:
+    """Measure in a child process, since the peak memory of the process of the tests may be higher already."""
+    program = """
+import torch
+from dcamt.machine import keep_freed_memory
+from dcamt.training import estimate
+from dcamt_testing.tiny_recipes import tiny_recipe
+keep_freed_memory()
+recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
+measured = []
+for estimate.BUDGET_S in (0, float("inf")):
+    trial = estimate.try_steps(recipe, torch.device("cpu"), measured)
+    print(trial.measured, trial.memory_bytes)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, encoding="utf-8")
+    fraction, estimated, whole, taken = map(float, done.stdout.split())
+    assert (fraction, whole) == (1 / 8, 1)
+    assert 0.9 * taken < estimated < 1.5 * taken
 
 
 def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(

@@ -87,6 +87,24 @@ def test_freed_memory_is_reused_without_page_faults() -> None:
     assert if_kept < 50 < by_default / 5
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
+def test_freed_memory_is_not_held() -> None:
+    program = """
+import psutil
+from dcamt.machine import held_memory_bytes, keep_freed_memory
+keep_freed_memory()
+before = held_memory_bytes()
+bytes(1) * 200_000_000
+kept = psutil.Process().memory_info().rss - before
+held = bytes(1) * 100_000_000
+print(kept, held_memory_bytes() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, encoding="utf-8")
+    kept, rise = map(int, done.stdout.split())
+    assert kept > 150e6
+    assert rise == pytest.approx(100e6, rel=0.1)
+
+
 def test_keep_freed_memory_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()

@@ -19,7 +19,7 @@ from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from .resident import ResidentCase
 from .sampling import BatchSampler
-from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
+from .trainer import VALIDATION_FRACTION, Trainer, memory_held, memory_taken
 
 BUDGET_S = 15.0
 """Limit on the expected duration of `try_steps`."""
@@ -122,11 +122,12 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    patches. If only one patch was measured, only the time is extrapolated.
+    measured patches.
 
     Args:
         measured: the patches that earlier calls in this process have measured, the smallest first, none larger than the
-            recipe's patch. This call appends the patches that it measures.
+            recipe's patch. This call appends the patches that it measures. The first one has no voxels: its step takes
+            no time, and only the memory that the process holds between steps.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured
@@ -146,11 +147,10 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
                 if elapsed_s + expected_s > BUDGET_S:
                     break
             measured.append(MeasuredPatch(voxels, *_measure(trainer, recipe, patch, device)))
-    last = measured[-1]
+            if len(measured) == 1:
+                measured.insert(0, MeasuredPatch(0, 0.0, memory_held(device)))
+    before, last = measured[-2:]
     fraction = last.voxels / whole
-    if len(measured) == 1:
-        return Trial(last.step_s / fraction, last.memory_bytes, fraction)
-    before = measured[-2]
     ratio = (whole - last.voxels) / (last.voxels - before.voxels)
     return Trial(
         last.step_s + max(0.0, (last.step_s - before.step_s) * ratio),

@@ -25,7 +25,7 @@ from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, count_role
 from ..cases.checks import ScanUses
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
-from ..machine import peak_memory_bytes
+from ..machine import held_memory_bytes, peak_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import (
     CasesLoading,
@@ -488,6 +488,11 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def memory_held(device: torch.device) -> int:
+    """Return the memory in bytes that this process holds now, on the GPU if `device` is a CUDA GPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else held_memory_bytes()
 
 
 def memory_taken(device: torch.device) -> int:
