@@ -14,19 +14,59 @@ from pathlib import Path
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
 """Device names for `devices.choose_device`, which chooses a device if the name is `auto`."""
+_CONTROL_GROUPS, _MEMBERSHIPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`, from its malloc.h."""
 
 
 def free_memory_bytes() -> int | None:
-    """Return the bytes of memory that programs can use without swapping; None if unknown."""
+    """Return the bytes of memory that this process can still use without swapping; None if unknown.
+
+    On Linux, the memory limits of containers and jobs (control groups) and of `ulimit -v` count.
+    """
     # Imported here, since Slicer imports this module before psutil is installed.
     import psutil
 
     try:
-        return int(psutil.virtual_memory().available)
+        available = int(psutil.virtual_memory().available)
     except (OSError, RuntimeError):
         return None
+    if sys.platform != "linux":
+        return available
+    import resource
+
+    address_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    free = [available, *_free_in_control_groups()]
+    if address_limit != resource.RLIM_INFINITY:
+        free.append(address_limit - psutil.Process().memory_info().vms)
+    return max(0, min(free))
+
+
+def _free_in_control_groups() -> list[int]:
+    """Return the free bytes of each control group (cgroup 1 or 2) that contains this process and limits its memory."""
+    try:
+        memberships = _MEMBERSHIPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    free: list[int] = []
+    for membership in memberships:
+        _number, controllers, group = membership.split(":", 2)
+        if not controllers:
+            root, limit, usage = _CONTROL_GROUPS, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = _CONTROL_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # In a container, `group` may be a path on the host; only `root` exists then.
+        parts = group.strip("/").split("/")
+        for folder in [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]:
+            with suppress(OSError, ValueError, LookupError):  # there is no limit: no file, or the text "max"
+                most = int((folder / limit).read_text(encoding="ascii"))
+                lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                statistics = dict(line.split() for line in lines)
+                cached = int(statistics.get("total_inactive_file", statistics["inactive_file"]))
+                free.append(most - int((folder / usage).read_text(encoding="ascii")) + cached)
+    return free
 
 
 def free_disk_bytes(folder: Path) -> int | None:

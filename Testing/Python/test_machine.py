@@ -60,13 +60,86 @@ def test_free_memory_is_plausible() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_free_memory_equals_the_available_memory_of_the_kernel() -> None:
+def test_free_memory_equals_the_available_memory_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_free_in_control_groups", list)
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
     available = int(lines["MemAvailable"].split()[0]) * 1024
     free = free_memory_bytes()
     assert free is not None
     assert abs(free - available) < 2e9  # other programs change the free memory meanwhile
+
+
+LIMIT_1, USAGE_1 = "memory.limit_in_bytes", "memory.usage_in_bytes"
+LIMIT_2, USAGE_2 = "memory.max", "memory.current"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs control groups")
+@pytest.mark.parametrize(
+    ("memberships", "groups", "free_mb"),
+    [
+        pytest.param("0::/", {".": (LIMIT_2, "900", USAGE_2, 300, 100)}, 700, id="container, version 2"),
+        pytest.param(
+            "0::/job/step",
+            {"job/step": (LIMIT_2, "max", USAGE_2, 500, 100), "job": (LIMIT_2, "800", USAGE_2, 600, 50)},
+            250,
+            id="limit of the job, not of its step",
+        ),
+        pytest.param(
+            "0::/job/step",
+            {"job/step": (LIMIT_2, "300", USAGE_2, 100, 0), "job": (LIMIT_2, "800", USAGE_2, 700, 0)},
+            100,
+            id="job almost full",
+        ),
+        pytest.param(
+            "5:cpu,memory:/docker/1a\n1:name=systemd:/docker/1a\n0::/",
+            {"memory": (LIMIT_1, "500", USAGE_1, 200, 30)},
+            330,
+            id="container, version 1",
+        ),
+        pytest.param(
+            "4:memory:/slurm/job\n0::/",
+            {"memory": (LIMIT_1, "9e12", USAGE_1, 900, 0), "memory/slurm/job": (LIMIT_1, "400", USAGE_1, 500, 0)},
+            0,
+            id="job, version 1, full",
+        ),
+    ],
+)
+def test_free_memory_respects_the_limits_of_control_groups(
+    memberships: str,
+    groups: dict[str, tuple[str, str, str, int, int]],
+    free_mb: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each group has a limit, a usage and, as a part of the usage, a page cache, in MB."""
+    file = tmp_path / "memberships"
+    file.write_text(f"{memberships}\n", encoding="ascii")
+    for name, (limit_file, limit, usage_file, usage, cache) in groups.items():
+        folder = tmp_path / "cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        most = limit if limit == "max" else f"{float(limit) * 1e6:.0f}"
+        (folder / limit_file).write_text(f"{most}\n", encoding="ascii")
+        (folder / usage_file).write_text(f"{usage * 10**6}\n", encoding="ascii")
+        total = f"total_inactive_file {cache * 10**6}\n" if limit_file == LIMIT_1 else ""
+        own = 0 if total else cache * 10**6  # In version 1, the value of the group itself lacks its subgroups.
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {own}\n{total}", encoding="ascii")
+    monkeypatch.setattr(machine, "_MEMBERSHIPS", file)
+    monkeypatch.setattr(machine, "_CONTROL_GROUPS", tmp_path / "cgroup")
+    assert free_memory_bytes() == free_mb * 10**6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+def test_free_memory_respects_the_limit_of_the_address_space() -> None:
+    program = """
+import resource
+import psutil
+from dcamt.machine import free_memory_bytes
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (200 << 20),) * 2)
+print(free_memory_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, encoding="utf-8")
+    assert int(done.stdout) == pytest.approx(200 << 20, rel=0.1)
 
 
 def test_free_disk_space_is_found_for_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
