@@ -126,6 +126,25 @@ def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     assert corrected.read_bytes() == before
 
 
+def test_rows_of_a_segmentation_without_mark_stay_while_they_agree_with_it(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Version 0.1.0 wrote no mark."""
+    table, out = tmp_path / "m.csv", tmp_path / "out"
+    segment = ["segment", save_noise_scan(tmp_path / "s.nrrd"), "-o", out, "--model", noise_model]
+    command = [*segment, "--measurements", table, "--skip-existing"]
+    assert call_dcamt(command) == 0
+    before, result = read_table(table), out / "s.seg.nrrd"
+    result.write_bytes(result.read_bytes().replace(b"DCAMT:=", b"Other:="))
+    for age_s in (-10, 10):  # whether the file or the table is newer
+        os.utime(result, (time.time() - age_s,) * 2)
+        assert call_dcamt(command) == 0
+        assert read_table(table) == before
+    printed = capsys.readouterr().err
+    assert f"{result}: kept, since this file has no valid mark of DCAMT" in printed
+    assert f"{table}: has " not in printed
+
+
 def test_rows_of_an_outline_are_removed_once_the_outline_was_corrected(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +160,7 @@ def test_rows_of_an_outline_are_removed_once_the_outline_was_corrected(
         capsys.readouterr()
         assert call_dcamt([*segment, "--skip-existing"]) == 0
         assert read_table(table) == [first_row]
-        note = f"{table}: has no rows of s1, since another program saved the segmentations of these scans. "
+        note = f"{table}: has no rows of s1, since another program may have saved the segmentations of these scans"
         assert note in capsys.readouterr().err
 
 

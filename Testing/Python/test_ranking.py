@@ -322,4 +322,7 @@ def test_ranking_again_keeps_a_corrected_segmentation(
     assert segmented == (["unlabelled0"] if is_corrected_before else ["unlabelled0", "unlabelled1"])
     assert second.read_bytes() == b"made by hand"
     assert first.stat().st_mtime_ns != proposed
-    assert f"{second}: was saved by another program, such as Slicer, and is kept." in capsys.readouterr().err
+    assert (
+        f"{second}: has no valid mark of DCAMT, so another program such as Slicer may have saved it; the file is kept."
+        in capsys.readouterr().err
+    )

@@ -206,7 +206,7 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
     scans = make_files(tmp_path / "patients", "p01.nrrd", "p01.seg.nrrd", "p02.nrrd")
     with pytest.raises(InputError) as caught:
         plan_jobs([scans], scans)
-    assert str(caught.value).startswith(f"{scans / 'p01.seg.nrrd'}: exists already, and DCAMT did not write it. ")
+    assert str(caught.value).startswith(f"{scans / 'p01.seg.nrrd'}: exists already, and has no valid mark of DCAMT. ")
     assert "--overwrite" in str(caught.value)
     assert [job.scan.name for job in plan_jobs([scans], scans, OVERWRITE)] == ["p01.nrrd", "p02.nrrd"]
     assert [job.scan.name for job in plan_jobs([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]

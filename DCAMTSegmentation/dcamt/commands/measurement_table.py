@@ -31,7 +31,7 @@ from .scan_jobs import ScanJob
 def remove_outdated_rows(
     table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
 ) -> None:
-    """Remove the rows of segmentations that another program saved, or that were replaced after the table was written.
+    """Remove the rows of segmentations that were replaced or corrected after their rows were written.
 
     If a command was killed, or had no option `--measurements`, it may have replaced a segmentation without replacing
     the segmentation's rows in the table.
@@ -47,30 +47,28 @@ def remove_outdated_rows(
     ambiguous = {name for name, rows in rows_of_scan.items() if len({row.segment for row in rows}) < len(rows)}
     existing = {csv_cell(job.name): job for job in jobs if os.path.exists(job.segmentation)}
     foreign = {name for name in existing.keys() - ambiguous if foreign_files([existing[name].segmentation])}
-    listed = (existing.keys() & rows_of_scan.keys()) - ambiguous - foreign
-    replaced = {name for name in listed if _was_replaced(existing[name], table, rows_of_scan[name], segments)}
-    if rows_of_scan.keys() & (foreign | replaced):
+    listed = (existing.keys() & rows_of_scan.keys()) - ambiguous
+    written = os.path.getmtime(table) if listed else 0.0
+    newer = {name for name in listed if os.path.getmtime(existing[name].segmentation) > written}
+    to_compare = (foreign & listed) | newer
+    outdated = {name for name in to_compare if _differs(existing[name], rows_of_scan[name], segments)}
+    if outdated:
         with table_lock(table):
-            kept = [row for row in read_measurements_csv(table) if row.scan not in foreign | replaced]
+            kept = [row for row in read_measurements_csv(table) if row.scan not in outdated]
             write_measurements_csv(kept, table)
-    if replaced:
-        names = list_names(sorted(replaced))
-        what = f"has out-of-date rows of {names}, since the segmentations were replaced after the table was written"
-        console.print_error(f"{table}: {what}. They are measured again.")
-    if foreign:
-        names = list_names(sorted(foreign))
-        what = f"has no rows of {names}, since another program saved the segmentations of these scans"
+        names = list_names(sorted(outdated))
+        what = f"has out-of-date rows of {names}, since the segmentations now have other measurements"
+        console.print_error(f"{table}: {what}. These rows are removed.")
+    if without_rows := foreign - (listed - outdated):
+        names = list_names(sorted(without_rows))
+        cause = "another program may have saved the segmentations of these scans, which have no valid mark of DCAMT"
+        what = f"has no rows of {names}, since {cause}"
         remedy = "'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
         console.print_error(f"{table}: {what}. {remedy}")
 
 
-def _was_replaced(job: ScanJob, table: Path, rows: Iterable[Measurements], segments: Sequence[SegmentInfo]) -> bool:
-    """Return whether a segmentation is newer than the table and has other measurements than the scan's `rows`.
-
-    If the segmentation cannot be read, the result is False.
-    """
-    if os.path.getmtime(job.segmentation) <= os.path.getmtime(table):
-        return False
+def _differs(job: ScanJob, rows: Iterable[Measurements], segments: Sequence[SegmentInfo]) -> bool:
+    """Return whether a segmentation has other measurements than `rows`; False if it cannot be read."""
     try:
         measured = measure(read_labelmap(job.segmentation), segments, job.name)
     except DCAMTError:
@@ -94,7 +92,7 @@ def measure_unlisted_segmentations(
 ) -> None:
     """Measure the segmentations that have no row in the table, and append the new rows to `rows`.
 
-    A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
+    A command that was killed leaves segmentations without rows. A segmentation that is no DCAMT result is not
     measured; a segmentation that cannot be read causes a message.
 
     Raises InputError if the table is another kind of table or cannot be read.

@@ -166,7 +166,7 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
     for path in paths:
         if os.path.exists(path):
             is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
-            author = ", and DCAMT did not write it" if is_foreign else ""
+            author = ", and has no valid mark of DCAMT" if is_foreign else ""
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
 
 
@@ -263,7 +263,7 @@ def is_dcamt_file(path: Path) -> bool:
 def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
     """Return whether --skip-existing skips the scan with these result files.
 
-    A scan is skipped if all `results` exist, or if a result would replace another program's file.
+    A scan is skipped if all `results` exist, or if a result would replace one of `foreign_files`.
     """
     return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *optional]))
 
@@ -271,9 +271,9 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    A segmentation that another program saved is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
-    example because the program cropped it to its segments. If the segmentation or the scan cannot be read, nothing is
-    refused.
+    A segmentation that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
+    example because another program cropped it to its segments. If the segmentation or the scan cannot be read, nothing
+    is refused.
     """
     if not os.path.exists(segmentation):
         return

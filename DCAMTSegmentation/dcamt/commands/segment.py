@@ -175,7 +175,7 @@ def _first_names(names: Sequence[str]) -> str:
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and what is special about these scans.
 
-    Print the number of scans whose wall is not measured, the result files that DCAMT did not write, and the results
+    Print the number of scans whose wall is not measured, the result files without a valid mark, and the results
     that are older than their segmentation.
     """
     if skipped:
@@ -187,7 +187,8 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
             "measure it with 'dcamt wall'"
         )
     for path in foreign_files([path for job in skipped for path in job.files]):
-        print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
+        cause = "this file has no valid mark of DCAMT, so another program may have saved it"
+        print_error(f"{path}: kept, since {cause}; the scan is skipped")
     outdated = [path for job in skipped for path in outdated_files(job.segmentation, job.files)]
     if outdated:
         what = "kept results that are older than their segmentation, and may be outdated"

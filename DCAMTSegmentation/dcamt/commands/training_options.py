@@ -201,7 +201,8 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--keep-corrected",
         action="store_true",
-        help="with --overwrite: keep segmentations that another program saved; their cases are not ranked",
+        help="with --overwrite: keep segmentations that DCAMT does not recognise as its own, such as corrected ones;"
+        " their cases are not ranked",
     )
     add_device(parser)
     add_json(parser)
