@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,19 @@ def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
     assert call_dcamt(["models", "calibrate", run.model, run.cases, "--device", "cpu"]) == 0
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
     assert "has a calibration already" in capsys.readouterr().err
+
+
+def test_calibration_counts_the_training_scans_that_cannot_be_compared(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The relative paths in a run's case list become invalid if only the run's folder is copied."""
+    table = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=8, shape=(12, 12, 12))
+    run = RunFolder(tmp_path / "run")
+    run.create(tiny_package.recipe, read_cases(table), lambda: None)
+    write_package(run.model, tiny_package)
+    copied = RunFolder(Path(shutil.copytree(run.path, tmp_path / "elsewhere" / "run")))
+    assert call_dcamt(["models", "calibrate", copied.model, table, "--device", "cpu"]) == 0
+    assert f"{copied.cases}: 3 of 3 training scans could not be read" in capsys.readouterr().err
+    table.with_name("labelled0.nii.gz").unlink()
+    assert call_dcamt(["models", "calibrate", run.model, table, "--device", "cpu"]) == 0
+    assert f"{run.cases}: 1 of 3 training scans could not be read" in capsys.readouterr().err

@@ -169,20 +169,26 @@ def _trained_cases(model: Path) -> list[Case]:
 
 
 def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) -> None:
-    """Raise InputError if the scan of a validation case was used to train a model; skip scans that cannot be read."""
+    """Raise InputError if the scan of a validation case was used to train a model; note training scans not compared."""
     if not (trained := _trained_cases(model)):
         return
     recipe = read_recipe(model, for_training=False)
     compared = [*trained, *cases]
     uses = ScanUses(compared)
+    unread = 0
     for index, case in enumerate(compared):
         console.show_progress("comparing the scans with those of the training", index / len(compared))
         try:
             volume = read_case_scan(case.image, recipe)
         except InputError:
+            unread += index < len(trained)
             continue
         uses.add(case, volume)
     console.clear_progress()
+    if unread:
+        what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
+        remedy = "If a validation scan may be one of them, correct the paths in this list and calibrate again."
+        console.print_note(f"{RunFolder(model.parent).cases}: {what}. {remedy}")
 
 
 def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:
