@@ -414,6 +414,30 @@ def test_change_of_a_finished_run_is_reported_and_applies_after_its_iterations_w
     assert resume() == []
 
 
+@pytest.mark.parametrize("change", [("validation0;", "other;"), ("cases/labelled0.nii.gz", "cases/copy.nii.gz")])
+def test_case_list_of_a_moved_finished_run_counts_as_changed_if_only_a_name_or_a_path_was_changed(
+    change: tuple[str, str], tmp_path: Path
+) -> None:
+    short_session(tmp_path / "project", Observer()).run()
+    run = RunFolder((tmp_path / "project").rename(tmp_path / "moved") / "run")
+    shutil.copy(tmp_path / "moved" / "cases" / "labelled0.nii.gz", tmp_path / "moved" / "cases" / "copy.nii.gz")
+
+    def resume() -> list[str]:
+        warnings: list[str] = []
+        TrainingSession(plan_resumed_run(run.path, "cpu"), Observer(on_warning=warnings.append)).run()
+        return warnings
+
+    edit(run.cases, (",", ";"))  # as a spreadsheet program may save the table
+    assert resume() == []
+    edit(run.cases, change)
+    (warning,) = resume()
+    assert warning.startswith(f"{run.cases}: was changed after the last iteration")
+    state = load_checkpoint(run.checkpoint, torch.device("cpu"))
+    del state["case_list"]  # as in a run of version 0.1.0
+    save_checkpoint(run.checkpoint, state)
+    assert resume() == []
+
+
 @pytest.mark.parametrize("role", ["left out", "labelled"])
 def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_path: Path) -> None:
     session = short_session(tmp_path, Observer())

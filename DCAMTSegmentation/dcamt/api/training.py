@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..cases.case_list import VALIDATION, Case, count_roles
+from ..cases.case_list import VALIDATION, Case, case_rows, count_roles
 from ..distributed import (
     describe_process,
     is_first_on_machine,
@@ -212,7 +212,7 @@ class TrainingSession:
             if plan.resume:
                 trainer.resume()
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
-                    self._repeat_end(RunFinished(trainer.step, str(run.model), trainer.seconds), log)
+                    self._repeat_end(trainer, log)
                     return self._build_trained_run(trainer.step)
                 result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=True)
             else:
@@ -275,15 +275,16 @@ class TrainingSession:
         except InputError:
             return False
 
-    def _repeat_end(self, finished: RunFinished, log: EventLog) -> None:
+    def _repeat_end(self, trainer: Trainer, log: EventLog) -> None:
         """Report the end of a finished run; warn of changes without effect and of a missing calibration or report."""
         run = self._run
+        finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
         if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
             self._observer.on_event(finished)
         else:  # an earlier process was killed after it had written the model
             log(finished)
         try:
-            for file in self._changed_files():
+            for file in self._changed_files(trainer.case_list):
                 self._warn(
                     f"{file}: was changed after the last iteration, so the finished model stays as it is. To continue"
                     f" training with the changes, set more than {finished.iteration} iterations in {run.recipe} and"
@@ -296,15 +297,18 @@ class TrainingSession:
         if not run.report.exists():
             self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
-    def _changed_files(self) -> list[Path]:
+    def _changed_files(self, trained: list[tuple[str, ...]] | None) -> list[Path]:
         """Return the recipe file and the case list of a finished run, each only if it no longer matches the model.
 
-        The case list counts as changed if, for at least one role, the number of cases with this role differs.
+        Args:
+            trained: the `Trainer.case_list`; if it is None, only the numbers of cases with each role are compared.
         """
         run, plan = self._run, self._plan
         trained_on = read_card(run.model).trained_on
         counts = count_roles(plan.cases)
         same_cases = all(trained_on.get(role, count) == count for role, count in counts.items())
+        if trained is not None:
+            same_cases = trained == case_rows(plan.cases, run.cases)
         same_recipe = read_recipe(run.model, for_training=False) == plan.recipe
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 

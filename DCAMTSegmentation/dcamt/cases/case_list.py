@@ -177,6 +177,17 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         OutputError: the file cannot be written.
     """
 
+    mapped = any(case.labels for case in cases)
+    rows = case_rows(cases, path)
+    for case, row in zip(cases, rows, strict=True):
+        check_encoding(case.image, row)
+    columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
+    write_table(path, columns, (row[: len(columns)] for row in rows))
+
+
+def case_rows(cases: Sequence[Case], path: Path) -> list[tuple[str, ...]]:
+    """Return the cells name, image, label, role and labels of each case, as `write_cases` writes them to `path`."""
+
     def relative(target: Path | None) -> str:
         if target is None:
             return ""
@@ -186,12 +197,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         except ValueError:  # another drive, on Windows
             return str(in_resolved_folder(target))
 
-    mapped = any(case.labels for case in cases)
-    rows = [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
-    for case, row in zip(cases, rows, strict=True):
-        check_encoding(case.image, row)
-    columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
-    write_table(path, columns, (row[: len(columns)] for row in rows))
+    return [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
 
 
 def _with_protected_blanks(path: str) -> str:

@@ -21,7 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, count_roles, refuse_violations, violations
+from ..cases.case_list import (
+    LABELLED,
+    UNLABELLED,
+    VALIDATION,
+    Case,
+    case_rows,
+    count_roles,
+    refuse_violations,
+    violations,
+)
 from ..cases.checks import ScanUses
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
@@ -128,6 +137,9 @@ class Trainer:
 
     Args:
         on_note: called with each note on the labels of cases (`cases.labels.label_notes`).
+
+    Attributes:
+        case_list: the rows (`case_rows`) of the cases with which the run was trained; None if they are unknown.
     """
 
     def __init__(
@@ -158,6 +170,7 @@ class Trainer:
         self._validation_s: float | None = None
         self._best_dice: float | None = None
         self._counts: dict[str, int] = {}
+        self.case_list: list[tuple[str, ...]] | None = None
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -174,6 +187,7 @@ class Trainer:
             self.learner.load_state(state)
             self.step, self.seconds = state["step"], state["seconds"]
             self.seconds_validating = state["seconds_validating"]
+            self.case_list = state.get("case_list")
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -188,7 +202,7 @@ class Trainer:
         if not self.team.leads:
             return
         counts = {"step": self.step, "seconds": self.seconds, "seconds_validating": self.seconds_validating}
-        save_checkpoint(self.run.checkpoint, counts | self.learner.state())
+        save_checkpoint(self.run.checkpoint, counts | {"case_list": self.case_list} | self.learner.state())
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
@@ -221,6 +235,8 @@ class Trainer:
         validation_cases = by_role[VALIDATION]
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
+        if self.step < iterations:
+            self.case_list = case_rows(cases, self.run.cases)
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(RunStarted(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
         dice = None
