@@ -139,6 +139,16 @@ def test_report_shows_settings_and_results_of_the_run(run: Path) -> None:
     assert rows["mean"][1] == f"{float(table[4]['dice']):.3f}"
 
 
+def test_report_counts_the_cases_of_the_training(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    cases = copy / "cases.csv"
+    cases.write_text(cases.read_text(encoding="utf-8").replace(",unlabelled", ",left out"), encoding="utf-8")
+    assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
+    rows = {row[0]: row[1:] for row in Page((copy / "report.html").read_text(encoding="utf-8")).rows if row}
+    assert rows["Unlabelled cases"] == ["1"]
+
+
 def test_report_has_charts_of_dice_and_losses(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]

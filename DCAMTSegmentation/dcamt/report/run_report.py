@@ -120,9 +120,13 @@ def _cases_in_table(path: Path) -> set[str]:
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
-    """Return facts about the run and its model, such as classes, numbers of cases and iterations, as texts by name."""
+    """Return facts about the run and its model, such as classes and iterations, as texts by name.
+
+    The numbers of cases are those of the training. If the card lacks them, `cases` are counted.
+    """
     lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
-    lines |= {_ROLE_NAMES[role]: str(count) for role, count in count_roles(cases).items()}
+    counts = {role: card.trained_on.get(role, count) for role, count in count_roles(cases).items()}
+    lines |= {_ROLE_NAMES[role]: str(count) for role, count in counts.items()}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
     lines["Hours of training"] = str(card.trained_on.get("hours", "unknown"))
     devices = [event.device for event in events if isinstance(event, RunStarted) and event.device]
