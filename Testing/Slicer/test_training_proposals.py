@@ -13,9 +13,10 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import Recipe
+from dcamt.runs.folder import RunFolder
 from dcamt_testing.overlapping_segments import write_layers
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
@@ -32,6 +33,7 @@ from DCAMTTrainingLib.runs import proposal as proposal_module
 from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal import is_unchanged, possible_scans
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
+from DCAMTTrainingLib.runs.ranking import read_ranking
 from scene_nodes import add_outline, add_volume, draw_segment, ellipsoid, segment_mask
 from slicer_harness import Person, click, process_events_until
 from training_case import SavedProposal, TrainingCase
@@ -110,6 +112,14 @@ class CaseFilesTest(TrainingCase):
         labels = segment_mask(proposal, volume)
         np.testing.assert_array_equal(labels, saved.proposed)
 
+    def test_ranking_has_the_present_path_of_a_moved_scan(self) -> None:
+        self.save_proposal_in_run()
+        run = RunFolder((self.runs / "earlier").rename(self.runs / "renamed"))
+        scan = (run.path / "scans").rename(self.folder / "moved data") / "00001.nrrd"
+        write_cases([Case("plain", scan, None, UNLABELLED)], run.cases)
+        (case,) = read_ranking(run)
+        self.assertTrue(scan.samefile(case["image"]))
+
     def test_proposal_in_the_scene_is_used_after_its_run_was_moved(self) -> None:
         self.save_proposal_in_run()
         self.module.widget.runs.refresh()
@@ -134,6 +144,7 @@ class CaseFilesTest(TrainingCase):
         (self.folder / "plain.seg.nrrd").rename(proposal)
         case = {"name": "plain", "image": str(scan), "score": 0.4, "place": [0, 0, 0], "segmentation": str(proposal)}
         (run / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
+        write_cases([Case("plain", scan, None, UNLABELLED)], RunFolder(run).cases)
         volume = add_volume("scan", saved.image)
         outline = add_outline(volume, saved.correct_label)
         self.assertTrue(slicer.util.saveNode(outline, str(self.folder / "other.seg.nrrd")))

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dcamt.cases.case_list import list_cases
+from dcamt.errors import InputError
 from dcamt.io.atomic import atomic_path
 from dcamt.io.typed_json import is_finite_number, parse_json
 from dcamt.runs.folder import RunFolder
@@ -33,8 +35,15 @@ def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
-    """Return a run's ranking as `saved_cases` does, but with the files' new paths if the run's folder was moved."""
-    return [_with_present_paths(case, run) for case in saved_cases(run)]
+    """Return a run's ranking as `saved_cases` does, but with the present paths of moved files."""
+    try:
+        images = {case.name: str(case.image) for case in list_cases(run.cases)}
+    except (InputError, OSError):
+        images = {}
+    return [
+        _with_present_segmentation({**case, "image": images.get(case["name"], case["image"])}, run)
+        for case in saved_cases(run)
+    ]
 
 
 def saved_cases(run: RunFolder) -> list[dict[str, Any]]:
@@ -60,18 +69,15 @@ def _is_ranked_case(case: Any) -> bool:
     return is_point and all(isinstance(text, str) for text in texts) and all(map(is_finite_number, numbers))
 
 
-def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking."""
+def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Return a ranked case with the present path of its segmentation if the run's folder was moved."""
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name
     if not os.path.exists(present) or _is_same_file(saved, present):
         return case
-    image, folder_before = Path(case["image"]), saved.parent.parent
-    if image.is_relative_to(folder_before):
-        image = run.path / image.relative_to(folder_before)
     # If a file exists at the former path, it may belong to another run. So the former path is omitted.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
-    return {**case, "image": str(image), "segmentation": str(present), **former}
+    return {**case, "segmentation": str(present), **former}
 
 
 def _is_same_file(first: Path, second: Path) -> bool:
