@@ -464,7 +464,8 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert best.card.trained_on["validation"] == 1
 
 
-def test_scores_of_different_validation_cases_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["name", "label", "unknown"])
+def test_scores_of_different_validation_cases_are_not_compared(change: str, tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     kept = load_checkpoint(run.best_weights, torch.device("cpu"))
@@ -473,7 +474,14 @@ def test_scores_of_different_validation_cases_are_not_compared(tmp_path: Path) -
     TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
     assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 2
     edit(run.recipe, ('"iterations": 4', '"iterations": 6'))
-    edit(run.cases, ("validation0,", "other,"))
+    if change == "name":
+        edit(run.cases, ("validation0,", "other,"))
+    elif change == "label":
+        shutil.copy(tmp_path / "cases" / "labelled0_label.nii.gz", tmp_path / "cases" / "validation0_label.nii.gz")
+    else:  # as in a run of version 0.1.0
+        kept = load_checkpoint(run.best_weights, torch.device("cpu"))
+        del kept["labels"]
+        save_checkpoint(run.best_weights, kept)
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().best is None
     assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 6
 

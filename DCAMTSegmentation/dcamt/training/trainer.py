@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -446,7 +447,7 @@ class Trainer:
         dice = validation_dice(network, cases, self.recipe, is_cancelled)
         if dice is None:
             return None
-        self._keep_if_best(dice, sorted(case.name for case in cases))
+        self._keep_if_best(dice, cases)
         update_preview(self.run, self.step, network, cases, self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
@@ -469,16 +470,17 @@ class Trainer:
             raise InputError("the checkpoint is damaged", path=path, remedy=remedy)
         return kept
 
-    def _keep_if_best(self, dice: Scores, names: list[str]) -> None:
-        """Save the weights if the mean Dice over classes is the highest of all validations on the cases `names`."""
+    def _keep_if_best(self, dice: Scores, cases: Sequence[ResidentCase]) -> None:
+        """Save the weights if the mean Dice over classes is the highest of all validations on the same labels."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
-        # Earlier versions did not save the names.
-        if self._best_dice is None and (kept := self._load_best()) is not None and kept.get("names", names) == names:
+        labels = {case.name: _label_checksum(case) for case in cases}
+        # Earlier versions did not save `labels`, so their validation cases are unknown.
+        if self._best_dice is None and (kept := self._load_best()) is not None and kept.get("labels") == labels:
             self._best_dice = kept["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
             state = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
-            state |= {"names": names, "cases": self._counts}
+            state |= {"labels": labels, "cases": self._counts}
             save_checkpoint(self.run.best_weights, {**state, "weights": self._final_weights()})
 
     @contextmanager
@@ -509,6 +511,11 @@ class Trainer:
 def memory_held(device: torch.device) -> int:
     """Return the memory in bytes that this process holds now, on the GPU if `device` is a CUDA GPU."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else held_memory_bytes()
+
+
+def _label_checksum(case: ResidentCase) -> int:
+    assert case.label is not None
+    return zlib.crc32(case.label.cpu().numpy().tobytes())
 
 
 def memory_taken(device: torch.device) -> int:
