@@ -438,6 +438,16 @@ def test_case_list_of_a_moved_finished_run_counts_as_changed_if_only_a_name_or_a
     assert resume() == []
 
 
+def test_card_of_a_model_written_without_further_training_counts_the_trained_cases(tmp_path: Path) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    before = open_model(run.model).card.trained_on
+    run.model.unlink()
+    edit(run.cases, (",unlabelled", ",left out"))
+    TrainingSession(plan_resumed_run(run.path, "cpu", conclude=True), Observer()).run()
+    assert open_model(run.model).card.trained_on == before
+
+
 @pytest.mark.parametrize("role", ["left out", "labelled"])
 def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_path: Path) -> None:
     session = short_session(tmp_path, Observer())

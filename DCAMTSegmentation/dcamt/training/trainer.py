@@ -81,7 +81,7 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of the run's cases by role at the best validation; None except in the result of `Trainer.best`.
+        cases: number of the run's cases by role, for the card of the model; None if they are the present cases.
     """
 
     weights: dict[str, Tensor]
@@ -292,6 +292,9 @@ class Trainer:
             remedy = "Resume the run, or remove its folder."
             raise InputError("was not trained yet, so it has no model to write", path=self.run.path, remedy=remedy)
         self._counts = count_roles(cases)
+        if self.case_list is not None:
+            trained_roles = [role for _, _, _, role, _ in self.case_list]
+            self._counts |= {role: trained_roles.count(role) for role in (LABELLED, UNLABELLED)}
         validation_cases = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(validation_cases):
@@ -302,7 +305,7 @@ class Trainer:
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
         stopped = not finished and self._request == STOP
-        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
+        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped, self._counts)
 
     def best(self) -> TrainingResult | None:
         """Return the state with the highest validation Dice.
