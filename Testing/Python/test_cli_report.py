@@ -92,7 +92,7 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
     assert call_segment(*arguments) == 0
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert call_segment(*arguments, "--overwrite", "--identity") == 0
-    assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("form", ["zip file", "multi-frame files"])

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -477,8 +477,7 @@ class Trainer:
         """Save the weights if the mean Dice over classes is the highest of all validations on the same labels."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         labels = {case.name: _label_checksum(case) for case in cases}
-        # Earlier versions did not save `labels`, so their validation cases are unknown.
-        if self._best_dice is None and (kept := self._load_best()) is not None and kept.get("labels") == labels:
+        if self._best_dice is None and (kept := self._load_best()) is not None and _was_scored_on(kept, labels):
             self._best_dice = kept["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
@@ -514,6 +513,12 @@ class Trainer:
 def memory_held(device: torch.device) -> int:
     """Return the memory in bytes that this process holds now, on the GPU if `device` is a CUDA GPU."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else held_memory_bytes()
+
+
+def _was_scored_on(best: Mapping[str, Any], labels: Mapping[str, int]) -> bool:
+    """Return whether the best state's Dice is that of `labels`, {name of a case: checksum}."""
+    # Earlier versions saved only the names, or nothing.
+    return bool(best["labels"] == labels if "labels" in best else best.get("names") == sorted(labels))
 
 
 def _label_checksum(case: ResidentCase) -> int:
