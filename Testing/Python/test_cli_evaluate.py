@@ -17,7 +17,7 @@ from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import Evaluation
 from dcamt.volume import Labelmap
-from dcamt_testing.evaluated_folders import call_evaluate
+from dcamt_testing.evaluated_folders import call_evaluate, remove_dcamt_mark
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.scan_files import deny_folder
 from dcamt_testing.synthetic import read_table
@@ -43,6 +43,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     save(labels / "b_label.nrrd", 4, 10)
     save(labels / "c_label.nrrd", 4, 10)
     save(labels / "d.nrrd", 4, 10)
+    for label in labels.iterdir():
+        remove_dcamt_mark(label)
     return predictions, labels
 
 

@@ -15,11 +15,11 @@ import pytest
 from dcamt import cli
 from dcamt.commands import console
 from dcamt.geometry import Grid
-from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.io.writers import write_volume
 from dcamt.models.package import open_model
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, read_until, run_with_file_size_limit
-from dcamt_testing.synthetic import write_table
+from dcamt_testing.synthetic import write_nifti, write_table
 from dcamt_testing.tiny_recipes import TINY
 
 THREE_STEPS = (*TINY, "iterations=3")
@@ -34,7 +34,7 @@ def cases(tmp_path: Path) -> Path:
     for seed, name in enumerate("abc"):
         voxels = np.random.default_rng(seed).normal(100, 10, SHAPE) + 100 * ball
         write_volume(Volume(voxels[None].astype(np.float32), GRID), tmp_path / "data" / f"{name}.nii.gz")
-    write_labelmap(Labelmap(ball.astype(np.uint8), GRID), tmp_path / "data" / "label.nii.gz")
+    write_nifti(tmp_path / "data" / "label.nii.gz", ball.astype(np.uint8))
     rows = [
         ("a", "data/a.nii.gz", "data/label.nii.gz", "labelled"),
         ("b", "data/b.nii.gz", "", "unlabelled"),
@@ -158,8 +158,7 @@ def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
 
 def write_unusable_files(folder: Path) -> None:
     """Write files and folders that a run cannot use as case list, scan, label, recipe or run folder."""
-    other_grid = Labelmap(np.ones(SHAPE, np.uint8), Grid(SHAPE, np.diag([3.0, 2.0, 2.0, 1.0])))
-    write_labelmap(other_grid, folder / "data" / "elsewhere.nii.gz")
+    write_nifti(folder / "data" / "elsewhere.nii.gz", np.ones(SHAPE, np.uint8), spacing_mm=3.0)
     (folder / "data" / "text.nii.gz").write_text("no image", encoding="utf-8")
     (folder / "notes.txt").write_text("notes", encoding="utf-8")
     (folder / "full").mkdir()

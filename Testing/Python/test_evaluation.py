@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, summarize_rows
 from dcamt.metrics.folder_scoring import evaluate_folders
 from dcamt.metrics.pair_reading import LabelMappings
@@ -18,6 +20,7 @@ from dcamt_testing.evaluated_folders import (
     assert_refused,
     assert_same_score,
     random_mask,
+    remove_dcamt_mark,
     save_labels,
     scan_voxels,
     two_classes,
@@ -203,6 +206,7 @@ def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
     files = folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"
     for file, mask, kind in zip(files, masks, ("prediction", "label"), strict=True):
         save_labels(file, mask * (255 if kind == masked else 1))
+    remove_dcamt_mark(files[1])
     evaluation = evaluate_folders(*folders)
     unmapped = {(row.case, row.label): row.score for row in evaluation.rows}
     assert unmapped["la000", 1].dice == 0
@@ -221,7 +225,16 @@ def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
 def test_masks_of_255_of_prediction_and_label_have_no_note(folders: tuple[Path, Path]) -> None:
     save_labels(folders[0] / "la000_image.nrrd", random_mask(0) * 255)
     save_labels(folders[1] / "la000_label.nii.gz", random_mask(10) * 255)
+    remove_dcamt_mark(folders[1] / "la000_label.nii.gz")
     assert evaluate_folders(*folders).notes == ()
+
+
+def test_one_note_names_the_labels_that_are_uncorrected_results_of_dcamt(folders: tuple[Path, Path]) -> None:
+    results = [folders[1] / f"la00{number}_label.nii.gz" for number in (0, 2)]
+    for result in results:
+        write_labelmap(read_labelmap(result), result)  # Like `dcamt segment`, `write_labelmap` marks the file.
+    (note,) = evaluate_folders(*folders).notes
+    assert note.startswith(f"{results[0]}, {results[1]}: the label is a result of DCAMT that was not corrected.")
 
 
 def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dcamt_testing.evaluated_folders import (
     assert_one_failure,
     assert_refused,
     random_mask,
+    remove_dcamt_mark,
     save_labels,
     scan_voxels,
     two_classes,
@@ -42,10 +44,6 @@ def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path
     assert evaluate_folders(tmp_path / "segmentations", tmp_path) == evaluation
     with pytest.raises(InputError, match=r"several labels for one scan \(p1/laendo\.nrrd, segmentations/p1"):
         labelmaps_by_case(tmp_path)
-
-
-def remove_dcamt_mark(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"DCAMT:=", b"Other:="))
 
 
 def test_results_of_dcamt_beside_scans_and_labels_are_scored_against_the_labels(tmp_path: Path) -> None:
@@ -83,7 +81,7 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
     for patient in ("p1", "p2"):
         remove_dcamt_mark(tmp_path / "data" / patient / "visit" / "S1_label.nrrd")
         save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])
-    assert evaluate_folders(tmp_path / "results", tmp_path / "data") == evaluation
+    assert evaluate_folders(tmp_path / "results", tmp_path / "data") == replace(evaluation, notes=())
 
 
 def test_prediction_that_is_its_own_label_is_refused(folders: tuple[Path, Path]) -> None:
@@ -120,6 +118,7 @@ def test_damaged_dicom_segmentation_among_others_is_refused(tmp_path: Path, data
 def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Path]) -> None:
     label = folders[1] / "la000_label.nii.gz"
     save_labels(folders[1] / "la000_LA_final.nii.gz", two_classes(0))
+    remove_dcamt_mark(folders[1] / "la000_LA_final.nii.gz")
     label.rename(folders[1] / "LA000_LA.nii.gz")
     (failure,) = evaluate_folders(*folders).failures
     for part in ("la000_image.nrrd", "has several labels in", "LA000_LA.nii.gz, la000_LA_final.nii.gz. Keep"):

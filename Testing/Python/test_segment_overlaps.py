@@ -19,7 +19,7 @@ from dcamt.io.writers import write_volume
 from dcamt.models.package import ModelPackage, write_package
 from dcamt.training.estimate import Trial
 from dcamt.volume import Labelmap, OverlapNote, Volume
-from dcamt_testing.evaluated_folders import AFFINE, call_evaluate, random_mask, save_labels
+from dcamt_testing.evaluated_folders import AFFINE, call_evaluate, random_mask, remove_dcamt_mark, save_labels
 from dcamt_testing.overlapping_segments import write_layers
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import contradict_spacing, set_options, write_cases_folder, write_table
@@ -117,6 +117,7 @@ def test_note_survives_copies_and_a_mapping_in_memory(tmp_path: Path) -> None:
 def write_pair(home: Path) -> tuple[Path, Path]:
     """Write a prediction of one segment, and a label of the same segment with a scar on it; return their folders."""
     save_labels(home / "predictions" / "a.nii.gz", box(2, 3, 4))
+    remove_dcamt_mark(home / "predictions" / "a.nii.gz")  # It also serves as a label.
     write_layers(home / "labels" / "a.seg.nrrd", [("LA", box(2, 3, 4)), ("Scar", box(4))], AFFINE)
     return home / "predictions", home / "labels"
 

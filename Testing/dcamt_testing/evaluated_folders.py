@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +46,20 @@ def save_labels(
     write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine)), path, segments)
 
 
+def remove_dcamt_mark(path: Path) -> None:
+    """Remove the mark that makes a labelmap a DCAMT result (`dcamt.io.writers.is_dcamt_result`)."""
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.compress(gzip.decompress(data).replace(b"DCAMT result", b"Other result"))
+    path.write_bytes(data.replace(b"DCAMT:=", b"Other:="))
+
+
 def write_predictions_and_labels(home: Path) -> tuple[Path, Path]:
     """Write predictions and labels of two classes for the cases la000 to la002; return their folders."""
     predictions, labels = home / "predictions", home / "labels"
     for number in range(3):
-        save_labels(labels / f"la00{number}_label.nii.gz", two_classes(number))
+        save_labels(label := labels / f"la00{number}_label.nii.gz", two_classes(number))
+        remove_dcamt_mark(label)
         save_labels(predictions / f"la00{number}_image.nrrd", two_classes(number + 10))
     return predictions, labels
 

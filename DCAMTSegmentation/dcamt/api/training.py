@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..cases.case_list import VALIDATION, Case, case_rows, count_roles
+from ..cases.uncorrected_labels import calibration_cases, uncorrected_label_notes, with_uncorrected_label
 from ..distributed import (
     describe_process,
     is_first_on_machine,
@@ -214,8 +215,10 @@ class TrainingSession:
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
                     self._repeat_end(trainer, log)
                     return self._build_trained_run(trainer.step)
+                self._warn_of_uncorrected_labels()
                 result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=True)
             else:
+                self._warn_of_uncorrected_labels()
                 result = self._fit_new_run(trainer)
         if not (result.finished or result.stopped or plan.conclude):
             raise self._cancelled(result.step)
@@ -312,11 +315,12 @@ class TrainingSession:
         same_recipe = read_recipe(run.model, for_training=False) == plan.recipe
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
-    def _validation_cases(self) -> list[Case]:
-        return [case for case in self._plan.cases if case.role == VALIDATION]
+    def _warn_of_uncorrected_labels(self) -> None:
+        for note in uncorrected_label_notes(self._plan.cases):
+            self._warn(note)
 
     def _can_calibrate(self) -> bool:
-        return len(self._validation_cases()) >= MIN_CASES
+        return len(calibration_cases(self._plan.cases)) >= MIN_CASES
 
     def _how_to_calibrate(self) -> str:
         model, cases = shlex.quote(str(self._run.model)), shlex.quote(str(self._run.cases))
@@ -334,9 +338,9 @@ class TrainingSession:
         from ..inference.predictor import Predictor
         from ..networks.packaging import verify_model
 
-        if not self._can_calibrate():
+        run, cases = self._run, calibration_cases(self._plan.cases)
+        if len(cases) < MIN_CASES:
             return
-        run, cases = self._run, self._validation_cases()
 
         def check() -> None:
             if trainer.stop_requested or read_request(run) is not None:
@@ -344,7 +348,7 @@ class TrainingSession:
 
         try:
             package = verify_model(run.model)
-            notes = f"the {len(cases)} validation cases of the run, each also with simulated disturbances"
+            notes = f"{len(cases)} validation cases of the run, each also with simulated disturbances"
             with interrupt_on_sigterm():
                 predictor, progress = Predictor(package, device), self._observer.on_calibration_progress
                 progress(0, len(cases))
@@ -440,6 +444,8 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
             on += "; a case counts for a class's Dice only if the label or the segmentation contains the class"
+        if uncorrected := len(with_uncorrected_label(plan.cases, VALIDATION)):
+            on += f"; labels that are uncorrected results of DCAMT: {uncorrected}"
         measured = (
             {
                 "on": on,

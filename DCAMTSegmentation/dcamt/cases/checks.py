@@ -19,14 +19,13 @@ from ..errors import InputError
 from ..geometry import canonical_orientation
 from ..io.readers import Header, read_header
 from ..io.slabs import slabs
-from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume, large_scan_warning
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import mixed_orders, read_case_scan
-from .dicom_labels import segmentation_file
 from .few_values import count_few_values
 from .labels import check_label, find_classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
+from .uncorrected_labels import is_uncorrected
 
 _Result = TypeVar("_Result")
 _HEADERS = 0.1  # fraction of the progress for the headers; the voxels take the rest
@@ -215,7 +214,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         return _with_problem(facts, _without_path("label", case.label, error))
     facts = replace(facts, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
     facts = _result_of(with_label(facts, case, labelmap, recipe))
-    if is_dcamt_result(segmentation_file(case.label)):
+    if is_uncorrected(case.label):
         what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
         facts = replace(facts, warnings=(*facts.warnings, what))
     return facts

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ..io.channels import MAXIMUM_CHANNELS, channel_files, has_channel_files
 from ..io.formats import BENCHMARK_ENDING, ending, scan_name
-from ..io.writers import is_dcamt_result
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import name_of_key, with_folders, with_numbers
 from .dicom_labels import pair_dicom_segmentations, segmentation_file
@@ -35,6 +34,7 @@ from .keys import Key, without_first_channel
 from .left_over_labels import with_keys_of_scans
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all
+from .uncorrected_labels import is_uncorrected
 
 _REASONS = {
     FileKind.OTHER_LABEL: OTHER_LABEL,
@@ -55,7 +55,7 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
     - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans, all these files are listed as
       skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
     - A label without a scan is skipped.
-    - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
+    - DCAMT results are skipped if their scan also has a label from another source.
     - A zip file is a scan if there are no other scans.
 
     Args:
@@ -75,11 +75,9 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
 
 
 def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
-    """Return the files; each label that is a DCAMT result (`is_dcamt_result`) gets the kind `FileKind.DCAMT_RESULT`."""
+    """Return the files; each label that is a DCAMT result gets the kind `FileKind.DCAMT_RESULT`."""
     return [
-        replace(file, kind=FileKind.DCAMT_RESULT)
-        if file.kind is FileKind.LABEL and is_dcamt_result(segmentation_file(file.path))
-        else file
+        replace(file, kind=FileKind.DCAMT_RESULT) if file.kind is FileKind.LABEL and is_uncorrected(file.path) else file
         for file in files
     ]
 

@@ -13,6 +13,7 @@ from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
 from ..cases.labels import mapping_targets
+from ..cases.uncorrected_labels import has_uncorrected_label
 from ..errors import InputError
 from .console import Console
 from .result_files import check_table_path, existing_rule, refuse_appeared_file
@@ -42,7 +43,9 @@ def _find(options: argparse.Namespace) -> int:
 
 
 def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
-    """Assign the last `count` labelled cases to validation, and return all cases.
+    """Assign `count` labelled cases to validation, and return all cases.
+
+    The last cases are chosen. Cases whose label is a DCAMT result are chosen only if there are too few others.
 
     Raises:
         InputError: no labelled case would be left for training.
@@ -53,6 +56,8 @@ def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
             f"--validation {count} leaves no labelled case for training (labelled cases: {len(labelled)})",
             remedy="Choose a smaller number.",
         )
+    if count:
+        labelled.sort(key=lambda index: not has_uncorrected_label(cases[index]))
     chosen = set(labelled[len(labelled) - count :])
     return tuple(replace(case, role=VALIDATION) if i in chosen else case for i, case in enumerate(cases))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..cases.case_list import VALIDATION, Case, list_cases, read_cases, used_cases
 from ..cases.case_scans import read_case_scan
 from ..cases.checks import ScanUses
+from ..cases.uncorrected_labels import calibration_cases, uncorrected_label_notes
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
@@ -100,10 +101,14 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
-    cases = [case for case in listed if case.role == VALIDATION]
+    validation_cases = [case for case in listed if case.role == VALIDATION]
+    for note in uncorrected_label_notes(validation_cases):
+        console.print_note(note)
+    cases = calibration_cases(validation_cases)
     if len(cases) < MIN_CASES:
+        which = " whose labels a person made or corrected" if len(cases) < len(validation_cases) else ""
         raise InputError(
-            f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
+            f"lists too few validation cases{which} ({len(cases)}); a calibration needs {MIN_CASES} or more",
             path=options.cases,
             remedy="Add labelled cases of the role validation.",
         )

@@ -37,7 +37,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     find.add_argument("folder", type=parse_path, metavar="FOLDER", help="folder of scans and labels, with subfolders")
     find.add_argument("-o", "--output", type=parse_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument(
-        "--validation", type=parse_count, default=0, metavar="N", help="assign the last N labelled cases to validation"
+        "--validation", type=parse_count, default=0, metavar="N", help="assign N labelled cases to validation"
     )
     add_label_mapping(find, column="")
     add_existing(find)

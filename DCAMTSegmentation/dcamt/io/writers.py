@@ -46,7 +46,7 @@ versions of DCAMT wrote no checksum.
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    The file is written completely or not at all.
+    The file is written completely or not at all. It gets the mark of DCAMT's results (`is_dcamt_result`).
 
     Args:
         segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS
+from ..cases.uncorrected_labels import is_uncorrected
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..volume import MASK_VALUE, Labelmap, OverlapNote, is_mask_of_255, relabel_255
@@ -18,6 +19,10 @@ from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, 
 from .scores import BOTH_EMPTY, score
 
 _PREDICTION_MAPPING, _LABEL_MAPPING = "--prediction-mapping", "--label-mapping"
+_UNCORRECTED = (
+    "the label is a result of DCAMT that was not corrected. The scores compare the prediction with this result, not"
+    " with an expert's outline"
+)
 _CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."
 
 
@@ -198,6 +203,8 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     overlaps = [(note, file) for note in prediction.notes if isinstance(note, OverlapNote)]
     notes = [(note, file) for note in prediction.notes_about(())]
     notes += [(note, str(label.path or pair.case)) for note in label.notes]
+    if isinstance(pair.label, Path) and is_uncorrected(pair.label):
+        notes.append((_UNCORRECTED, str(pair.label)))
     if unmapped := unmapped_text(pair.label, label, mappings.label):
         remedy = "Add these values to the mapping, or correct the label."
         raise InputError(unmapped, path=label.path or pair.case, remedy=remedy)

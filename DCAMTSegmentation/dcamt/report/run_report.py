@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..cases.case_list import VALIDATION, Case, count_roles
+from ..cases.uncorrected_labels import with_uncorrected_label
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.dicom_files import list_names
@@ -127,6 +128,8 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
     lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     counts = {role: card.trained_on.get(role, count) for role, count in count_roles(cases).items()}
     lines |= {_ROLE_NAMES[role]: str(count) for role, count in counts.items()}
+    if uncorrected := len(with_uncorrected_label(cases, VALIDATION)):
+        lines["Validation labels that are uncorrected results of DCAMT"] = str(uncorrected)
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
     lines["Hours of training"] = str(card.trained_on.get("hours", "unknown"))
     devices = [event.device for event in events if isinstance(event, RunStarted) and event.device]

@@ -1,0 +1,47 @@
+"""Find cases whose label is a result of DCAMT that nobody corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..io.dicom_files import list_names
+from ..io.writers import is_dcamt_result
+from .case_list import LABELLED, VALIDATION, Case
+from .dicom_labels import segmentation_file
+
+_CORRECT = "Correct the labels and save them in 3D Slicer"
+_ADVICE = {
+    LABELLED: f"A model learns the mistakes of such labels. {_CORRECT}, or make the cases unlabelled.",
+    VALIDATION: f"Their Dice does not show the accuracy, and no calibration uses them. {_CORRECT}.",
+}
+
+
+def is_uncorrected(label: Path) -> bool:
+    """Return whether a label is a DCAMT result (`is_dcamt_result`)."""
+    return is_dcamt_result(segmentation_file(label))
+
+
+def has_uncorrected_label(case: Case) -> bool:
+    """Return whether a case has a label that is a DCAMT result."""
+    return case.label is not None and is_uncorrected(case.label)
+
+
+def with_uncorrected_label(cases: Sequence[Case], role: str) -> list[Case]:
+    """Return the cases of a role whose label is a DCAMT result."""
+    return [case for case in cases if case.role == role and has_uncorrected_label(case)]
+
+
+def calibration_cases(cases: Sequence[Case]) -> list[Case]:
+    """Return the validation cases whose label is not a DCAMT result."""
+    return [case for case in cases if case.role == VALIDATION and not has_uncorrected_label(case)]
+
+
+def uncorrected_label_notes(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield one note on all labelled cases whose label is a DCAMT result, and one on all such validation cases."""
+    for role, advice in _ADVICE.items():
+        if names := [case.name for case in with_uncorrected_label(cases, role)]:
+            yield (
+                f"the labels of these {role} cases are results of DCAMT that were not corrected: {list_names(names)}."
+                f" {advice}"
+            )
