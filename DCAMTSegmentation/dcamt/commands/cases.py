@@ -15,6 +15,8 @@ from ..cases.found_cases import FoundCases
 from ..cases.labels import mapping_targets
 from ..cases.uncorrected_labels import has_uncorrected_label
 from ..errors import InputError
+from ..models.store import model_path
+from ..runs.trained_scans import note_trained_scans
 from .console import Console
 from .result_files import check_table_path, existing_rule, refuse_appeared_file
 
@@ -102,6 +104,9 @@ def _check(options: argparse.Namespace) -> int:
             console.print_text(f"    scan {cases[index].image}{label}")
         for line in (*facts.problems, *facts.warnings):
             console.print_text(f"    {line}")
+    if options.start_from is not None:
+        progress = partial(console.show_progress, "comparing the scans with those of the training")
+        note_trained_scans(cases, model_path(options.start_from), progress, console.print_note)
     problems = list_problems(cases, last.values(), recipe)
     faulty = sum(bool(facts.problems) for index, facts in last.items() if cases[index].role != LEFT_OUT)
     console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems, notes=console.notes)

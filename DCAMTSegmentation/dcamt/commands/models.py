@@ -6,11 +6,10 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-from ..cases.case_list import VALIDATION, Case, list_cases, read_cases, used_cases
-from ..cases.case_scans import read_case_scan
-from ..cases.checks import ScanUses
+from ..cases.case_list import VALIDATION, Case, read_cases
 from ..cases.uncorrected_labels import calibration_cases, uncorrected_label_notes
 from ..errors import InputError
 from ..io.atomic import atomic_path
@@ -22,11 +21,10 @@ from ..models.package import (
     holds_calibration,
     open_model,
     read_card,
-    read_recipe,
     write_package,
 )
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
-from ..runs.folder import RunFolder
+from ..runs.trained_scans import find_trained_scans
 from .console import Console
 from .result_files import (
     REFUSE,
@@ -165,35 +163,12 @@ def _would_remove_calibration(model: Path) -> bool:
     return open_model(model).calibration is not None or calibration_path(model).exists()
 
 
-def _trained_cases(model: Path) -> list[Case]:
-    """Return the training cases of a model's run; [] if the run is unknown."""
-    run = RunFolder(model.parent)
-    if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
-        return []
-    return [case for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION]
-
-
 def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) -> None:
-    """Raise InputError if the scan of a validation case was used to train a model; note training scans not compared."""
-    if not (trained := _trained_cases(model)):
-        return
-    recipe = read_recipe(model, for_training=False)
-    compared = [*trained, *cases]
-    uses = ScanUses(compared)
-    unread = 0
-    for index, case in enumerate(compared):
-        console.show_progress("comparing the scans with those of the training", index / len(compared))
-        try:
-            volume = read_case_scan(case.image, recipe)
-        except InputError:
-            unread += index < len(trained)
-            continue
-        uses.add(case, volume)
+    """Raise InputError if the scan of a validation case was used to train a model."""
+    progress = partial(console.show_progress, "comparing the scans with those of the training")
+    for _, error in find_trained_scans(cases, model, progress, console.print_note):
+        raise error
     console.clear_progress()
-    if unread:
-        what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
-        remedy = "If a validation scan may be one of them, correct the paths in this list and calibrate again."
-        console.print_note(f"{RunFolder(model.parent).cases}: {what}. {remedy}")
 
 
 def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from ..api.training import Observer, TrainingSession, follow_leader
 from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
 from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
+from ..models.store import model_path
 from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
 from ..runs.requests import STOP, write_request
+from ..runs.trained_scans import note_trained_scans
 from .console import Console, StdoutLost, print_error
 from .options import UsageError, parse_path
 from .watch import show_event, watch_run
@@ -68,6 +71,9 @@ def _train(options: argparse.Namespace) -> int:
             options.recipe, options.start_from, options.set, options.effort, console.print_error
         )
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
+        if options.start_from is not None:
+            progress = partial(console.show_progress, "comparing the scans with those of the training")
+            note_trained_scans(plan.cases, model_path(options.start_from), progress, console.print_error)
 
     def show(event: RunEvent) -> None:
         try:

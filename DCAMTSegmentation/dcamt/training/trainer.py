@@ -35,6 +35,7 @@ from ..cases.case_list import (
 from ..cases.checks import ScanUses
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
+from ..io.dicom_files import list_names
 from ..machine import held_memory_bytes, peak_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import (
@@ -172,6 +173,8 @@ class Trainer:
         self._best_dice: float | None = None
         self._counts: dict[str, int] = {}
         self.case_list: list[tuple[str, ...]] | None = None
+        self._trained: set[str] = set()
+        """The names of the cases on which the run has trained."""
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -189,6 +192,7 @@ class Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.seconds_validating = state["seconds_validating"]
             self.case_list = state.get("case_list")
+            self._trained = set(state.get("trained", ()))  # Earlier versions did not save these names.
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -203,7 +207,8 @@ class Trainer:
         if not self.team.leads:
             return
         counts = {"step": self.step, "seconds": self.seconds, "seconds_validating": self.seconds_validating}
-        save_checkpoint(self.run.checkpoint, counts | {"case_list": self.case_list} | self.learner.state())
+        lists = {"case_list": self.case_list, "trained": sorted(self._trained)}
+        save_checkpoint(self.run.checkpoint, counts | lists | self.learner.state())
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
@@ -212,15 +217,16 @@ class Trainer:
         `_stopping_on_signals` lists the signals.
 
         Raises:
-            InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), a class
-                occurs in no labelled case of a new run, losses or weights are no longer finite, the team cannot split
-                the batch, or only some of the team's GPUs compute in bfloat16.
+            InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), the run
+                has trained on a validation case, a class occurs in no labelled case of a new run, losses or weights are
+                no longer finite, the team cannot split the batch, or only some of the team's GPUs compute in bfloat16.
             OutputError: a file of the run cannot be written.
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
         """
         with self.team.fail_together(uses_float16=self.learner.scaler.is_enabled()):
             self._counts = count_roles(cases)
+            self._refuse_trained_cases(cases)
             by_role = self._load_cases(cases)
             if not (resumed or self.stop_requested):
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
@@ -240,6 +246,7 @@ class Trainer:
             self.case_list = case_rows(cases, self.run.cases)
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(RunStarted(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
+        self._trained |= {case.name for case in cases if case.role != VALIDATION}
         dice = None
         checkpointed = time.monotonic()
         began = checkpointed - self.seconds
@@ -286,11 +293,13 @@ class Trainer:
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
         """Validate a resumed run at its checkpoint and return the result, without further training.
 
-        Raises InputError if the run was not trained yet, or if a case cannot be used.
+        Raises InputError if the run was not trained yet, if a case cannot be used, or if the run has trained on a
+        validation case.
         """
         if not self.step:
             remedy = "Resume the run, or remove its folder."
             raise InputError("was not trained yet, so it has no model to write", path=self.run.path, remedy=remedy)
+        self._refuse_trained_cases(cases)
         self._counts = count_roles(cases)
         if self.case_list is not None:
             trained_roles = [role for _, _, _, role, _ in self.case_list]
@@ -306,6 +315,13 @@ class Trainer:
         finished = self.step >= self.recipe.training.iterations
         stopped = not finished and self._request == STOP
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped, self._counts)
+
+    def _refuse_trained_cases(self, cases: Sequence[Case]) -> None:
+        names = [case.name for case in cases if case.role == VALIDATION and case.name in self._trained]
+        if names and self.step:
+            what = f"lists validation cases on whose scans this run has trained: {list_names(names)}"
+            remedy = "Give these cases their earlier role or leave them out, or start a new run."
+            raise InputError(what, path=self.run.cases, remedy=remedy)
 
     def best(self) -> TrainingResult | None:
         """Return the state with the highest validation Dice.
