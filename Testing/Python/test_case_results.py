@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import DCAMT_RESULT, RESULT
+from dcamt.cases.found_cases import DCAMT_RESULT, NO_SCAN, OTHER_LABEL, RESULT
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_dcamt_result, write_image
 
 
@@ -139,6 +139,29 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
     used = f"{label}.nii.gz" if label else result
     assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
     assert skip_reasons(found) == ({Path(result).name: DCAMT_RESULT} if label else {})
+
+
+@pytest.mark.parametrize(
+    "label", ["p1_v2", "p1_corr", "p1_fixed", "p1_JS", "p1_seg_JS", "corrections/p1_seg", "P1_korrigiert"]
+)
+def test_reason_for_a_skipped_correction_of_a_dcamt_result_says_how_to_name_it(tmp_path: Path, label: str) -> None:
+    for scan in ("p1", "p", "p2"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+        write_dcamt_result(tmp_path / f"{scan}.seg.nrrd")
+    write_image(tmp_path / f"{label}.nii.gz", 2)
+    reason = skip_reasons(find_cases(tmp_path)).get(Path(f"{label}.nii.gz").name, "")
+    before, _, advised = reason.partition("; if it is the corrected label of 'p1', rename it to ")
+    assert before in (NO_SCAN, OTHER_LABEL)
+    (tmp_path / f"{label}.nii.gz").rename(advised)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1"] == ("p1.nii.gz", "p1_seg.nii.gz")
+
+
+def test_reason_for_a_label_of_another_patient_has_no_advice(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    write_dcamt_result(tmp_path / "p1.seg.nrrd")
+    for label in ("p12_seg", "p2_v2_seg"):
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    assert skip_reasons(find_cases(tmp_path)) == {"p12_seg.nii.gz": NO_SCAN, "p2_v2_seg.nii.gz": NO_SCAN}
 
 
 @pytest.mark.parametrize("result", ["x_seg", "seg/x"])

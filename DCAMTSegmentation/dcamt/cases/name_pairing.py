@@ -7,7 +7,7 @@ Further steps correct kinds and keys. At the end, a scan and a label with equal 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,8 @@ from .keys import Key, without_first_channel
 from .left_over_labels import with_keys_of_scans
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all
-from .uncorrected_labels import is_uncorrected
+from .uncorrected_labels import has_uncorrected_label, is_uncorrected
+from .words import rest_of
 
 _REASONS = {
     FileKind.OTHER_LABEL: OTHER_LABEL,
@@ -181,7 +182,24 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
             skipped += [SkippedFile(path, reason) for path in (*images, *own_labels)]
             unused += [Case(name, image, None, UNLABELLED) for image in images]
     skipped += [SkippedFile(path, NO_SCAN) for paths in labels.values() for path in paths]
-    return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
+    return FoundCases(NAMES, tuple(cases), tuple(_advise_on_corrections(skipped, cases)), unused=tuple(unused))
+
+
+def _advise_on_corrections(skipped: Sequence[SkippedFile], cases: Sequence[Case]) -> Iterator[SkippedFile]:
+    """Yield the skipped files; if a file may correct the label of a case, a DCAMT result, its reason says what to do.
+
+    Such a file is `p1_v2` beside `p1.seg.nrrd`: its name begins with the name of the case's scan.
+    """
+    uncorrected = [case for case in cases if has_uncorrected_label(case)] if skipped else []
+    for file in skipped:
+        name = scan_name(file.path)
+        corrected = [case for case in uncorrected if rest_of(name, scan_name(case.image)) is not None]
+        if corrected and file.reason in (NO_SCAN, OTHER_LABEL):
+            case = max(corrected, key=lambda case: len(scan_name(case.image)))
+            new = case.image.with_name(f"{scan_name(case.image)}_seg{ending(file.path)}")
+            advice = f"if it is the corrected label of '{case.name}', rename it to {new}"
+            file = replace(file, reason=f"{file.reason}; {advice}")
+        yield file
 
 
 def _keys(files: Iterable[NamedFile], kind: FileKind) -> set[Key]:
