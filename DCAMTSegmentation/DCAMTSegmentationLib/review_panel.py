@@ -201,6 +201,8 @@ class ReviewPanel:
             result_scan.channels_of(self._node)
         except DCAMTError as error:
             lines += [_("A model of several channels cannot be trained with this case:"), error_text(error)]
+        if correction_marks.was_only_copied(self._node):
+            lines.append(_("The result was not corrected. Check it before training on it."))
         self._ui.trainingCaseLabel.text = "\n".join(lines)
         self._ui.trainingCaseLabel.visible = True
 

@@ -196,6 +196,7 @@ class ReplacedTrainingCaseTest(ReplacementCase):
         segmentation = self.segment(volume)
         corrected = paint(segmentation, volume)
         click(self.ui.trainingCaseButton)
+        self.assertNotIn("not corrected", self.ui.trainingCaseLabel.text)
         self.check_question_before_replacement(segmentation, volume, corrected, "no longer be a training case")
         self.assertEqual(training_cases.scene_cases(), [])
         self.assertEqual(self.ui.trainingCaseLabel.text, "")
@@ -205,6 +206,7 @@ class ReplacedTrainingCaseTest(ReplacementCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         click(self.ui.trainingCaseButton)
+        self.assertIn("The result was not corrected. Check it", self.ui.trainingCaseLabel.text)
         with Person() as person:
             person.expects("no longer be a training case", "Cancel")
             click(self.ui.applyButton)

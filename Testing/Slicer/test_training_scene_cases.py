@@ -24,7 +24,7 @@ from DCAMTSegmentationLib.result_nodes import VOLUME
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases import scene_source
-from DCAMTTrainingLib.cases.check import scene_remark
+from DCAMTTrainingLib.cases.check import scene_remark, uncorrected_note
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import (
@@ -179,6 +179,19 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_result(result)
         (row,) = training_case_rows(self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
+
+    def test_note_says_that_a_training_case_is_an_uncorrected_result(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        result = self.add_result(volume, label)
+        training_cases.add_result(result)
+        (row,) = training_case_rows(self.recipe)
+        self.assertIn("is a result of DCAMT that was not corrected", uncorrected_note(row.source))
+        own = self.add_segment(result, volume, np.roll(label, 2, axis=0), "LA")
+        self.assertEqual(uncorrected_note(replace(row.source, segments=((own, 1),))), "")
+        self.assertIn("not corrected", uncorrected_note(row.source))
+        draw_segment(result, volume, np.roll(label, 1, axis=0))
+        self.assertEqual(uncorrected_note(row.source), "")
 
     def test_classes_of_a_result_of_which_one_was_corrected_are_all_in_the_label(self):
         classes = [replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "LA"), (2, "LV"))]
