@@ -188,3 +188,34 @@ def test_lock_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: could not be written (")
         assert "\n" not in str(caught.value)
     assert all_paths(tmp_path) == ["file", "run", "run/train.lock"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX")
+def test_group_of_a_shared_folder_may_lock_a_run_after_its_owner_was_killed(tmp_path: Path) -> None:
+    path, umask = tmp_path / "train.lock", os.umask(0o002)
+    try:
+        with run_lock(path):
+            assert path.stat().st_mode & 0o060 == 0o060
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs flock")
+def test_lock_file_without_permission_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(lock: FileLock, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock.lock_file))
+
+    path = tmp_path / "run" / "train.lock"
+    with run_lock(path), monkeypatch.context() as context:
+        context.setattr(FileLock, "acquire", deny)
+        with pytest.raises(InputError, match="is being trained by another process"), run_lock(path):
+            pass
+    path.parent.mkdir()
+    path.touch()
+    with monkeypatch.context() as context:
+        context.setattr(FileLock, "acquire", deny)
+        with pytest.raises(OutputError, match="Delete this file"), run_lock(path):
+            pass
+    path.unlink()
+    with run_lock(path):
+        pass

@@ -37,7 +37,7 @@ def run_lock(path: Path) -> Iterator[None]:
     Raises:
         InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S` (on Windows: for
             `ACQUIRE_TIMEOUT_S`).
-        OutputError: the file cannot be created.
+        OutputError: the file cannot be created or locked.
     """
     created: list[Path] = []
     try:
@@ -97,16 +97,13 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
     end = time.monotonic() + PATIENCE_S
     failures: list[OSError] = []
     while len(failures) < ATTEMPTS:
-        lock = FileLock(path, mode=0o644)
+        lock = FileLock(path, mode=0o666)  # Another person must be able to resume a run in a shared folder.
         try:
             make_folder(path.parent, created)
             lock.acquire(timeout=ACQUIRE_TIMEOUT_S)
             return lock
         except Timeout as error:
-            if is_held(path):
-                raise InputError(
-                    "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
-                ) from error
+            _refuse_held(path)
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
@@ -118,4 +115,14 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
             failures.append(error)  # The previous process may be removing the folder.
             time.sleep(0.01)
     failure = failures[-1]
+    if isinstance(failure, PermissionError) and os.path.isfile(path):
+        _refuse_held(path)
+        what = "cannot be locked (no permission), although no process trains here"
+        raise OutputError(f"{path}: {what}. Delete this file, or ask its owner to delete the file.") from failure
     raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
+
+
+def _refuse_held(path: Path) -> None:
+    if is_held(path):
+        remedy = "Stop that process first, or wait."
+        raise InputError("is being trained by another process", path=path.parent, remedy=remedy)
