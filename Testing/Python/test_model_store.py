@@ -235,6 +235,15 @@ def test_import_under_an_existing_name_is_refused(tmp_path: Path, download: Path
     assert len(stored_models()) == 2
 
 
+def test_stored_link_to_a_missing_model_is_not_written_through(tmp_path: Path, download: Path) -> None:
+    stored, elsewhere = import_model(download).path, tmp_path / "elsewhere.dcamt"
+    stored.unlink()
+    stored.symlink_to(elsewhere)
+    with pytest.raises(InputError, match="a model 'mine' exists already"):
+        import_model(download)
+    assert not elsewhere.exists()
+
+
 def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model 'left-atrium' is shipped with DCAMT"):
         remove_model("left-atrium")

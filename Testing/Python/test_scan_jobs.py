@@ -238,6 +238,19 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
+def test_link_to_a_missing_file_is_not_written_through(tmp_path: Path) -> None:
+    scans, out = make_files(tmp_path / "scans", "a.nrrd"), tmp_path / "out"
+    out.mkdir()
+    for name in ("a.seg.nrrd", "m.csv"):
+        (out / name).symlink_to(tmp_path / "elsewhere" / name)
+    with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already, and DCAMT did not write it\. "):
+        plan_jobs([scans], out)
+    with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
+        plan_jobs([scans], tmp_path / "new", table=out / "m.csv")
+    assert plan_jobs([scans], out, SKIP) == []
+    assert len(plan_jobs([scans], out, OVERWRITE)) == 1
+
+
 def test_existing_table_is_refused_unless_overwriting_or_skipping_was_chosen(tmp_path: Path) -> None:
     scans = make_files(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"

@@ -162,9 +162,12 @@ def _check_place(path: Path) -> None:
 
 
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
-    """Raise InputError for the first of `paths` that exists, since a result would replace it."""
+    """Raise InputError for the first of `paths` that exists, since a result would replace it.
+
+    A link to a missing file counts as existing, since the result would be written where the link leads.
+    """
     for path in paths:
-        if os.path.exists(path):
+        if os.path.lexists(path):
             is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
             author = ", and has no valid mark of DCAMT" if is_foreign else ""
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
@@ -306,5 +309,5 @@ def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files that `is_dcamt_file` does not recognise."""
-    return [path for path in paths if os.path.exists(path) and not is_dcamt_file(path)]
+    """Return the existing files, also links to missing files, that `is_dcamt_file` does not recognise."""
+    return [path for path in paths if os.path.lexists(path) and not is_dcamt_file(path)]

@@ -151,7 +151,7 @@ def import_model(
     existing = find_stored_model(name)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy=other_name)
-    if not replace and (existing is not None or os.path.exists(_stored_path(name))):
+    if not replace and (existing is not None or os.path.lexists(_stored_path(name))):
         raise _name_taken(path, name, existing.name if existing is not None else name)
     return _store(path, name, data, calibration, replace)
 
