@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dcamt.api.training_plan import plan_resumed_run
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.runs import folder as run_folder
 from dcamt.runs.folder import Origin, RunFolder
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -162,6 +164,36 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
             InputError, match=r"holds no run\. Give the folder of a run, or start a new run with CASES\.csv\.$"
         ):
             RunFolder(path).open()
+
+
+@pytest.mark.parametrize(
+    "name", ["report.html", "validation.csv", "model.dcamt", "events.jsonl", "checkpoints/last.pt"]
+)
+@pytest.mark.parametrize("target_exists", [True, False])
+def test_link_out_of_a_run_is_not_written_through(
+    tmp_path: Path, table: Path, name: str, target_exists: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, outside = RunFolder(tmp_path / "run"), tmp_path / "thesis.txt"
+    create(run, table)
+    run.checkpoint.parent.mkdir()
+    run.model.write_text("model", encoding="utf-8")
+    if target_exists:
+        outside.write_text("mine", encoding="utf-8")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(InputError, match=rf"{name}: is a link to a file outside the run's folder"):
+        plan_resumed_run(run.path)
+    if run.model.exists():
+        assert call_dcamt(["report", run.path]) == 1
+        assert f"{run.path / name}: is a link to a file outside" in capsys.readouterr().err
+    assert not target_exists or outside.read_text(encoding="utf-8") == "mine"
+
+
+def test_link_within_a_run_is_allowed(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    create(run, table)
+    run.report.symlink_to("report-2.html")
+    assert plan_resumed_run(run.path, conclude=True).run == run
 
 
 def test_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the run's report (`report.run_report.write_run_report`), and return 0.
 
     Raises:
-        InputError: as in `write_run_report`; also if the device cannot be used.
+        InputError: as in `write_run_report` and `refuse_links_out`; also if the device cannot be used.
         OutputError: a file cannot be written.
     """
     run = RunFolder(options.run)
@@ -22,6 +22,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
+    run.refuse_links_out()
     check_result_paths([run.validation, run.report], [])
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device

@@ -6,6 +6,7 @@ To resume, a run needs this folder and the scans and labels that its case list n
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -222,6 +223,15 @@ class RunFolder:
             )
         recipe = load_recipe(self.recipe, for_training)
         return recipe, read_cases(self.cases, roles_with_files=roles_with_files)
+
+    def refuse_links_out(self) -> None:
+        """Raise InputError if writing a file of the run would replace a file outside the folder, through a link."""
+        results = (self.report, self.validation, self.model, self.best, self.checkpoint, self.best_weights)
+        for path in (*results, self.events, self.request, self.failure):
+            target = Path(os.path.realpath(path))
+            if path.is_symlink() and not target.is_relative_to(os.path.realpath(self.path)):
+                remedy = "Delete the link, or put a copy of the file in its place."
+                raise InputError(f"is a link to a file outside the run's folder ({target})", path=path, remedy=remedy)
 
     def read_origin(self) -> Origin | None:
         """Return the origin of the run's first weights; None if they were random.
