@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.commands import console
+from dcamt.commands.console import Console
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt_testing.processes import HANGING_S, call_dcamt
 from dcamt_testing.synthetic import save_noise_scan, write_nifti
@@ -71,6 +73,21 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_then_removed(
     printed = capfd.readouterr()
     assert printed.err == ""
     assert len(printed.out.splitlines()) == 3
+
+
+def test_control_characters_of_names_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, printer = "a\x1b[31m\x9b2J\r\n\tb", Console(as_json=False)
+    printer.print_text(f"{name}: segmented", f"segmentation: {name}.seg.nrrd")
+    first, second = capsys.readouterr().out.removesuffix("\n").split("\n")
+    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    printer.show_progress(name, 0.5)
+    bar = capsys.readouterr().err.removeprefix("\r\x1b[K")
+    assert bar.isprintable()
+    for line in (first, second, bar):
+        assert line.replace("\t", " ").isprintable()
+        assert all(visible in line for visible in ("a\\x1b[31m", "b"))
 
 
 def test_output_of_libraries_is_not_printed(

@@ -37,11 +37,14 @@ class Console:
         if self.as_json:
             self.print_line(json_line(event, fields))
 
-    def print_text(self, text: str) -> None:
-        """Print one or more lines in text mode; control characters are escaped."""
+    def print_text(self, *lines: str) -> None:
+        """Print lines in text mode; control characters are escaped.
+
+        All lines are printed in one write, since other processes may print at the same time.
+        """
         if not self.as_json:
             self.clear_progress()
-            self.print_line(escape_controls(text))
+            self.print_line("\n".join(map(escape_controls, lines)))
 
     def print_line(self, text: str) -> None:
         """Print text and a line end on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
@@ -66,7 +69,7 @@ class Console:
         if self.as_json or not self.with_bar or not _is_terminal():
             return
         filled = round(BAR_WIDTH * fraction)
-        line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {title}"
+        line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {escape_controls(title)}".expandtabs()
         # A wrapped line cannot be cleared.
         sys.stderr.write(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1])
         sys.stderr.flush()
@@ -90,13 +93,13 @@ def print_error(message: str) -> None:
 
 
 def escape_controls(text: str) -> str:
-    r"""Return a text in which control characters, except line ends and tabs, are written as escapes.
+    r"""Return a text in which control characters, except tabs, are written as escapes.
 
-    >>> escape_controls("a" + chr(27) + "[2Jb")
-    'a\\x1b[2Jb'
+    >>> print(escape_controls("a" + chr(27) + "[2Jb" + chr(10) + "c"))
+    a\x1b[2Jb\x0ac
     """
     return "".join(
-        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text
+        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char != "\t" else char for char in text
     )
 
 

@@ -245,4 +245,4 @@ def _readable_lines(value: object) -> list[str]:
             inner = [line for line in _readable_lines(entry) if line]
             lines += [f"{'-' if number == 0 else ' '} {line}" for number, line in enumerate(inner)]
         return lines
-    return [str(value)]
+    return str(value).split("\n")

@@ -39,7 +39,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     patch = " x ".join(map(str, recipe.training.patch))
     console.print_text(
         f"{recipe.title}: {spacing} mm, patch {patch} voxels, batch {recipe.training.batch}, "
-        f"intensities '{recipe.intensity.rule}'\n"
-        f"recipe: {options.output}"
+        f"intensities '{recipe.intensity.rule}'",
+        f"recipe: {options.output}",
     )
     return 0

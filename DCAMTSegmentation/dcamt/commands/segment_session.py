@@ -216,8 +216,7 @@ class SegmentSession:
         for kind in ("agreement", *_SIDE_RESULTS):
             if path := getattr(job, kind):
                 lines.append(f"{kind.replace('_', ' ').replace('dicom', 'DICOM')}: {path}")
-        # All lines in one write, since other processes may print at the same time.
-        self.console.print_text("\n".join(lines))
+        self.console.print_text(*lines)
 
 
 def write_results(

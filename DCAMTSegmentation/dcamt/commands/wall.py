@@ -524,4 +524,4 @@ def print_wall(
         *([f"surface: {job.surface_without_scalars}"] if job.surface_without_scalars is not None else []),
         *([f"report: {job.report}"] if job.report is not None else []),
     ]
-    console.print_text("\n".join(lines))
+    console.print_text(*lines)

@@ -83,4 +83,4 @@ def show_event(event: RunEvent, console: Console) -> None:
     elif isinstance(event, RunPaused):
         console.clear_progress()
     elif isinstance(event, RunFinished):
-        console.print_text(f"trained for {format_duration(event.seconds)}\nmodel: {event.model}")
+        console.print_text(f"trained for {format_duration(event.seconds)}", f"model: {event.model}")
