@@ -99,7 +99,7 @@ def _install_missing() -> None:
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # An installed package conflicts with a package that is already loaded.
         text = _("An installed package cannot be loaded ({reason}). Restart Slicer, and try again.")
-        raise NotInstalledError(text.format(reason=error)) from error
+        raise NotInstalledError(text.format(reason=" ".join(str(error).split()))) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
         raise _failed_installation(error, output.text()) from error
     still_missing = missing_packages()

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ class DCAMTError(Exception):
     reason: ClassVar[str] = "internal"
     detail: str = ""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(escape_controls(message))
+
 
 class InputError(DCAMTError):
     """Raised when an input file, folder or setting cannot be used.
@@ -47,9 +51,9 @@ class InputError(DCAMTError):
 
     def __init__(self, what: str, *, path: str | Path | None = None, remedy: str = "") -> None:
         where = f"{path}: " if path is not None else ""
-        # Joined to one line, since messages of libraries may have several lines.
-        text = " ".join(f"{where}{what}".split()).rstrip(".")
-        super().__init__(f"{text}. {remedy}".strip())
+        # Messages of libraries may have several lines.
+        text = " ".join(line.strip() for line in what.splitlines()).rstrip(".")
+        super().__init__(f"{where}{text}. {remedy}".rstrip())
 
 
 class MemoryShortage(InputError):
@@ -94,6 +98,17 @@ _NO_MEMORY = (
     # Python raises an ImportError with one of these texts if a library does not fit into memory.
     *("failed to map segment from shared object", "cannot allocate memory in static TLS block"),
 )
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text in which control characters, except tabs, are written as escapes.
+
+    >>> print(escape_controls("a" + chr(27) + "[2Jb" + chr(10) + "c"))
+    a\x1b[2Jb\x0ac
+    """
+    return "".join(
+        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char != "\t" else char for char in text
+    )
 
 
 def plain_number(value: float, digits: int) -> str:
@@ -159,9 +174,8 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
             `DCAMTError` that already names the path is returned unchanged. For an `OSError` about another file,
             the message names that file instead. For a `ModuleNotFoundError`, the message names no file.
     """
-    text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):
-        return error if path is None or names_path(error, path) else _with_path(error, text, path)
+        return error if path is None or names_path(error, path) else _with_path(error, path)
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
     if is_out_of_memory(error):
@@ -175,6 +189,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         if error.errno in (*DISK_FULL, errno.EFBIG):
             return write_error(error, where)
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
+    text = " ".join(str(error).split())
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
     return InternalError(what, path=path, remedy="Please report this error.")
 
@@ -193,15 +208,13 @@ def memory_for_scan(path: Path | None) -> Iterator[None]:
 
 def names_path(error: Exception, path: Path) -> bool:
     """Return whether an error's message names a path; a message about "scan12" does not name "scan1"."""
-    # `InputError` replaces each run of whitespace in its message by one space. Therefore the same is done here to the
-    # path. It is also done to the message, since other errors keep their whitespace.
-    text = " ".join(str(path).split())
-    message = " ".join(str(error).split())
+    text, message = escape_controls(str(path)), escape_controls(str(error))
     return re.search(rf"""(?<![^\s/\\"'“(]){re.escape(text)}(?![.-]?\w)""", message) is not None
 
 
-def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:
-    """Return an error with the class and the detail of `error`, and with the message "{path}: {text}"."""
+def _with_path(error: DCAMTError, path: Path) -> DCAMTError:
+    """Return an error with the class and the detail of `error`, and with the message "{path}: {error}"."""
+    text = str(error)
     named = type(error)(text, path=path) if isinstance(error, InputError) else type(error)(f"{path}: {text}")
     named.detail = error.detail
     return named

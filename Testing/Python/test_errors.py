@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from dcamt.errors import Cancelled, DCAMTError, InputError, MemoryShortage, OutputError, is_out_of_memory, user_error
+from dcamt_testing.case_folders import make_files
+from dcamt_testing.processes import call_dcamt
 
 SCAN = Path("scan.nii.gz")
 
@@ -36,6 +40,38 @@ def test_path_is_added_to_an_error_that_names_a_similar_path(given: str) -> None
 def test_error_that_names_the_path_or_a_file_below_it_is_returned_unchanged(message: str) -> None:
     error = OutputError(message.format("a  b.nii"))
     assert user_error(error, Path("a  b.nii")) is error
+
+
+@pytest.mark.parametrize("kind", [InputError, OutputError])
+@pytest.mark.parametrize("name", ["a  b.nii", "a\tb.nii", " a.nii", "a\nb.nii", "a\x1b[31m\r\nb.nii"])
+def test_path_keeps_its_blanks_and_the_message_is_one_line(kind: type[DCAMTError], name: str) -> None:
+    for error in (user_error(kind("is empty"), Path(name)), user_error(OSError(errno.EACCES, "no", name))):
+        message = str(error)
+        assert message.replace("\t", " ").isprintable()
+        shown = message[: message.index(": ")]
+        assert shown.encode().decode("unicode_escape") == name
+        assert user_error(error, Path(name)) is error
+
+
+def test_lines_of_a_library_message_are_joined() -> None:
+    assert (
+        str(InputError("cannot be read (line 1:\n  line 2)", path="a  b")) == "a  b: cannot be read (line 1: line 2)."
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["my  scans", pytest.param("my\tscans", marks=pytest.mark.skipif(os.name == "nt", reason="no tabs in file names"))],
+)
+def test_advised_command_names_a_folder_with_several_blanks(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path / name, "p1.nrrd", "p1_label.nrrd")
+    assert call_dcamt(["cases", "check", name]) == 1
+    advised = capsys.readouterr().err.rstrip().rstrip(".").partition("dcamt cases")[2]
+    assert call_dcamt(["cases", *shlex.split(advised)]) == 0
+    assert (tmp_path / "cases.csv").is_file()
 
 
 def test_system_error_enomem_becomes_a_memory_shortage() -> None:

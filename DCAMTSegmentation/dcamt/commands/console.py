@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-import unicodedata
 from typing import Any
 
+from ..errors import escape_controls
 from ..io.json_lines import json_line
 
 BAR_WIDTH = 24
@@ -87,20 +87,9 @@ def print_error(message: str) -> None:
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""
-        print(f"{start}dcamt: {escape_controls(' '.join(message.split()))}\n", end="", file=sys.stderr, flush=True)
+        print(f"{start}dcamt: {escape_controls(message)}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
-
-
-def escape_controls(text: str) -> str:
-    r"""Return a text in which control characters, except tabs, are written as escapes.
-
-    >>> print(escape_controls("a" + chr(27) + "[2Jb" + chr(10) + "c"))
-    a\x1b[2Jb\x0ac
-    """
-    return "".join(
-        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char != "\t" else char for char in text
-    )
 
 
 def format_duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..distributed import team_rank, wait_for_leader
+from ..errors import escape_controls
 from ..machine import AUTO, DEVICES
 
 CASE_LIST = "case list with the columns name,image,label,role"
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         if team_rank() > 0:
             wait_for_leader()
             self.exit(2)
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}. See: {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {escape_controls(message)}. See: {self.prog} --help\n")
 
 
 Commands = argparse._SubParsersAction

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import OutputError, write_error
+from ..errors import OutputError, escape_controls, write_error
 from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
@@ -111,7 +111,7 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
         except OutputError as error:
             message = str(error)
             for path, partial in temporary.items():
-                message = message.replace(str(partial), str(path))
+                message = message.replace(escape_controls(str(partial)), str(path))
             raise OutputError(message) from error
 
 

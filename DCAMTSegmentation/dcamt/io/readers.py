@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, plain_number
+from ..errors import InputError, escape_controls, plain_number
 from ..geometry import Grid
 from ..process_settings import default_numpy_settings
 from ..volume import (
@@ -403,7 +403,10 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
         try:
             yield inner
         except InputError as error:
-            text = str(error).removeprefix(f"{path}: ").removeprefix(f"{inner}: ").replace(f"{folder}{os.sep}", "")
+            text = str(error)
+            for file in (path, inner):
+                text = text.removeprefix(escape_controls(f"{file}: "))
+            text = text.replace(f"{folder}{os.sep}", "")
             raise InputError(text, path=path) from error
 
 

@@ -338,8 +338,9 @@ def _shorten(message: str, path: Path) -> str:
     """Return at most 160 characters of a library's message, without the path and ITK's source line and class."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
+    message = message.replace(f"File {path}", "the file").replace(str(path), "the file")
     message = " ".join(message.split())
     message = re.sub(r"File cannot be read: .*", "ITK refuses its header or its data", message)
     message = re.sub(r"\w+ ?\(0x[0-9a-f]+\): ", "", message)  # the reader's class and address
-    message = message.replace(f"File {path}", "the file").replace(str(path), "the file").rstrip(". ")
+    message = message.rstrip(". ")
     return message if len(message) <= 160 else message[:157] + "..."
