@@ -47,6 +47,13 @@ def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> 
     assert all_paths(tmp_path) == ["old.json"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits the length of a whole path")
+def test_name_that_is_too_long_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="has a name that is too long for the disk"):
+        write_text(tmp_path / ("x" * 256), "")
+    assert all_paths(tmp_path) == []
+
+
 def test_new_folder_that_holds_another_file_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the block raises at its end

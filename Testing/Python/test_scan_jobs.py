@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from dcamt.commands.options import UsageError
 from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, foreign_files, refuse_existing
 from dcamt.commands.scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
 from dcamt.commands.scan_paths import find_scans
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
 from dcamt.io.writers import is_dcamt_result
 from dcamt_testing.case_folders import make_files, write_dcamt_result
 from dcamt_testing.dicom_positions import write_slice
@@ -249,6 +249,29 @@ def test_link_to_a_missing_file_is_not_written_through(tmp_path: Path) -> None:
         plan_jobs([scans], tmp_path / "new", table=out / "m.csv")
     assert plan_jobs([scans], out, SKIP) == []
     assert len(plan_jobs([scans], out, OVERWRITE)) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits the length of a whole path")
+@pytest.mark.parametrize(
+    ("letter", "length", "requested"),
+    [
+        ("x", 248, {}),
+        ("患", 82, {"agreement": True}),
+        ("患", 82, {"probabilities": "nrrd"}),
+        ("x", 1, {"table": Path("y" * 252 + ".csv")}),
+    ],
+)
+@pytest.mark.parametrize("folder", [".", "a/b"])
+def test_result_whose_name_is_too_long_is_refused_before_the_work(
+    tmp_path: Path, letter: str, length: int, requested: dict[str, Any], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"{letter * length}.nrrd"
+    scans = make_files(tmp_path / "scans", name)
+    with pytest.raises(OutputError, match=r"has a name that is too long for the disk\. Rename the scan, or"):
+        plan_jobs([scans], Path(folder), **requested)
+    (scans / name).rename(scans / "x.nrrd")
+    assert "table" in requested or plan_jobs([scans], Path(folder), **requested)
 
 
 def test_existing_table_is_refused_unless_overwriting_or_skipping_was_chosen(tmp_path: Path) -> None:

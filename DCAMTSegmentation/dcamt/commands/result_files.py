@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,11 +15,12 @@ import numpy as np
 
 from ..cases.case_list import Case
 from ..cases.dicom_labels import dicom_files_among
-from ..errors import DCAMTError, InputError, OutputError
+from ..errors import DCAMTError, InputError, OutputError, write_error
 from ..io.atomic import refuse_device
 from ..io.channels import channel_files
 from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
+from ..io.file_names import is_too_long
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
 from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
@@ -76,7 +78,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
               image in an input folder.
             - Two of `paths` resolve to one path.
             - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
-        OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
+        OutputError: the path is a folder, device or pipe, its name is too long, or its nearest existing parent is not
+            a writable folder.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -152,13 +155,16 @@ def _check_place(path: Path) -> None:
     if os.path.isdir(path):
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)
-    above = Path(os.path.realpath(path)).parent
+    place = Path(os.path.realpath(path))
+    above = place.parent
     while not os.path.exists(above) and not os.path.islink(above):
         above = above.parent
     if not os.path.isdir(above):
         raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be written (no permission for {above}). Choose another folder.")
+    if any(is_too_long(above / name) for name in place.relative_to(above).parts):
+        raise write_error(OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)), path)
 
 
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:

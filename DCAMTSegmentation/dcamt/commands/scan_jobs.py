@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cases.case_names import with_folders
 from ..errors import InputError
+from ..io.file_names import is_too_long
 from ..io.formats import (
     DICOM_ENDING,
     IMAGE_ENDINGS,
@@ -214,8 +215,8 @@ def plan_scan_jobs(
         UsageError: the output or the path of a requested result cannot be used for these scans.
         InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
             exists (only with `REFUSE`), or `requested.table` has the ending of an image file (for example `.raw`).
-        OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
-            folder.
+        OutputError: a result's path is a folder, device or pipe, its name is too long, or its nearest existing parent
+            is not a writable folder.
     """
     _refuse_repeated_scans(found)
     files = [scan for path in found for scan in path.scans]
@@ -230,7 +231,8 @@ def plan_scan_jobs(
     for scan, name in zip(files, names, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
         jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files)))
-    results = _distinct_results(jobs)
+    # A scan whose own name is too long does not exist: `read_scan` refuses the scan, and other scans are segmented.
+    results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
     check_result_paths(results, files)
     if requested.table is not None:
         check_table_path(requested.table, [*files, *results], existing)

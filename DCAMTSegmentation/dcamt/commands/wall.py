@@ -271,8 +271,8 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
             have the same path, a result would replace an input, or a result exists already and neither --overwrite nor
             --skip-existing is given.
-        OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
-            folder.
+        OutputError: a result's path is a folder, device or pipe, its name is too long, or its nearest existing parent
+            is not a writable folder.
     """
     output = options.output
     _check_usage(options)

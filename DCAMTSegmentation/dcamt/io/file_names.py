@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Windows reserves these names for devices, with and without an ending: `nul`, `nul.txt`."""
@@ -33,3 +37,14 @@ def as_file_name(name: str) -> str:
     while len(plain.encode()) >= _LONGEST:  # One byte stays free, because a `_` may be put before the name.
         plain = plain[: -_KEPT - 1] + plain[-_KEPT:]
     return plain if is_file_name(plain) else f"_{plain}"
+
+
+def is_too_long(path: Path) -> bool:
+    """Return whether the disk refuses a path because the path, or a name in it, is too long."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # The path contains a null character.
+        return False
+    return False
