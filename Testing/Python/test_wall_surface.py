@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.geometry import Grid
+from dcamt.geometry import SAME_PLACE_MM, Grid
 from dcamt.wall.closed_surface import closed_surface
 from dcamt.wall.sampling import erode, inside_scan, interpolate, offsets, profiles, reaches_border
 from dcamt.wall.surface import Surface, extract_surface
@@ -165,11 +165,28 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
     mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
     away_mm, _ = cKDTree(points[~mask]).query(points[mask])
     depth_mm = 3.05
-    assert not np.isclose(away_mm, depth_mm).any()
+    assert not np.isclose(away_mm, depth_mm - SAME_PLACE_MM).any()
     expected = np.zeros_like(mask)
-    expected[mask] = away_mm >= depth_mm
+    expected[mask] = away_mm >= depth_mm - SAME_PLACE_MM
     assert expected.any()
     np.testing.assert_array_equal(erode(mask, grid, depth_mm), expected)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 1.5, 3.0), (0.6, 0.6, 0.75)])
+@pytest.mark.parametrize("factor", [1 - 1e-7, 1.0, 1 + 1e-7])
+def test_rounding_of_the_spacing_in_a_file_changes_no_blood_pool_and_no_profile(
+    spacing: tuple[float, float, float], factor: float
+) -> None:
+    """3 mm are a whole number of voxels, so the rounding decides without a tolerance."""
+    from scipy.ndimage import distance_transform_edt
+
+    grid = grid_about(24, spacing)
+    mask = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) < 10
+    rounded = Grid(grid.shape, grid.affine @ np.diag([factor] * 3 + [1]))
+    expected = distance_transform_edt(mask, spacing) >= 3.0 - SAME_PLACE_MM
+    assert expected.any()
+    np.testing.assert_array_equal(erode(mask, rounded, 3.0), expected)
+    assert len(offsets(-1.0, 3.0, rounded)) == len(offsets(-1.0, 3.0, grid))
 
 
 def test_erosion_treats_voxels_beyond_the_scan_as_outside() -> None:

@@ -7,13 +7,15 @@ from math import ceil
 
 import numpy as np
 
-from ..geometry import Grid, bounding_box
+from ..geometry import SAME_PLACE_MM, Grid, bounding_box
 from .surface import Extraction, Surface, plane_distances
 
 EROSION_MM = 3.0
-"""The blood pool is the segment eroded by this distance, so that the pool contains neither wall nor partial volume."""
+"""The blood pool is the segment eroded by this distance, to leave out the wall and voxels of partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
+_SAME_NUMBER = 1e-3
+"""A number of steps that is at most this much above a whole number counts as that number: files round the spacing."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class BloodPool:
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     """Return the voxels of `mask` (I, J, K) that are at least `distance_mm` from every voxel outside the mask.
 
-    Distances are measured between voxel centres. Voxels beyond the grid lie outside the mask. The grid may be oblique
-    or sheared.
+    Distances are measured between voxel centres (tolerance: `SAME_PLACE_MM`). Voxels beyond the grid lie outside the
+    mask. The grid may be oblique or sheared.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)
@@ -38,7 +40,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     reach = np.ceil(distance_mm / plane_distances(grid)).astype(int)
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
-    ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
+    ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - SAME_PLACE_MM
     # Dilate `outside` by `ball`. `ball` is divided into rows that run along the first axis, and `outside` is dilated by
     # each row in turn. Many rows are equal, so `grown` stores the dilation by each distinct row for reuse.
     near = np.zeros_like(mask[box], dtype=bool)
@@ -78,7 +80,7 @@ def blood_pool(
 def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
     """Return distances (S,) from `first_mm` to `last_mm`, evenly spaced by at most half the smallest voxel spacing."""
     step = STEP_VOXELS * float(grid.spacing.min())
-    return np.linspace(first_mm, last_mm, ceil((last_mm - first_mm) / step - 1e-9) + 1)
+    return np.linspace(first_mm, last_mm, ceil((last_mm - first_mm) / step - _SAME_NUMBER) + 1)
 
 
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
