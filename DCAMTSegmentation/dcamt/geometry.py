@@ -311,8 +311,6 @@ def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and their number.
 
     Voxels are connected through faces, edges and corners (26 neighbours), so that thin oblique veins stay connected.
-    The post-processing of the published left atrium results does the same (L. Yu et al., UA-MT, MICCAI 2019:
-    `skimage.measure.label` with its default).
     """
     from scipy import ndimage
 
