@@ -439,7 +439,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # The present list of cases, which serves for results of older versions, may have no validation cases any more.
+        # Results of older versions have no counts, and the present list may lack the validation cases.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
