@@ -103,7 +103,7 @@ class Team:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
         Args:
-            uses_float16: whether this process trains in float16, because its GPU computes slowly in bfloat16.
+            uses_float16: whether this process trains in float16 (GPUs on which bfloat16 is slow).
                 Either all processes must use float16, or none: float16 needs scaled gradients, which must not be
                 averaged with the unscaled gradients of other processes.
 

@@ -136,7 +136,7 @@ def test_rows_of_a_segmentation_without_mark_stay_while_they_agree_with_it(
     assert call_dcamt(command) == 0
     before, result = read_table(table), out / "s.seg.nrrd"
     result.write_bytes(result.read_bytes().replace(b"DCAMT:=", b"Other:="))
-    for age_s in (-10, 10):  # whether the file or the table is newer
+    for age_s in (-10, 10):  # first, the segmentation is newer than the table; then, it is older
         os.utime(result, (time.time() - age_s,) * 2)
         assert call_dcamt(command) == 0
         assert read_table(table) == before

@@ -1,4 +1,4 @@
-"""A scan on which a run has trained does not become a validation case of this run, nor silently of a later run."""
+"""A run refuses validation cases on whose scans it has trained; a later run that starts from its model notes them."""
 
 from __future__ import annotations
 

@@ -186,9 +186,9 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
 
 
 def _advise_on_corrections(skipped: Sequence[SkippedFile], cases: Sequence[Case]) -> Iterator[SkippedFile]:
-    """Yield the skipped files; if a file may correct the label of a case, a DCAMT result, its reason says what to do.
+    """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do.
 
-    Such a file is `p1_v2` beside `p1.seg.nrrd`: its name begins with the name of the case's scan.
+    An example is `p1_v2` beside the result `p1.seg.nrrd`: the file's name begins with the name of the case's scan.
     """
     uncorrected = [case for case in cases if has_uncorrected_label(case)] if skipped else []
     for file in skipped:

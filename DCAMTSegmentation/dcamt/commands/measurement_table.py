@@ -61,8 +61,7 @@ def remove_outdated_rows(
         console.print_error(f"{table}: {what}. These rows are removed.")
     if without_rows := foreign - (listed - outdated):
         names = list_names(sorted(without_rows))
-        cause = "another program may have saved the segmentations of these scans, which have no valid mark of DCAMT"
-        what = f"has no rows of {names}, since {cause}"
+        what = f"has no rows of {names}, since the segmentations have no valid mark of DCAMT"
         remedy = "'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
         console.print_error(f"{table}: {what}. {remedy}")
 

@@ -160,7 +160,7 @@ class NrrdData:
 
 
 def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Return the last `size` bytes of a stream, which may be larger than the memory; all bytes of a shorter stream."""
+    """Return the last `size` bytes of a stream, or all bytes of a shorter stream. The stream may exceed the memory."""
     chunks: deque[bytes] = deque()
     held = 0
     while chunk := stream.read(_CHUNK):

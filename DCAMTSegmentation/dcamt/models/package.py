@@ -376,7 +376,7 @@ def _is_training(trained_on: Any) -> bool:
 
 
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a dict; `dice`, if present, must be {branch: {class: number}}, with finite numbers."""
+    """Return whether an entry is a dict, and its `dice`, if present, is {branch: {class: finite number}}."""
     if not isinstance(entry, dict):
         return False
     by_branch, mean = entry.get("dice", {}), entry.get("dice_mean")

@@ -64,7 +64,7 @@ def is_held(path: Path) -> bool:
 
     try:
         with path.open("rb") as file:
-            # With an exclusive lock, two processes that call `is_held` at the same time could see each other as a run.
+            # A shared lock, since two processes may call `is_held` at the same time.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

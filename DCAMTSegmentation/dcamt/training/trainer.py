@@ -532,7 +532,7 @@ def memory_held(device: torch.device) -> int:
 
 
 def _was_scored_on(best: Mapping[str, Any], labels: Mapping[str, int]) -> bool:
-    """Return whether the best state's Dice is that of `labels`, {name of a case: checksum}."""
+    """Return whether the best state was scored on the labels {name of a case: checksum}."""
     # Earlier versions saved only the names, or nothing.
     return bool(best["labels"] == labels if "labels" in best else best.get("names") == sorted(labels))
 

@@ -347,7 +347,7 @@ def _label_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def uncorrected_note(source: SceneScan) -> str:
-    """Return a note that a case's label is a DCAMT result that nobody corrected; empty if the label is not."""
+    """Return a note if a case's label is a DCAMT result that nobody corrected; otherwise an empty text."""
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation or "")
     used = {identifier for identifier, _label in source.segments}
     if segmentation is None or not used or not used <= find_dcamt_segments(segmentation).keys():
