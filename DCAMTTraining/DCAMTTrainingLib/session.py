@@ -168,7 +168,7 @@ class TrainingSession(VTKObservationMixin):
         return with_settings(recipe, changes, _("Setting"))
 
     def _recipe_of_check(self) -> Recipe:
-        """Return the recipe for which the cases are checked: `recipe`, with the chosen spacing if the spacing is usable.
+        """Return the recipe for which the cases are checked: `recipe`, with the chosen spacing if that is usable.
 
         Raises:
             InputError: the task or the model is not usable.
