@@ -141,21 +141,26 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
-def test_memory_extrapolated_from_one_patch_is_about_the_memory_of_the_patch_of_the_recipe() -> None:
+def test_memory_extrapolated_from_one_patch_is_about_the_memory_of_the_patch_of_the_recipe(tmp_path: Path) -> None:
     """Measure in a child process, since the peak memory of the process of the tests may be higher already."""
+    file = tmp_path / "recipe.json"
+    recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
+    file.write_text(recipe.to_json(), encoding="utf-8")
     program = """
+import sys
 import torch
 from dcamt.machine import keep_freed_memory
+from dcamt.recipe_files import load_recipe
 from dcamt.training import estimate
-from dcamt_testing.tiny_recipes import tiny_recipe
 keep_freed_memory()
-recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
+recipe = load_recipe(sys.argv[1])
 measured = []
 for estimate.BUDGET_S in (0, float("inf")):
     trial = estimate.try_steps(recipe, torch.device("cpu"), measured)
     print(trial.measured, trial.memory_bytes)
 """
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, encoding="utf-8")
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
     fraction, estimated, whole, taken = map(float, done.stdout.split())
     assert (fraction, whole) == (1 / 8, 1)
     assert 0.9 * taken < estimated < 1.5 * taken

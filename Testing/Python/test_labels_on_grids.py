@@ -165,7 +165,12 @@ def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
     )
     for label in (-1, 256, 1.5):
         for mapping in ({5: label}, {"Left atrium": label}):
-            refused(lambda mapping=mapping: read_labelmap(path, mapping), path, f"the label {label}", "1 to 255")
+            refused(
+                lambda mapping=mapping: read_labelmap(path, mapping),
+                path,
+                f"the label {label}",
+                "0 (background) to 255",
+            )
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
 
 

@@ -243,7 +243,7 @@ def test_link_to_a_missing_file_is_not_written_through(tmp_path: Path) -> None:
     out.mkdir()
     for name in ("a.seg.nrrd", "m.csv"):
         (out / name).symlink_to(tmp_path / "elsewhere" / name)
-    with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already, and DCAMT did not write it\. "):
+    with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already, and has no valid mark of DCAMT\. "):
         plan_jobs([scans], out)
     with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
         plan_jobs([scans], tmp_path / "new", table=out / "m.csv")
