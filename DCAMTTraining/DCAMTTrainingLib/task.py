@@ -15,7 +15,7 @@ from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe, recipe_from_dict, with_settings
-from dcamt.report.colors import SEGMENT_COLORS
+from dcamt.segment_colors import default_color
 from dcamt.volume import TISSUE, Code, SegmentInfo
 from slicer.i18n import tr as _
 
@@ -139,7 +139,7 @@ def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
 def new_class(classes: Sequence[UserClass]) -> UserClass:
     """Return a class to add to `classes`, with the next colour of the palette."""
     number = len(classes) + 1
-    return UserClass(_("Class {number}").format(number=number), SEGMENT_COLORS[(number - 1) % len(SEGMENT_COLORS)])
+    return UserClass(_("Class {number}").format(number=number), default_color(number - 1))
 
 
 def classes_to_json(classes: Sequence[UserClass]) -> str:
@@ -187,7 +187,7 @@ def _read_class(data: Any, place: int) -> tuple[UserClass, list[str]]:
         name = ""
         unread.append(_("name"))
     if not _is_list_of_three(color, int | float) or not all(0 <= part <= 1 for part in color):
-        color = SEGMENT_COLORS[place % len(SEGMENT_COLORS)]
+        color = default_color(place)
         unread.append(_("colour"))
     if not _is_list_of_three(code, str):
         code = (TISSUE.scheme, TISSUE.value, TISSUE.meaning)

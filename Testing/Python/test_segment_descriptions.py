@@ -11,8 +11,8 @@ import slicerio
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap
-from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.report.picture import describe_segments
+from dcamt.segment_colors import SEGMENT_COLORS
 from dcamt.volume import Labelmap
 
 SHAPE = (70, 44, 26)

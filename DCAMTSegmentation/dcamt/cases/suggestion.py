@@ -5,7 +5,6 @@ As in nnU-Net (Isensee et al., Nature Methods 2021), the spacing is the median o
 
 from __future__ import annotations
 
-import colorsys
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Recipe, Training
 from ..recipe_files import recipe_from_dict
+from ..segment_colors import default_color
 from ..volume import (
     ANATOMICAL_STRUCTURE,
     Labelmap,
@@ -366,8 +366,7 @@ def name_classes(
         name = names.get(value, f"Structure {value}")
         name = name if name not in used else f"{name} {value}"
         used.add(name)
-        # Golden-ratio steps around the colour circle keep neighbouring classes apart.
-        color = colors.get(value, colorsys.hsv_to_rgb((0.02 + 0.618 * (value - 1)) % 1, 0.55, 0.85))
+        color = colors.get(value, default_color(value - 1))
         rounded = (round(color[0], 3), round(color[1], 3), round(color[2], 3))
         classes.append(SegmentInfo(value, name, rounded, ANATOMICAL_STRUCTURE))
     return tuple(classes)

@@ -1,18 +1,9 @@
-"""Define the colours of pictures and charts; `wall.colors` has the wall's colours."""
+"""Define the colours of doubt, label outlines and charts."""
 
 from __future__ import annotations
 
-Color = tuple[float, float, float]
-"""Red, green and blue, 0 to 1."""
+from ..segment_colors import Color
 
-SEGMENT_COLORS: tuple[Color, ...] = (
-    (0.93, 0.33, 0.31),
-    (0.30, 0.69, 0.93),
-    (0.47, 0.80, 0.42),
-    (0.95, 0.77, 0.28),
-    (0.73, 0.52, 0.91),
-)
-"""Default colours of segments and classes, in turn."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
 """Colour of doubt in slices and on surfaces: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)

@@ -20,8 +20,8 @@ from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.readers import read_segments
 from ..metrics.measurements import Measurements, measure
+from ..segment_colors import default_color
 from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
-from .colors import SEGMENT_COLORS
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
 from .surface_shading import trace_surface, view_from
 
@@ -271,7 +271,7 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     for n, label in enumerate(int(v) for v in np.unique(labelmap.voxels) if v):
         known = stored.get(label)
         name = known.name if known and known.name else f"Segment {label}"
-        color = known.color if known and known.color else SEGMENT_COLORS[n % len(SEGMENT_COLORS)]
+        color = known.color if known and known.color else default_color(n)
         segments.append(SegmentInfo(label, name, color, TISSUE))
     return segments
 
