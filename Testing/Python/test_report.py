@@ -321,10 +321,27 @@ def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_th
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 
 
-def test_dice_curves_name_the_class_if_only_one_of_several_classes_is_validated() -> None:
-    scored = ValidationScored(25, {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}, 1.0)
+def test_each_of_several_classes_has_one_dice_curve() -> None:
+    scored = ValidationScored(25, {"A": {"LA": 0.5, "RA": 0.3}, "mean": {"LA": 0.6, "RA": 0.4}}, 1.0)
     _, dice = collect_curves([scored], several_classes=True)
-    assert dice == {"LA, branch A": [(25, 0.5)], "LA, both branches": [(25, 0.6)]}
+    assert dice == {"LA, both branches": [(25, 0.6)], "RA, both branches": [(25, 0.4)]}
+
+
+def test_lines_of_a_chart_differ_and_each_name_has_the_mark_of_its_line() -> None:
+    lines = {f"Class {number}": [(1, 0.1), (2, 0.02 * number)] for number in range(20)}
+    chart = ElementTree.fromstring(line_chart("Dice", lines))
+
+    def looks(lines: list[ElementTree.Element]) -> list[tuple[str, str]]:
+        return [(line.attrib["stroke"], line.attrib["stroke-dasharray"]) for line in lines]
+
+    marks, drawn = chart.findall("line[@class='mark']"), looks(chart.findall("polyline"))
+    assert len(set(drawn)) == 20
+    assert looks(marks) == drawn
+    names = chart.findall("text[@class='name']")
+    assert [name.text for name in names] == list(lines)
+    assert all("fill" not in name.attrib for name in names)  # Names have the page's text colour, which is dark.
+    for mark, name in zip(marks, names, strict=True):
+        assert float(name.attrib["y"]) - 8 < float(mark.attrib["y1"]) < float(name.attrib["y"])
 
 
 def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
@@ -336,7 +353,7 @@ def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
     assert chart[0].text == "a <b> & c"
     assert float(chart.findall("polyline")[0].attrib["points"].split(",")[1].split()[0]) < 60
     assert line_chart("none", {"x": [(1, float("inf"))]}) == ""
-    lowest_name_y = max(float(text.attrib["y"]) for text in chart.findall("text") if "fill" in text.attrib)
+    lowest_name_y = max(float(text.attrib["y"]) for text in chart.findall("text[@class='name']"))
     points = " ".join(polyline.attrib["points"] for polyline in chart.findall("polyline")).split()
     highest_point_y = min(float(point.split(",")[1]) for point in points)
     assert lowest_name_y < highest_point_y

@@ -149,6 +149,16 @@ class ChartsTest(unittest.TestCase):
         self.assertEqual(charts.chart(LOSSES).GetYAxisTitle(), "loss")
         self.assertEqual(charts.chart(SCORES).GetYAxisTitle(), "Dice")
 
+    def test_each_of_several_classes_has_one_series_that_differs_from_the_others(self):
+        charts, curves = TrainingCharts("first"), RunCurves()
+        dice = {f"Organ {number}": 0.5 for number in range(12)}
+        curves.apply(ValidationScored(5, {"A": dice, "B": dice, "mean": dice}, 1.0))
+        charts.show(SCORES, curves)
+        chart = charts.chart(SCORES)
+        series = [chart.GetNthPlotSeriesNode(index) for index in range(chart.GetNumberOfPlotSeriesNodes())]
+        self.assertEqual([node.GetName() for node in series], [f"{name}, both branches" for name in dice])
+        self.assertEqual(len({(node.GetColor(), node.GetLineStyle()) for node in series}), 12)
+
     def test_more_events_extend_the_same_nodes(self):
         charts = TrainingCharts("first")
         charts.show(LOSSES, self.curves)

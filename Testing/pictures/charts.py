@@ -59,6 +59,7 @@ def _add_line(chart: Any, series: Any, scale: float) -> None:
     line.SetLabel(series.GetName())
     line.SetColorF(*series.GetColor())
     line.SetWidth(series.GetLineWidth() * scale)
+    line.GetPen().SetLineType(series.GetLineStyle())
     markers = slicer.vtkMRMLPlotSeriesNode
     if series.GetMarkerStyle() != markers.MarkerStyleNone:
         line.SetMarkerStyle(series.GetMarkerStyle())

@@ -13,6 +13,10 @@ WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
 NAME_HEIGHT = 14
 """Height of a row with the name of a line; the rows are stacked above the plot."""
+MARK_WIDTH = 16
+"""Width of the piece of a line beside the line's name."""
+DASHES = ("none", "7 3", "2 2", "9 3 2 3")
+"""Dashes of the lines: solid for the first `len(CHART_COLORS)` lines, then in turn for as many lines each."""
 MAX_POINTS = 300
 """Largest number of points of a line; a longer line is averaged to this many points."""
 
@@ -52,16 +56,19 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
         x, _ = place(value, low)
         parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{value:g}</text>')
     for number, (name, line) in enumerate(shown.items()):
-        color = CHART_COLORS[number % len(CHART_COLORS)]
+        used, place_of_color = divmod(number, len(CHART_COLORS))
+        color = CHART_COLORS[place_of_color]
+        stroke = f'stroke="{color}" stroke-dasharray="{DASHES[used % len(DASHES)]}"'
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
-        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
+        parts.append(f'<polyline points="{path}" {stroke}/>')
         if len(line) == 1:
             x, y = place(*line[0])
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>')
         if len(shown) > 1:
-            x = WIDTH - RIGHT - 4
+            x = WIDTH - RIGHT - MARK_WIDTH
             y = TOP + NAME_HEIGHT * number + 4
-            parts.append(f'<text x="{x}" y="{y}" text-anchor="end" fill="{color}">{escape(name)}</text>')
+            parts.append(f'<line class="mark" x1="{x}" x2="{x + MARK_WIDTH}" y1="{y - 4}" y2="{y - 4}" {stroke}/>')
+            parts.append(f'<text class="name" x="{x - 4}" y="{y}" text-anchor="end">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 
 

@@ -145,7 +145,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent], several_classes: bool) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    A Dice line's name contains its class if the task has `several_classes`.
+    If the task has `several_classes`, there is one Dice line for each class, that of both branches.
 
     If a resumed run trained some iterations a second time, their first values are omitted.
     """
@@ -161,6 +161,8 @@ def collect_curves(events: Sequence[RunEvent], several_classes: bool) -> tuple[d
                 losses.setdefault(name, {})[event.iteration] = value
         elif isinstance(event, ValidationScored):
             for branch, by_class in event.dice.items():
+                if several_classes and branch != "mean":
+                    continue
                 who = "both branches" if branch == "mean" else f"branch {branch}"
                 for name, value in by_class.items():
                     key = f"{name}, {who}" if several_classes else who

@@ -22,7 +22,7 @@ table { border-collapse: collapse } th, td { padding: .2em .9em .2em 0; text-ali
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } tr.sum td { border-top: 1px solid #ccd3dc }
 figure { margin: 1em 0 } figure img { max-width: 100% } figcaption, .faint { color: #5b6675 }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22em, 1fr)); gap: 1em }
-svg polyline { fill: none; stroke-width: 1.6 } svg text { font-size: 11px } svg .title { font-weight: 600 }
+svg polyline, svg .mark { fill: none; stroke-width: 1.6 } svg text { font-size: 11px } svg .title { font-weight: 600 }
 svg .grid { stroke: #e2e7ed }
 """
 _SCORES = ">Dice</th>"

@@ -87,7 +87,12 @@ class TrainingCharts:
             named = {loss_title(name, _): curve for name, curve in curves.losses.items()}
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
-            named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
+            several_classes = len({name for name, _branch in curves.dice}) > 1
+            named = {
+                score_title(name, branch): curve
+                for (name, branch), curve in curves.dice.items()
+                if branch == "mean" or not several_classes
+            }
         drawn = {name: curve for name, curve in named.items() if curve.steps or self._was_drawn(kind, name)}
         if not drawn:
             return
@@ -122,7 +127,10 @@ class TrainingCharts:
             series = self._node("vtkMRMLPlotSeriesNode", key, name)
             series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
             series.SetLineWidth(2)
-            hexadecimal = CHART_COLORS[number % len(CHART_COLORS)]
+            used, place_of_color = divmod(number, len(CHART_COLORS))
+            styles = slicer.vtkMRMLPlotSeriesNode
+            series.SetLineStyle((styles.LineStyleSolid, styles.LineStyleDash, styles.LineStyleDot)[used % 3])
+            hexadecimal = CHART_COLORS[place_of_color]
             series.SetColor(*(int(hexadecimal[place : place + 2], 16) / 255 for place in (1, 3, 5)))
         return series
 
