@@ -79,6 +79,16 @@ def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_the_f
     )
 
 
+@pytest.mark.parametrize("threshold", [0.97, 1.2, 1.32, 1.61])
+def test_enhanced_wall_is_darker_and_warmer_than_the_rest(threshold: float) -> None:
+    ratios = np.linspace(0.5, 2.2, 400)
+    colors = wall_colors(ratios, np.full(400, WALL, np.uint8), threshold)
+    luminance, enhanced = colors @ [0.2126, 0.7152, 0.0722], ratios > threshold  # Rec. ITU-R BT.709
+    assert luminance[enhanced].max() <= luminance[~enhanced].min() + 0.01
+    assert (colors[enhanced, 0] > colors[enhanced, 2]).all()
+    assert (colors[~enhanced, 0] < colors[~enhanced, 2]).all()
+
+
 def test_colors_of_high_ratios_are_darker() -> None:
     ratios = np.linspace(0.5, 2.2, 400)
     luminance = ratio_colors(ratios) @ [0.2126, 0.7152, 0.0722]  # Rec. ITU-R BT.709
@@ -94,5 +104,5 @@ def test_wall_is_colored_by_its_ratio_and_openings_and_borders_are_grey() -> Non
     assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the thresholds of the IIR presets are colour stops
     kinds = np.array([WALL, OPENING, BORDER], np.uint8)
     np.testing.assert_allclose(
-        wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]
+        wall_colors(np.array([1.61, 1.61, 1.61]), kinds, 1.2), [expected[5], OPENING_COLOR, BORDER_COLOR]
     )

@@ -10,7 +10,7 @@ import numpy as np
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import OPENING
-from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
+from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR, RATIO_RANGE, threshold_colors, wall_colors
 from dcamt.wall.settings import SD, Threshold
 
 from .png import window_pixels
@@ -96,11 +96,12 @@ def draw(folder: Path) -> Iterator[Path]:
     from matplotlib.colors import ListedColormap, Normalize
 
     result = analyse_wall(*scarred_sample(), scan="LGEHeartPhantom")
-    scale = ListedColormap(ratio_colors(np.linspace(*RATIO_RANGE, 256)))
+    threshold = result.threshold_ratio()
+    scale = ListedColormap(threshold_colors(np.linspace(*RATIO_RANGE, 256), threshold))
     burden = result.burden
     figure, axes = pyplot.subplots(1, 2, figsize=(10.4, 3.9), constrained_layout=True)
     for axis, view in zip(axes, VIEWS, strict=True):
-        axis.imshow(render(result, wall_colors(result.ratio, result.kind), view))
+        axis.imshow(render(result, wall_colors(result.ratio, result.kind, threshold), view))
         axis.set_title(view, fontsize=10)
         axis.axis("off")
     bar = figure.colorbar(ScalarMappable(Normalize(*RATIO_RANGE), scale), ax=axes, shrink=0.8)

@@ -14,7 +14,7 @@ import numpy as np
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
 from ..wall.burden import BORDER, OPENING
-from ..wall.colors import BORDER_COLOR, OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
+from ..wall.colors import BORDER_COLOR, OPENING_COLOR, RATIO_RANGE, threshold_colors, wall_colors
 from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .png import encode_png, png_data_uri
@@ -161,7 +161,7 @@ def _surface_figure(name: str, pixels: np.ndarray) -> str:
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours the wall by its ratio to the blood pool; points near the scan's border are grey.
+    """Return a painter that colours the wall with `wall_colors`.
 
     Openings are dark grey with light stripes. Without the stripes, they would look like scar in black-and-white print.
     """
@@ -171,7 +171,7 @@ def wall_painter(wall: WallResult, scene: Scene) -> Painter:
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         _, nearest = tree.query(points)
-        colors = wall_colors(wall.ratio[nearest], wall.kind[nearest])
+        colors = wall_colors(wall.ratio[nearest], wall.kind[nearest], wall.threshold_ratio())
         is_stripe = np.floor(points.sum(axis=1) / np.sqrt(3.0) / STRIPE_MM) % 2 == 0
         colors[(wall.kind[nearest] == OPENING) & is_stripe] = STRIPE_COLOR
         return colors
@@ -185,7 +185,7 @@ def _ratio_scale(wall: WallResult) -> str:
     low, high = RATIO_RANGE
     bars = "".join(
         f'<rect x="{8 + 0.5 * n:g}" y="0" width="0.55" height="2.2" fill="{to_hex((color[0], color[1], color[2]))}"/>'
-        for n, color in enumerate(ratio_colors(np.linspace(low, high, 60)).tolist())
+        for n, color in enumerate(threshold_colors(np.linspace(low, high, 60), threshold).tolist())
     )
     at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
     style = f'font-size="2.7" fill="{_FAINT}"'

@@ -47,9 +47,9 @@ def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     return ratio_colors(np.where(ratio <= threshold, blue, warm))
 
 
-def wall_colors(ratio: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Return colours (N, 3), 0 to 1, of the points of a surface: by ratio on the wall, grey elsewhere."""
-    colors = ratio_colors(ratio)
+def wall_colors(ratio: np.ndarray, kind: np.ndarray, threshold: float) -> np.ndarray:
+    """Return colours (N, 3), 0 to 1, of the points of a surface: `threshold_colors` on the wall, grey elsewhere."""
+    colors = threshold_colors(ratio, threshold)
     colors[kind == OPENING] = OPENING_COLOR
     colors[kind == BORDER] = BORDER_COLOR
     return colors
