@@ -10,7 +10,8 @@ from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card
-from dcamt.report.scan_figures import draw_slices, wall_painter
+from dcamt.report import scan_figures
+from dcamt.report.scan_figures import draw_slices, draw_surfaces, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
 from dcamt.report.scene import build_scene
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
@@ -18,8 +19,9 @@ from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
 from dcamt.wall.sampling import BloodPool
 from dcamt.wall.settings import WallSettings
-from dcamt.wall.surface import Surface
+from dcamt.wall.surface import Surface, extract_surface
 from dcamt_testing.scan_files import LEFT_ATRIUM
+from scipy.spatial import cKDTree
 
 
 def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
@@ -38,6 +40,42 @@ def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
     assert 0.3 < (grey[:300] > 0.8).mean() < 0.7
     assert np.abs(np.diff((grey[:300] > 0.8).astype(int))).sum() > 10
     assert (grey[300:] < 0.3).all()
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_late_enhancement_is_drawn_only_where_the_wall_was_measured(
+    direction: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The atrium is the second segment, touches a ventricle, and has a separate part that was not measured."""
+    grid = Grid((60, 40, 40), np.diag([direction, 1.0, 1.0, 1.0]))
+    indices = np.indices(grid.shape)
+
+    def ball(centre: tuple[int, int, int], radius: int) -> np.ndarray:
+        return np.asarray(sum((axis - c) ** 2 for axis, c in zip(indices, centre, strict=True)) < radius**2)
+
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[ball((30, 20, 20), 14)] = 1
+    labels[ball((54, 20, 20), 4)] = 2
+    atrium = ball((12, 20, 20), 9) & (labels == 0)
+    labels[atrium] = 2
+    surface = extract_surface(atrium, grid).surface
+    count = len(surface.points)
+    wall_kind, region = np.full(count, WALL, np.uint8), np.zeros(count, np.uint8)
+    wall = WallResult("", WallSettings(), surface, BloodPool(100, 10, 900), np.ones(count), wall_kind, region, True)
+    segments = [SegmentInfo(n, name, (1.0, 0.0, 0.0), TISSUE) for n, name in ((1, "Ventricle"), (2, "Atrium"))]
+    scene = build_scene(Volume(labels[None] * 1.0, grid), Labelmap(labels, grid), segments)
+    painted: list[np.ndarray] = []
+
+    def record(points: np.ndarray, base: np.ndarray) -> np.ndarray:
+        painted.append(points)
+        return base
+
+    monkeypatch.setattr(scan_figures, "wall_painter", lambda wall, scene: record)
+    html = draw_surfaces(scene, segments, wall)
+    assert "<h2>Atrium: late enhancement</h2>" in html
+    distances, _ = cKDTree(scene.to_scene_mm(surface.points)).query(np.concatenate(painted))
+    assert len(painted) == 2  # from behind and from the front
+    assert distances.max() < 3
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])

@@ -11,6 +11,7 @@ from html import escape
 
 import numpy as np
 
+from ..geometry import connected_components
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
 from ..wall.burden import BORDER, OPENING
@@ -19,7 +20,7 @@ from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .png import encode_png, png_data_uri
 from .scene import AXIAL, PLANES, Plane, Scene
-from .surface_shading import OFF_MM, Painter, doubt_painter, trace_surface, view_from
+from .surface_shading import OFF_MM, Painter, VisibleSurface, doubt_painter, trace_surface, view_from
 
 SLICE_MARGIN_MM = 20.0
 """Margin around the segmentation in the slices."""
@@ -41,6 +42,8 @@ SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
 """Width of a surface view on paper, if four views stand side by side."""
+INSIDE_MM = 2.0
+"""Distance inside the wall's surface at which the voxels' labels tell the measured segment."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
@@ -120,27 +123,35 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     """Return the views of the surface as HTML.
 
     The first group of views marks doubt if the doubt is known. If `wall` is given, a second group shows the wall's
-    ratios. The scene must contain a labelled voxel.
+    ratios on the measured part alone. The scene must contain a labelled voxel.
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm or more (full colour)"
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
-    groups: list[tuple[str, Painter | None, str]] = [
-        ("Surface, with doubtful parts", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")
-    ]
-    if wall is not None:
-        scale = _ratio_scale(wall)
-        groups.append(("Surface with late enhancement", wall_painter(wall, scene), scale))
     views = [view_from(front, SURFACE_PIXELS) for front in (False, True)]
     surfaces = trace_surface(scene.labels, scene.spacing, segments, views)
-    visible = dict(zip((BEHIND, FRONT), surfaces, strict=True))
-    # All views are cropped to the rows that show the surface in at least one view, with a margin for the letters.
-    rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
+    groups: list[tuple[str, list[VisibleSurface], Painter | None, str]] = [
+        ("Surface, with doubtful parts", surfaces, doubt, key)
+        if doubt is not None
+        else ("Surface", surfaces, None, "&nbsp;")
+    ]
+    if wall is not None:
+        measured = measured_labels(scene, wall)
+        if not np.array_equal(measured, scene.labels):
+            surfaces = trace_surface(measured, scene.spacing, segments, views)
+        names = [escape(segment.name) for segment in segments if (measured == segment.label).any()]
+        heading = f"{', '.join(names)}: late enhancement"
+        groups.append((heading, surfaces, wall_painter(wall, scene), _ratio_scale(wall)))
+    # All views are cropped to the rows that show a surface in at least one view, with a margin for the letters.
+    rows = np.concatenate([surface.pixel // SURFACE_PIXELS for _, shown, _, _ in groups for surface in shown])
     margin = SURFACE_PIXELS // 9
-    shown = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
+    visible = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
     sections = []
-    for heading, paint, legend in groups:
-        figures = (_surface_figure(name, surface.shade(paint)[shown][::-1]) for name, surface in visible.items())
+    for heading, shown, paint, legend in groups:
+        figures = (
+            _surface_figure(name, surface.shade(paint)[visible][::-1])
+            for name, surface in zip((BEHIND, FRONT), shown, strict=True)
+        )
         sections.append(
             f'<section><h2>{heading}</h2><div class="views">{"".join(figures)}</div>'
             f'<div class="legend">{legend}</div></section>'
@@ -158,6 +169,28 @@ def _surface_figure(name: str, pixels: np.ndarray) -> str:
         f'<rect {size} fill="{_SKY}"/><image {size} href="{png_data_uri(encode_png(pixels))}"/>'
         f"{letters}{frame.text(1.2, 3.4, name, 2.6, _NOTE, 'start')}</svg></figure>"
     )
+
+
+def measured_labels(scene: Scene, wall: WallResult) -> np.ndarray:
+    """Return the scene's labels (I, J, K), with 0 outside the component that `wall` was measured on.
+
+    If no point just inside the wall is labelled, return the scene's labels.
+    """
+    inside = wall.surface.points - INSIDE_MM * wall.surface.normals
+    index = np.rint(scene.to_scene_mm(inside) / scene.spacing).astype(int)
+    places = tuple(np.clip(index, 0, np.array(scene.labels.shape) - 1).T)
+    label = _most_frequent(scene.labels[places])
+    if label is None:
+        return scene.labels
+    components, _ = connected_components(scene.labels == label)
+    component = _most_frequent(components[places])
+    return np.where(components == component, scene.labels, 0)
+
+
+def _most_frequent(values: np.ndarray) -> int | None:
+    """Return the most frequent of the positive values; None if no value is positive."""
+    positive = values[values > 0]
+    return int(np.bincount(positive).argmax()) if positive.size else None
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
