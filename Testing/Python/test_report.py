@@ -27,12 +27,12 @@ from dcamt.metrics.pair_scoring import score_case
 from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
-from dcamt.report.run_report_html import RunReport, render_run_report
+from dcamt.report.run_report_html import Picture, RunReport, render_run_report
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import ValidationScored, parse_run_event
 from dcamt.runs.folder import RunFolder
 from dcamt.training.trainer import TrainingResult
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt, run_dcamt
 from dcamt_testing.synthetic import read_table, set_options, write_table
@@ -163,6 +163,17 @@ def test_charts_name_the_losses_as_the_panel_does() -> None:
     page = render_run_report(RunReport(tiny_recipe(), {}, losses={name: [(1, 0.5), (2, 0.4)] for name in names}))
     titles = ["MMD", "contrast within classes", "mixed patches", "other"]
     assert re.findall(r'aria-label="Loss: (.*?)"', page) == titles
+
+
+def test_pictures_have_a_key_of_the_classes() -> None:
+    classes = [
+        SegmentInfo(1, "Left <atrium>", (1.0, 0.0, 0.0), TISSUE),
+        SegmentInfo(2, "Wall", (0.0, 0.0, 1.0), TISSUE),
+    ]
+    recipe = replace(tiny_recipe(), classes=classes)
+    page = render_run_report(RunReport(recipe, {}, pictures=[Picture("Best case", b"")]))
+    dots = re.findall(r'style="background:(#[0-9a-f]{6})"></b>(.*?)</span>', page)
+    assert dots == [("#ff0000", "Left &lt;atrium&gt;"), ("#0000ff", "Wall")]
 
 
 def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from dcamt.report import scan_figures
 from dcamt.report.scan_figures import draw_slices, draw_surfaces, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
 from dcamt.report.scene import build_scene
+from dcamt.segment_colors import default_color
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
@@ -111,6 +112,22 @@ def test_axial_slices_are_numbered_from_the_lowest_and_measurements_have_units(d
     units = dict(re.findall(r"<tr><th>([^<]*)</th><td[^>]*>[^<]*</td><td class=\"u\">([^<]*)</td>", text))
     extents = ("Long diameter", "Anteroposterior extent", "Transverse extent")
     assert [units[name] for name in ("Volume", "Surface area", *extents)] == ["mL", "cm²", "mm", "mm", "mm"]
+
+
+def test_every_segment_is_named_beside_a_dot_of_its_color() -> None:
+    grid = Grid((20, 20, 20), np.eye(4))
+    labels = np.zeros(grid.shape, np.uint8)
+    for label in range(1, 10):
+        labels[2 * label : 2 * label + 2, 5:15, 5:15] = label
+    segments = [SegmentInfo(n, f"Vein <{n}>", default_color(n - 1), TISSUE) for n in range(1, 10)]
+    labelmap = Labelmap(labels, grid)
+    report = ScanReport(Volume(1.0 * labels[None], grid), labelmap, segments, measure(labelmap, segments))
+    text = render_scan_report(report)
+    outlines = set(re.findall(r'fill="none" stroke="(#[0-9a-f]{6})"', text))
+    keys = re.findall(r'style="background:(#[0-9a-f]{6})"></b>Vein &lt;(\d)&gt;( 0\.2 mL)?<', text)
+    assert [number for _, number, _ in keys] == list("123456789")
+    assert {color for color, _, _ in keys} == outlines
+    assert all(volume for _, number, volume in keys if number != "1")
 
 
 def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:

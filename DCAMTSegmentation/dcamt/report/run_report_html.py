@@ -11,7 +11,7 @@ from typing import Any
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..recipe import Recipe
 from .charts import Line, line_chart
-from .html_page import format_number, page_head
+from .html_page import format_number, page_head, segment_keys
 from .loss_titles import loss_title
 from .png import png_data_uri
 
@@ -70,6 +70,8 @@ def render_run_report(report: RunReport) -> str:
         parts.append(f"<p>{what}: {report.left_out}.</p>")
     elif report.evaluation is None:
         parts.append("<p>The run had no validation cases, so nothing was measured.</p>")
+    if report.pictures:
+        parts.append(segment_keys((info, info.name) for info in report.recipe.classes))
     for picture in report.pictures:
         caption = escape(picture.caption, quote=True)
         image = f'<img alt="{caption}" src="{png_data_uri(picture.png)}">'

@@ -18,6 +18,7 @@ from ..wall.burden import BORDER, OPENING
 from ..wall.colors import BORDER_COLOR, OPENING_COLOR, RATIO_RANGE, threshold_colors, wall_colors
 from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
+from .html_page import color_key
 from .png import encode_png, png_data_uri
 from .scene import AXIAL, PLANES, Plane, Scene
 from .surface_shading import OFF_MM, Painter, VisibleSurface, doubt_painter, trace_surface, view_from
@@ -127,7 +128,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm or more (full colour)"
-    key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
+    key = color_key(DOUBT_COLOR, off)
     views = [view_from(front, SURFACE_PIXELS) for front in (False, True)]
     surfaces = trace_surface(scene.labels, scene.spacing, segments, views)
     groups: list[tuple[str, list[VisibleSurface], Painter | None, str]] = [

@@ -20,15 +20,12 @@ from ..volume import IdentifyingNote, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import method_text
 from ..wall.settings import METHODS_DISAGREE
-from .colors import to_hex
-from .html_page import format_number, page_head
+from .html_page import color_key, format_number, page_head, segment_keys
 from .scan_figures import draw_slices, draw_surfaces
 from .scene import AXIAL, Scene, build_scene
 
 MAX_PLACES = 3
 """The report names at most this many doubtful places."""
-MAX_OTHERS = 4
-"""The report lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
 PATIENT = "Patient"
 """Key of the patient's name in `ScanReport.identity`."""
@@ -71,13 +68,11 @@ tr + tr td, tr + tr th { border-top: .15mm solid #d8dee6 }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.u { padding-left: 1.2mm; width: 9mm }
 .big { font-size: 13pt; font-weight: 600 } p { margin: .8mm 0 } ul { margin: .8mm 0; padding-left: 4mm }
-.key { display: inline-block; width: 2.6mm; height: 2.6mm; border-radius: 50%; vertical-align: -.2mm;
-  margin-right: 1mm }
 section > .faint { margin-top: 2mm }
 .regions td.n { padding-right: 3mm } .regions td.n:last-child { padding-right: 0 }
 .sign { display: flex; gap: 4mm; margin-top: 5mm }
 .sign span { flex: 1 1 0; border-bottom: .2mm solid #18202b; font-size: 8.4pt; color: #5a6675 }
-.method p { font-size: 8.4pt; margin: .5mm 0 }
+.keys, .method p { font-size: 8.4pt; margin: .5mm 0 }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
 """
@@ -201,12 +196,12 @@ def _measurement_table(report: ScanReport) -> str:
         _row(name, format_number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
         for column, name, unit, digits in _QUANTITIES
     ]
-    for row, other in list(zip(others, other_infos, strict=True))[:MAX_OTHERS]:
-        rows.append(_row(f"{other.name}, volume", format_number(row.volume_ml, 1), "mL"))
-    if len(others) > MAX_OTHERS:
-        rows.append(_row("Further segments", str(len(others) - MAX_OTHERS)))
-    key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
-    return f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>"
+    volumes = [
+        (other, f"{other.name} {format_number(row.volume_ml, 1)} mL")
+        for row, other in zip(others, other_infos, strict=True)
+    ]
+    keys = segment_keys(volumes) if volumes else ""
+    return f"<h2>{color_key(info.color, info.name)}</h2><table>{''.join(rows)}</table>{keys}"
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:

@@ -114,8 +114,7 @@ class ReportRequest:
     Attributes:
         volume, affine: as in `SegmentRequest`.
         name: the scan's name in error messages; the report does not contain the name.
-        segments: the report lists all measurements of the first segment, and only the volumes of the next
-            `report.scan_report.MAX_OTHERS` segments. For the rest, it states only how many segments there are.
+        segments: the report lists all measurements of the first segment, and only the volumes of the others.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
