@@ -19,7 +19,7 @@ SEGMENT_COLORS: tuple[Color, ...] = (
 )
 """Default colours of the first segments and classes.
 
-Even a red-green blind reader can distinguish them from one another and from the colour of doubt in reports.
+Even a red-green blind reader can distinguish these colours from one another and from the colour of doubt in reports.
 """
 
 

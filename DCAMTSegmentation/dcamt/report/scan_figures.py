@@ -44,7 +44,7 @@ SURFACE_PIXELS = 440
 VIEW_WIDTH_MM = 44.0
 """Width of a surface view on paper, if four views stand side by side."""
 INSIDE_MM = 2.0
-"""Distance inside the wall's surface at which the voxels' labels tell the measured segment."""
+"""Distance from the wall's surface to the inner points at which `measured_labels` reads the labels."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
