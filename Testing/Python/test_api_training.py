@@ -474,7 +474,7 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert best.card.trained_on["validation"] == 1
 
 
-@pytest.mark.parametrize("change", ["name", "label", "unknown"])
+@pytest.mark.parametrize("change", ["name", "label"])
 def test_scores_of_different_validation_cases_are_not_compared(change: str, tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
@@ -486,14 +486,24 @@ def test_scores_of_different_validation_cases_are_not_compared(change: str, tmp_
     edit(run.recipe, ('"iterations": 4', '"iterations": 6'))
     if change == "name":
         edit(run.cases, ("validation0,", "other,"))
-    elif change == "label":
+    else:
         shutil.copy(tmp_path / "cases" / "labelled0_label.nii.gz", tmp_path / "cases" / "validation0_label.nii.gz")
-    else:  # as in a run of version 0.1.0
-        kept = load_checkpoint(run.best_weights, torch.device("cpu"))
-        del kept["labels"]
-        save_checkpoint(run.best_weights, kept)
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().best is None
     assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 6
+
+
+@pytest.mark.parametrize(("names", "is_kept"), [(None, True), (["validation0"], True), (["other"], False)])
+def test_best_model_of_a_run_of_an_older_version_is_kept_if_its_cases_may_be_the_same(
+    names: list[str] | None, is_kept: bool, tmp_path: Path
+) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    kept = load_checkpoint(run.best_weights, torch.device("cpu")) | {"mean_dice": 2.0}
+    del kept["labels"]
+    save_checkpoint(run.best_weights, kept if names is None else {**kept, "names": names})
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+    best = TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().best
+    assert (best is not None) == is_kept
 
 
 def test_model_is_not_replaced_if_its_scores_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dcamt.api.training_plan import plan_resumed_run
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.runs import folder as run_folder
 from dcamt.runs.folder import Origin, RunFolder
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.synthetic import new_trainer, train_arguments, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -174,18 +173,17 @@ def test_link_out_of_a_run_is_not_written_through(
     tmp_path: Path, table: Path, name: str, target_exists: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, outside = RunFolder(tmp_path / "run"), tmp_path / "thesis.txt"
-    create(run, table)
-    run.checkpoint.parent.mkdir()
+    new_trainer(run.path, table).save()
     run.model.write_text("model", encoding="utf-8")
     if target_exists:
         outside.write_text("mine", encoding="utf-8")
     (run.path / name).unlink(missing_ok=True)
     (run.path / name).symlink_to(outside)
-    with pytest.raises(InputError, match=rf"{name}: is a link to a file outside the run's folder"):
-        plan_resumed_run(run.path)
-    if run.model.exists():
-        assert call_dcamt(["report", run.path]) == 1
-        assert f"{run.path / name}: is a link to a file outside" in capsys.readouterr().err
+    message = f"{run.path / name}: is a link to a file outside the run's folder"
+    assert call_dcamt(["train", "--run", run.path, "--resume", "--device", "cpu"]) == 1
+    assert (message in capsys.readouterr().err) == (name != "checkpoints/last.pt")
+    assert call_dcamt(["report", run.path]) == 1
+    assert (message in capsys.readouterr().err) == (name in ("report.html", "validation.csv"))
     assert not target_exists or outside.read_text(encoding="utf-8") == "mine"
 
 
@@ -193,7 +191,19 @@ def test_link_within_a_run_is_allowed(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     create(run, table)
     run.report.symlink_to("report-2.html")
-    assert plan_resumed_run(run.path, conclude=True).run == run
+    run.refuse_links_of_training()
+
+
+def test_finished_run_whose_model_is_a_link_is_accepted(tmp_path: Path, table: Path) -> None:
+    """Programs that store large files elsewhere, such as git-annex, put links in their place."""
+    run, stored = RunFolder(tmp_path / "run"), tmp_path / "store" / "model"
+    assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
+    stored.parent.mkdir()
+    run.model.rename(stored)
+    run.model.symlink_to(stored)
+    assert call_dcamt(["train", "--run", run.path, "--resume", "--device", "cpu"]) == 0
+    assert call_dcamt(["report", run.path, "--device", "cpu"]) == 0
+    assert run.model.is_symlink()
 
 
 def test_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

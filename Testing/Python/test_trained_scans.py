@@ -27,21 +27,22 @@ def set_iterations(run: RunFolder, iterations: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["labelled1", "unlabelled0"])
+@pytest.mark.parametrize("new_name", ["", "renamed"])
 @pytest.mark.parametrize("option", ["--resume", "--stop"])
-def test_resumed_run_refuses_to_validate_on_a_case_on_which_it_has_trained(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, option: str
+def test_resumed_run_refuses_to_validate_on_a_scan_on_which_it_has_trained(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, new_name: str, option: str
 ) -> None:
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
     listed = run.cases.read_text(encoding="utf-8")
     trained = f"{name},../cases/{name}.nii.gz,{'' if name[0] == 'u' else f'../cases/{name}_label.nii.gz'},{name[:-1]}"
     assert trained in listed
-    changed = f"{name},../cases/{name}.nii.gz,../cases/labelled1_label.nii.gz,validation"
+    changed = f"{new_name or name},../cases/{name}.nii.gz,../cases/labelled1_label.nii.gz,validation"
     run.cases.write_text(listed.replace(trained, changed), encoding="utf-8")
     set_iterations(run, 2)
     resume = ["train", "--run", run.path, "--device", "cpu", option]
     assert call_dcamt(resume) == 1
-    message = f"{run.cases}: lists validation cases on whose scans this run has trained: {name}. Give these cases"
+    message = f"{run.cases}: lists validation cases on whose scans this run has trained: {new_name or name}. Give"
     assert message in capsys.readouterr().err
     assert load_checkpoint(run.checkpoint, torch.device("cpu"))["step"] == 1
     run.cases.write_text(listed.replace(trained, changed.replace("validation", "left out")), encoding="utf-8")
@@ -53,11 +54,12 @@ def test_run_whose_checkpoint_names_no_cases_is_resumed(table: Path, tmp_path: P
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
     state = load_checkpoint(run.checkpoint, torch.device("cpu"))
-    assert state.pop("trained") == ["labelled0", "labelled1", "unlabelled0"]
+    trained = [f"../cases/{name}.nii.gz" for name in ("labelled0", "labelled1", "unlabelled0")]
+    assert state.pop("trained") == trained
     save_checkpoint(run.checkpoint, state)
     set_iterations(run, 2)
     assert call_dcamt(["train", "--run", run.path, "--device", "cpu", "--resume"]) == 0
-    assert load_checkpoint(run.checkpoint, torch.device("cpu"))["trained"] == ["labelled0", "labelled1", "unlabelled0"]
+    assert load_checkpoint(run.checkpoint, torch.device("cpu"))["trained"] == trained
 
 
 def test_validation_cases_on_which_the_starting_model_was_trained_are_named(

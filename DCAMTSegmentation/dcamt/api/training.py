@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +148,7 @@ class TrainingSession:
         self._run = plan.run
         self._observer = observer
         self._trainer: Trainer | None = None
+        self._uncorrected = 0  # validation cases with a label that is a DCAMT result
         self._has_started = False
         self._warnings: set[str] = set()
 
@@ -263,9 +264,9 @@ class TrainingSession:
             if best is None:
                 run.best.unlink(missing_ok=True)
             else:
-                card = model_card(plan, best)
+                card = model_card(plan, best, self._uncorrected)
                 save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
-            save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
+            save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
         """Return whether the run's model was trained for `step` iterations; False if the model is missing or damaged.
@@ -311,11 +312,13 @@ class TrainingSession:
         counts = count_roles(plan.cases)
         same_cases = all(trained_on.get(role, count) == count for role, count in counts.items())
         if trained is not None:
-            same_cases = trained == case_rows(plan.cases, run.cases)
+            same_cases = _without_folders(trained) == _without_folders(case_rows(plan.cases, run.cases))
         same_recipe = read_recipe(run.model, for_training=False) == plan.recipe
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
     def _warn_of_uncorrected_labels(self) -> None:
+        """Warn of labels that are DCAMT results, and count them; a person may correct the labels during the run."""
+        self._uncorrected = len(with_uncorrected_label(self._plan.cases, VALIDATION))
         for note in uncorrected_label_notes(self._plan.cases):
             self._warn(note)
 
@@ -434,8 +437,16 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         return 1
 
 
-def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
-    """Return the model card for `result`, the state at the end of the run or at its best validation."""
+def _without_folders(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows of a case list without the folders of scans and labels, which change if a run is moved."""
+    return [(name, Path(image).name, Path(label).name, *rest) for name, image, label, *rest in rows]
+
+
+def model_card(plan: TrainingPlan, result: TrainingResult, uncorrected: int = 0) -> Card:
+    """Return the model card for `result`, the state at the end of the run or at its best validation.
+
+    `uncorrected` is the number of validation cases with a label that is a DCAMT result.
+    """
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
@@ -444,7 +455,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
             on += "; a case counts for a class's Dice only if the label or the segmentation contains the class"
-        if uncorrected := len(with_uncorrected_label(plan.cases, VALIDATION)):
+        if uncorrected:
             on += f"; labels that are uncorrected results of DCAMT: {uncorrected}"
         measured = (
             {

@@ -100,14 +100,12 @@ def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
     """Return the plan to resume the run in a folder.
 
-    Raises InputError if the folder contains no run, if the run's files cannot be used (`RunFolder.open`,
-    `RunFolder.refuse_links_out`), or if the cases cannot be used with the recipe (`check_cases_and_batch`). With
-    `conclude`, the run is not trained further, so the cases are not checked with the recipe. Of the cases' files, only
-    the scans and labels of the validation cases must then exist.
+    Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
+    with the recipe (`check_cases_and_batch`). With `conclude`, the run is not trained further, so the cases are not
+    checked with the recipe. Of the cases' files, only the scans and labels of the validation cases must then exist.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
-    folder.refuse_links_out()
     if not conclude:
         check_cases_and_batch(recipe, cases, is_resumed=True)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)

@@ -22,7 +22,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
-    run.refuse_links_out()
+    run.refuse_links_out(run.validation, run.report)
     check_result_paths([run.validation, run.report], [])
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device

@@ -224,10 +224,14 @@ class RunFolder:
         recipe = load_recipe(self.recipe, for_training)
         return recipe, read_cases(self.cases, roles_with_files=roles_with_files)
 
-    def refuse_links_out(self) -> None:
-        """Raise InputError if writing a file of the run would replace a file outside the folder, through a link."""
+    def refuse_links_of_training(self) -> None:
+        """Raise InputError if a training would write to a file outside the folder, through a link."""
         results = (self.report, self.validation, self.model, self.best, self.checkpoint, self.best_weights)
-        for path in (*results, self.events, self.request, self.failure):
+        self.refuse_links_out(*results, self.events, self.request, self.failure)
+
+    def refuse_links_out(self, *files: Path) -> None:
+        """Raise InputError if one of `files`, which lie in the folder, is a link to a file outside the folder."""
+        for path in files:
             target = Path(os.path.realpath(path))
             if path.is_symlink() and not target.is_relative_to(os.path.realpath(self.path)):
                 remedy = "Delete the link, or put a copy of the file in its place."

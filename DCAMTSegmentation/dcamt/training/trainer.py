@@ -174,7 +174,7 @@ class Trainer:
         self._counts: dict[str, int] = {}
         self.case_list: list[tuple[str, ...]] | None = None
         self._trained: set[str] = set()
-        """The names of the cases on which the run has trained."""
+        """The paths of the scans on which the run has trained, as in `case_list`."""
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -192,7 +192,7 @@ class Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.seconds_validating = state["seconds_validating"]
             self.case_list = state.get("case_list")
-            self._trained = set(state.get("trained", ()))  # Earlier versions did not save these names.
+            self._trained = set(state.get("trained", ()))  # Earlier versions did not save these paths.
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -226,7 +226,7 @@ class Trainer:
         """
         with self.team.fail_together(uses_float16=self.learner.scaler.is_enabled()):
             self._counts = count_roles(cases)
-            self._refuse_trained_cases(cases)
+            self._refuse_unusable_run(cases)
             by_role = self._load_cases(cases)
             if not (resumed or self.stop_requested):
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
@@ -242,11 +242,10 @@ class Trainer:
         validation_cases = by_role[VALIDATION]
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
-        if self.step < iterations:
-            self.case_list = case_rows(cases, self.run.cases)
+        rows = case_rows(cases, self.run.cases)
+        trained = {image for _, image, _, role, _ in rows if role != VALIDATION}
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(RunStarted(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
-        self._trained |= {case.name for case in cases if case.role != VALIDATION}
         dice = None
         checkpointed = time.monotonic()
         began = checkpointed - self.seconds
@@ -261,6 +260,7 @@ class Trainer:
                     self.save()
                     raise
                 self.step += 1
+                self.case_list, self._trained = rows, self._trained | trained
                 self.seconds = time.monotonic() - began
                 self._check_request()
                 last = self.step == iterations
@@ -299,7 +299,7 @@ class Trainer:
         if not self.step:
             remedy = "Resume the run, or remove its folder."
             raise InputError("was not trained yet, so it has no model to write", path=self.run.path, remedy=remedy)
-        self._refuse_trained_cases(cases)
+        self._refuse_unusable_run(cases)
         self._counts = count_roles(cases)
         if self.case_list is not None:
             trained_roles = [role for _, _, _, role, _ in self.case_list]
@@ -316,9 +316,14 @@ class Trainer:
         stopped = not finished and self._request == STOP
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped, self._counts)
 
-    def _refuse_trained_cases(self, cases: Sequence[Case]) -> None:
-        names = [case.name for case in cases if case.role == VALIDATION and case.name in self._trained]
-        if names and self.step:
+    def _refuse_unusable_run(self, cases: Sequence[Case]) -> None:
+        """Raise InputError if a result is a link out of the run's folder, or a validation case was trained on."""
+        if not self.team.leads:
+            return
+        self.run.refuse_links_of_training()
+        rows = case_rows(cases, self.run.cases)
+        names = [name for name, image, _, role, _ in rows if role == VALIDATION and image in self._trained]
+        if names:
             what = f"lists validation cases on whose scans this run has trained: {list_names(names)}"
             remedy = "Give these cases their earlier role or leave them out, or start a new run."
             raise InputError(what, path=self.run.cases, remedy=remedy)
@@ -533,8 +538,10 @@ def memory_held(device: torch.device) -> int:
 
 def _was_scored_on(best: Mapping[str, Any], labels: Mapping[str, int]) -> bool:
     """Return whether the best state was scored on the labels {name of a case: checksum}."""
+    if "labels" in best:
+        return bool(best["labels"] == labels)
     # Earlier versions saved only the names, or nothing.
-    return bool(best["labels"] == labels if "labels" in best else best.get("names") == sorted(labels))
+    return bool(best.get("names", sorted(labels)) == sorted(labels))
 
 
 def _label_checksum(case: ResidentCase) -> int:
