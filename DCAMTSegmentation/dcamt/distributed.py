@@ -284,7 +284,6 @@ def _raising_team_lost(message: str = "another process of the run has ended. Go 
     """Raise the errors of torch.distributed within a block as TeamLost."""
     try:
         yield
-    # RuntimeError: a process has ended or cannot be reached. ValueError: a variable that `torchrun` sets, such as
-    # MASTER_ADDR, is missing.
+    # RuntimeError: a process has ended or cannot be reached. ValueError: a variable that `torchrun` sets is damaged.
     except (RuntimeError, ValueError) as error:
         raise TeamLost(message) from error

@@ -230,7 +230,7 @@ def describe_uncompared(paths: Sequence[Path]) -> str:
 def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
     """Return the message that --overwrite removed the rows of `scans` from a table."""
     removed = f"--overwrite removed the rows of scans that this command did not measure ({list_names(sorted(scans))})"
-    return f"{table}: {removed}. To keep such rows, use --skip-existing instead."
+    return f"{table}: {removed}. With --skip-existing, such rows are kept."
 
 
 def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
