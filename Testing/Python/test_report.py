@@ -25,7 +25,7 @@ from dcamt.geometry import Grid
 from dcamt.metrics.evaluation import summarize_rows
 from dcamt.metrics.pair_scoring import score_case
 from dcamt.report import case_picture
-from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
+from dcamt.report.charts import MAX_POINTS, WIDTH, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.run_report_html import Picture, RunReport, render_run_report
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
@@ -370,6 +370,19 @@ def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
     assert lowest_name_y < highest_point_y
     assert tick_values(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert tick_values(0, 6000, 4) == [0, 2000, 4000, 6000]
+
+
+@pytest.mark.parametrize("last", [3, 3000, 100_000, 1_500_000])
+def test_numbers_of_a_chart_lie_inside_the_chart(last: int) -> None:
+    textpath = pytest.importorskip("matplotlib.textpath")
+    font = float(re.search(r"svg text { font-size: (\d+)px }", render_run_report(RunReport(tiny_recipe(), {})))[1])  # type: ignore[index]
+    svg = line_chart("Loss", {"total": [(0, 0.00015), (last, 0)]})
+    numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(end|middle)">([^<]+)</text>', svg)
+    assert f"{last:g}" in [text for _, _, text in numbers]
+    for x, anchor, text in numbers:
+        width = textpath.TextPath((0, 0), text, size=font).get_extents().x1
+        start = float(x) - width / (1 if anchor == "end" else 2)
+        assert 0 <= start < start + width <= WIDTH, text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from itertools import pairwise
 from .colors import CHART_COLORS
 
 WIDTH, HEIGHT = 420, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 26, 26, 30
 NAME_HEIGHT = 14
 """Height of a row with the name of a line; the rows are stacked above the plot."""
 MARK_WIDTH = 16
