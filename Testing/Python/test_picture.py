@@ -216,6 +216,20 @@ def test_nearest_slice_with_the_segment_is_shown_if_the_centroid_lies_in_a_gap()
     assert len(green_points(figure, "Axial"))
 
 
+def test_scale_bar_and_notes_have_a_dark_rim_on_white_voxels() -> None:
+    _, labelmap = make_case()
+    white = np.full(SHAPE, 100, np.int16)
+    white[0] = 0  # a slice of black voxels, so that the others are white
+    figure = render_figure(Volume(white[None], GRID), labelmap)
+    axes = find_panel(figure, "Axial")
+    box = axes.get_window_extent()
+    panel = pixels_of(figure)[::-1].max(axis=2)[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+    rows, columns = panel.shape
+    for part in (panel[: rows // 10, -columns // 5 :], panel[-rows // 10 :, columns // 50 : columns // 8]):
+        assert part.max() > 230
+        assert part.min() < 60
+
+
 def test_measurements_and_names_are_printed(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     named = Volume(volume.voxels, volume.grid, tmp_path / "patient7.nii.gz")

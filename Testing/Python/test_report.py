@@ -436,6 +436,18 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()
 
 
+def test_padding_of_ct_does_not_wash_out_the_picture_of_a_case(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    voxels = np.tile(np.array([-3024, 0, 100], np.int16).repeat(12), (24, 24, 1))  # padding, tissue, label
+    labels = (voxels == 100).astype(np.uint8)
+    grid = Grid(voxels.shape, np.eye(4))
+    picture = case_picture.draw_case(Volume(voxels[None], grid), *[Labelmap(labels, grid)] * 2, tiny_recipe())
+    (tmp_path / "case.png").write_bytes(picture)
+    coronal = matplotlib.image.imread(tmp_path / "case.png")[:, 300:400].mean(axis=(1, 2))
+    assert coronal[[-20, coronal.size // 2, 40]] == pytest.approx([0, 0, 1], abs=0.02)
+
+
 def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     recipe = tiny_recipe()
     recipe = replace(recipe, classes=(*recipe.classes, replace(recipe.classes[0], label=2, name="Scar")))

@@ -13,7 +13,7 @@ from dcamt.models.package import Card
 from dcamt.report import scan_figures
 from dcamt.report.scan_figures import draw_slices, draw_surfaces, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
-from dcamt.report.scene import build_scene
+from dcamt.report.scene import build_scene, intensity_window
 from dcamt.segment_colors import default_color
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
@@ -83,8 +83,26 @@ def test_late_enhancement_is_drawn_only_where_the_wall_was_measured(
 def test_window_is_proportional_to_the_intensities(scale: float) -> None:
     grid = Grid((10, 10, 10), np.eye(4))
     voxels = np.random.default_rng(0).random((1, 10, 10, 10)) * scale
-    dark, bright = build_scene(Volume(voxels, grid), Labelmap(np.zeros(grid.shape, np.uint8), grid), ()).window()
+    scene = build_scene(Volume(voxels, grid), Labelmap(np.zeros(grid.shape, np.uint8), grid), ())
+    dark, bright = scene.window(*scene.shown_box(0))
     assert (dark / scale, bright / scale) == pytest.approx((0.0, 1.0), abs=0.02)
+
+
+@pytest.mark.parametrize("padding", [-2000, -3024, -32768])
+@pytest.mark.parametrize("margin", [10.0, 1000.0], ids=["box", "scan"])
+def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, margin: float) -> None:
+    """The scan has tissue of 0 to 100 HU; padding and metal of 3000 HU lie outside the shown box."""
+    grid = Grid((60, 60, 60), np.diag([2.0, 1.0, 1.0, 1.0]))
+    voxels = np.random.default_rng(0).integers(0, 101, grid.shape).astype(np.int16)
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[25:35, 25:35, 25:35] = 1
+    voxels[:22], voxels[45:, 50:] = padding, 3000 if margin < 100 else 100
+    scene = build_scene(Volume(voxels[None], grid), Labelmap(labels, grid), [LEFT_ATRIUM])
+    assert scene.window(*scene.shown_box(margin)) == pytest.approx((0, 100), abs=1)
+
+
+def test_window_of_a_scan_of_one_value_shows_the_value_as_black() -> None:
+    assert intensity_window(np.full((4, 4, 4), -2000, np.int16)) == (-2000, -1999)
 
 
 @pytest.mark.parametrize("direction", [1, -1], ids=["upwards", "downwards"])

@@ -288,11 +288,19 @@ def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
     low, high = AIR_AND_LUNG_HU
     air_and_lung = np.count_nonzero((low <= channel) & (channel <= high))
     between = np.count_nonzero((high < channel) & (channel < TISSUE_HU))
-    _, counts = np.unique(np.rint(channel[channel < low]), return_counts=True)
-    darker = counts[counts < PADDING_FRACTION * counts.sum()].sum()
+    darker = np.count_nonzero(channel < low) - np.count_nonzero(padding_mask(channel))
     return bool(
         air_and_lung >= AIR_AND_LUNG_FRACTION * channel.size and darker + between <= BESIDE_AIR_AND_LUNG * air_and_lung
     )
+
+
+def padding_mask(channel: np.ndarray) -> np.ndarray:
+    """Return the mask of the voxels that are padding, as `PADDING_FRACTION` defines."""
+    mask = channel < AIR_AND_LUNG_HU[0]
+    rounded = np.rint(channel[mask])
+    values, counts = np.unique(rounded, return_counts=True)
+    mask[mask] = np.isin(rounded, values[counts >= PADDING_FRACTION * len(rounded)])
+    return mask
 
 
 def _class_sizes(labels: np.ndarray) -> dict[int, int]:

@@ -11,7 +11,7 @@ from ..recipe import Recipe
 from ..volume import Labelmap, Volume
 from .colors import LABEL_COLOR
 from .png import encode_png, resize
-from .scene import WINDOW_PERCENTILES
+from .scene import intensity_window
 
 HEIGHT = 260
 """Height of the picture in pixels."""
@@ -35,9 +35,8 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     margin = np.ceil(MARGIN_MM / spacing).astype(int)
     inner = bounding_box((predicted > 0) | (labels > 0))
     box = pad_box(inner, margin.tolist(), whole_box(image.shape)) if inner else whole_box(image.shape)
-    image = image[box].astype(np.float32)
-    low, high = np.percentile(image, WINDOW_PERCENTILES)
-    grey = np.clip((image - low) / (float(high - low) or 1.0), 0, 1)
+    dark, bright = intensity_window(image[box])
+    grey = np.clip((image[box].astype(np.float32) - dark) / (bright - dark), 0, 1)
     index = [place - side.start for place, side in zip(centre, box, strict=True)]
     panels = []
     for across, up in ((0, 1), (0, 2), (1, 2)):

@@ -136,7 +136,7 @@ def _draw_slice(
     s = scene.spacing
     n = np.array(scene.image.shape)
     edge = [-0.5 * s[across], (n[across] - 0.5) * s[across], -0.5 * s[along], (n[along] - 0.5) * s[along]]
-    dark, bright = scene.window()
+    dark, bright = scene.window(low, high)
     common = {"extent": edge, "origin": "lower", "aspect": "equal"}
     grey = scene.cut(scene.image, plane).astype(np.float32)
     axes.imshow(grey, cmap="gray", interpolation="bicubic", vmin=dark, vmax=bright, **common)
@@ -152,20 +152,25 @@ def _draw_slice(
     axes.set_ylim((low[along], high[along]) if plane.up else (high[along], low[along]))
     _write_orientation_letters(axes, plane.letters)
     slice_note = f"{plane.name}   {scene.at[plane.through] + 1}/{n[plane.through]}"
-    _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
+    _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_TEXT_COLOR)
     if plane is AXIAL:
         y = 0.035
         bar = 20 / (high[across] - low[across])
-        axes.plot([0.97 - bar, 0.97], [y, y], color=_TEXT_COLOR, lw=2, transform=axes.transAxes, solid_capstyle="butt")
+        style = {"color": _TEXT_COLOR, "lw": 2, "solid_capstyle": "butt", "path_effects": _rim(4)}
+        axes.plot([0.97 - bar, 0.97], [y, y], transform=axes.transAxes, **style)
         _write(axes, 0.97 - bar / 2, y + 0.012, "20 mm", ha="center", va="bottom", size=9, color=_TEXT_COLOR)
 
 
 def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
-    """Write text at a position in the panel (0 to 1), with a dark rim so that it is legible over bright voxels."""
+    """Write text at a position in the panel (0 to 1)."""
+    axes.annotate(text, (x, y), xycoords="axes fraction", path_effects=_rim(3), **style)
+
+
+def _rim(points: float) -> list[Any]:
+    """Return the path effect that draws a dark line behind text or a line, which keeps it legible on bright voxels."""
     from matplotlib.patheffects import withStroke
 
-    rim = [withStroke(linewidth=2.5, foreground="#000000b0")]
-    axes.annotate(text, (x, y), xycoords="axes fraction", path_effects=rim, **style)
+    return [withStroke(linewidth=points, foreground="#000000e0", capstyle="projecting")]
 
 
 def _write_orientation_letters(axes: Any, letters: str) -> None:
@@ -252,7 +257,7 @@ def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measureme
 def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[SegmentInfo], front: bool) -> None:
     if not scene.labels.any():
         return
-    _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
+    _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_TEXT_COLOR)
     view = view_from(front, SURFACE_PIXELS)
     picture = trace_surface(scene.labels, scene.spacing, segments, [view])[0].shade()
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")

@@ -71,7 +71,7 @@ def _slice_figure(
     """
     across, along = plane.across, plane.along
     frame = _Frame(float(high[across] - low[across]), float(high[along] - low[along]), 1 / scale)
-    image = png_data_uri(encode_png(_grey_pixels(scene, plane, low, frame)))
+    image = png_data_uri(encode_png(_grey_pixels(scene, plane, low, high, frame)))
     parts = [
         f'<figure style="width:{frame.width * scale:.1f}mm"><svg viewBox="0 0 {frame.width:.2f} {frame.height:.2f}"'
         f' role="img" aria-label="{plane.name} slice">',
@@ -95,12 +95,16 @@ def _slice_figure(
     parts.append(frame.text(1.2, 3.4, f"{plane.name} {number}/{total}", 2.6, _NOTE, "start"))
     if plane is AXIAL:
         x, y = frame.width - 20 - 2 * frame.unit, frame.height - 1.6 * frame.unit
-        parts.append(f'<path d="M{x:.2f} {y:.2f}h20" stroke="#fff" stroke-width="{0.5 * frame.unit:.2f}"/>')
+        for color, mm in (("#000", 1.0), ("#fff", 0.5)):
+            parts.append(
+                f'<path d="M{x:.2f} {y:.2f}h20" stroke="{color}" stroke-width="{mm * frame.unit:.2f}"'
+                ' stroke-linecap="square"/>'
+            )
         parts.append(frame.text((x + 10) / frame.unit, y / frame.unit - 1, "20 mm", 2.3, "#fff"))
     return "".join([*parts, "</svg></figure>"])
 
 
-def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
+def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, high: np.ndarray, frame: _Frame) -> np.ndarray:
     """Return the pixels (rows, columns, 3) of a slice, top row first: grey values with doubt in amber."""
     from scipy import ndimage
 
@@ -108,7 +112,7 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
     x = (low[plane.across] + (np.arange(columns) + 0.5) * frame.width / columns) / scene.spacing[plane.across]
     y = (low[plane.along] + (np.arange(rows) + 0.5) * frame.height / rows) / scene.spacing[plane.along]
     places = np.meshgrid(y[::-1] if plane.up else y, x, indexing="ij")
-    dark, bright = scene.window()
+    dark, bright = scene.window(low, high)
     values = scene.cut(scene.image, plane).astype(np.float32)
     grey = np.clip((values - dark) / (bright - dark), 0, 1)
     pixels = np.repeat(ndimage.map_coordinates(grey, places, order=1, mode="nearest")[..., np.newaxis], 3, axis=2)

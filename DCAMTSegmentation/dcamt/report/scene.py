@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cases.suggestion import padding_mask
 from ..errors import InputError
 from ..geometry import Grid, bounding_box, canonical_orientation
 from ..volume import Labelmap, SegmentInfo, Volume, same_grid
@@ -77,12 +78,11 @@ class Scene:
         low, high = np.array([(side.start - 0.5, side.stop - 0.5) for side in box]).T * self.spacing
         return np.maximum(low - margin_mm, first), np.minimum(high + margin_mm, last)
 
-    def window(self) -> tuple[float, float]:
-        """Return the intensities shown as black and as white."""
-        # For a large scan, a sample of up to 2 million voxels has nearly the same percentiles as all voxels.
-        sample = self.image[tuple(slice(None, None, max(1, n // 64)) for n in self.image.shape)]
-        dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
-        return float(dark), float(bright) if bright > dark else float(dark) + 1.0
+    def window(self, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+        """Return the `intensity_window` of the box with corners `low` and `high` (3,), in mm as in `shown_box`."""
+        start = np.maximum(np.ceil(low / self.spacing), 0).astype(int)
+        stop = np.floor(high / self.spacing).astype(int) + 1
+        return intensity_window(self.image[tuple(map(slice, start, stop))])
 
     def to_scene_mm(self, points: np.ndarray) -> np.ndarray:
         """Convert points (N, 3) in RAS mm to mm along the scene's axes; voxel (0, 0, 0) of the scene is the origin."""
@@ -91,6 +91,15 @@ class Scene:
         # Canonical axes run to the right and front, the scene's axes to the left and back.
         index[:, :2] = np.array(self.image.shape[:2]) - 1 - index[:, :2]
         return np.asarray(index * self.spacing)
+
+
+def intensity_window(shown: np.ndarray) -> tuple[float, float]:
+    """Return the intensities shown as black and as white: percentiles of the shown voxels that are not padding."""
+    # For a large scan, a sample of up to 2 million voxels has nearly the same percentiles as all voxels.
+    sample = shown[tuple(slice(None, None, max(1, n // 64)) for n in shown.shape)]
+    padding = padding_mask(sample)
+    dark, bright = np.percentile(sample if padding.all() else sample[~padding], WINDOW_PERCENTILES)
+    return float(dark), float(bright) if bright > dark else float(dark) + 1.0
 
 
 def build_scene(
