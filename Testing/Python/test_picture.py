@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import pairwise, permutations, product
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.report import picture
+from dcamt.report import fonts, picture
 from dcamt.report.picture import describe_segments, draw_picture, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
@@ -246,6 +247,51 @@ def test_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     assert "p\\udcff" in [text.get_text() for text in draw_picture(named, labelmap, [GREEN]).texts]
 
 
+def test_long_name_of_a_scan_ends_before_the_voxel_size(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    for stem in (
+        "sub-0123_ses-baseline_acq-LGE3DNAVIGATOR_rec-NORM_MOCO_run-01_T1w",
+        "W" * 60,
+        "i" * 200,
+        "左" * 40,
+        "$a$" * 30,
+    ):
+        figure = render_figure(Volume(volume.voxels, GRID, tmp_path / f"1{stem}2.nii.gz"), labelmap)
+        title, voxel_size = figure.texts
+        assert title.get_text()[0] + title.get_text()[-1] == "12"
+        assert (
+            voxel_size.get_window_extent().x0 - 100 < title.get_window_extent().x1 < voxel_size.get_window_extent().x0
+        )
+
+
+def test_dollar_signs_and_control_characters_in_names_are_printed(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    segment = SegmentInfo(1, "vein\n$\\no$", (0.0, 1.0, 0.0), GREEN.type)
+    figure = draw_picture(Volume(volume.voxels, GRID, tmp_path / "$\\formula$.nii"), labelmap, [segment])
+    figure.canvas.draw()
+    assert figure.texts[0].get_text() == "$\\formula$"
+    assert panel_texts(figure)[0] == "vein\\x0a$\\no$"
+
+
+@pytest.mark.parametrize("character", ["\u210a", "\U000f1234"], ids=["in STIXGeneral", "in no font"])
+def test_characters_are_drawn_in_a_fallback_font_or_named_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], character: str
+) -> None:
+    monkeypatch.setattr(fonts, "FALLBACK_FAMILIES", ("Not installed", "STIXGeneral"))  # STIX is part of matplotlib.
+    volume, labelmap = make_case()
+    segment = SegmentInfo(1, character * 2, (0.0, 1.0, 0.0), GREEN.type)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        draw_picture(volume, labelmap, [segment]).canvas.draw()
+    assert any("missing from" in str(warning.message) for warning in caught) == (character == "\U000f1234")
+    write_volume(volume, tmp_path / "scan.nrrd")
+    write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [segment])
+    arguments = [tmp_path / "scan.nrrd", tmp_path / "atrium.seg.nrrd", "-o", tmp_path / "p.png"]
+    assert call_dcamt(["picture", *arguments]) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("p.png: shows boxes in place of") == errors.count(f": {character}.") == len(caught[:1])
+
+
 def test_labelmap_on_another_grid_and_unknown_ending_are_refused(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     moved = labelmap.grid.affine.copy()
@@ -370,3 +416,7 @@ def test_segments_of_the_same_name_have_their_label_values_in_the_legend() -> No
 
     assert legend("Vein", "Vein", "Atrium") == ["Vein (1)", "Vein (2)", "Atrium"]
     assert legend("Vein", "Vein", "Vein (1)") == ["Vein (1)", "Vein (2)", "Vein (1) (3)"]
+    veins = [f"Pulmonary vein {side} {end}" for side in ("left", "right") for end in ("superior", "inferior")]
+    assert [name.replace("\n", "") for name in legend(*veins)] == veins
+    long = legend(*(f"Segment {30 * 'a'}{middle}{40 * 'z'}" for middle in "mno"))
+    assert [name[:8] + name[-7:] for name in long] == [f"Segment zzz ({n})" for n in (1, 2, 3)]

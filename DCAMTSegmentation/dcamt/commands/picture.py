@@ -23,7 +23,7 @@ def run_picture(options: argparse.Namespace) -> int:
     labelmap = fit_labelmap(labelmap, volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
     refuse_appeared_file(options.output, existing)
-    render_picture(volume, labelmap, segments, options.output)
+    boxes = render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
     for note in scan_notes(volume):
         console.print_note(f"{options.scan}: {note}")
@@ -31,6 +31,11 @@ def run_picture(options: argparse.Namespace) -> int:
         console.print_note(f"{options.segmentation}: {note}")
     if not labelmap.voxels.any():
         console.print_note(f"{options.segmentation}: is empty, so the picture shows only the scan")
+    if boxes:
+        console.print_note(
+            f"{options.output}: shows boxes in place of characters that no known font has: {boxes}."
+            " Install a font such as Noto Sans CJK, or rename the scan or segments."
+        )
     console.print_event("picture", picture=str(options.output), notes=console.notes)
     console.print_text(f"picture: {options.output}")
     return 0

@@ -7,22 +7,25 @@ treated as the nearest axes of the patient.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, fixed_number
+from ..errors import InputError, escape_controls, fixed_number
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.readers import read_segments
 from ..metrics.measurements import Measurements, measure
 from ..segment_colors import default_color
 from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
+from .fonts import font_families, missing_characters, text_width
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
+from .shortening import shorten_middle
 from .surface_shading import trace_surface, view_from
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ SURFACE_PIXELS = 720
 
 _LINE, _SMALLEST_LINE = 0.3, 0.17
 """Usual and smallest height of a line of text in inches; characters shrink with the line."""
+_SIDE = 3.3
+"""Width of the column with legend and measurements in inches."""
+_NAME_X, _VOLUME_X = 0.08, 0.76
+"""Left end of a name and right end of a volume in the legend, as fractions of `_SIDE`."""
 _BACKGROUND_COLOR = "#14171c"
 _PANEL_COLOR = "#000000"
 _TEXT_COLOR = "#e9edf2"
@@ -48,7 +55,7 @@ def render_picture(
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
     path: str | Path,
-) -> None:
+) -> str:
     """Write a PNG of `labelmap` over `volume` (its first channel), with measurements.
 
     Args:
@@ -57,6 +64,9 @@ def render_picture(
         segments: names and colours of label values.
         path: the file, `.png`, which is written completely or not at all.
 
+    Returns:
+        The characters of names that are boxes in the picture, since no known font has them; "" if there are none.
+
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
         OutputError: the file cannot be written.
@@ -64,9 +74,12 @@ def render_picture(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
+    from matplotlib.text import Text
+
     figure = draw_picture(volume, labelmap, segments)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACKGROUND_COLOR)
+    return missing_characters("".join(text.get_text() for text in figure.findobj(Text)))
 
 
 def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> Figure:
@@ -78,6 +91,15 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     Raises:
         InputError: scan and segmentation lie on different grids.
     """
+    from matplotlib import rc_context
+
+    segments = [replace(segment, name=_printable(segment.name)) for segment in segments]
+    # "$" in a name does not begin a formula.
+    with rc_context({"font.family": font_families(), "text.parse_math": False}):
+        return _draw_figure(volume, labelmap, segments)
+
+
+def _draw_figure(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,7 +109,7 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     size = np.maximum(high - low, 0.4 * (high - low).max())
     low, high = (low + high - size) / 2, (low + high + size) / 2
     width, depth, height = size
-    gap, margin, top, side = 0.08, 0.3, 0.75, 3.3  # inches
+    gap, margin, top, side = 0.08, 0.3, 0.75, _SIDE  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
     w, d, h = width * scale, depth * scale, height * scale
     total = (margin + w + gap + d + margin + side + margin, top + d + gap + h + margin)
@@ -115,11 +137,8 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     )
 
     name = scan_name(volume.path) if volume.path is not None else "Scan"
-    # Python stores bytes of a file name that are not UTF-8 as surrogates in `name`. matplotlib refuses surrogates.
-    name = name.encode("utf-8", "backslashreplace").decode()
-    figure.text(
-        x1 / total[0], 1 - 0.42 / total[1], _shorten(name, 60), color=_TEXT_COLOR, size=17, weight="bold", va="center"
-    )
+    name = shorten_middle(_printable(name), lambda text: text_width(text, 17, "bold") <= left - margin - x1)
+    figure.text(x1 / total[0], 1 - 0.42 / total[1], name, color=_TEXT_COLOR, size=17, weight="bold", va="center")
     note = " × ".join(f"{mm:.3g}" for mm in scene.spacing) + " mm voxels"
     figure.text(left / total[0], 1 - 0.44 / total[1], note, color=_SECONDARY_TEXT_COLOR, size=10, va="center")
     tall = total[1] - top - margin - side
@@ -215,7 +234,9 @@ def _list_lines(
     if not segments:
         return notices
     if len(segments) == 1:
-        legend = _Line([_Text(0.08, _shorten(segments[0].name, 32))], segments[0].color)
+        room = (1 - _NAME_X) * _SIDE
+        name = shorten_middle(segments[0].name, lambda text: text_width(text, 12) <= room)
+        legend = _Line([_Text(_NAME_X, name)], segments[0].color)
         return [legend, *notices, _Line([], height=0.5), *_list_measurements(measured[0])]
     most = int(tall / _SMALLEST_LINE - sum(line.height for line in notices))
     return [*_list_segments(segments, measured, most), *notices]
@@ -240,18 +261,23 @@ def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
 
 def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measurements], most: int) -> list[_Line]:
     """Return a header and lines with the segments' volumes and surface areas, at most `most` lines in all."""
-    header = [_Text(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
+    header = [_Text(_VOLUME_X, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
     header += [_Text(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")]
     lines = [_Line(header)]
-    for segment, name, row in zip(segments, _distinct_names(segments), measured, strict=True):
-        texts = [_Text(0.08, _shorten(name, 19), points=10)]
-        texts += [_Text(0.76, f"{fixed_number(row.volume_ml, 1)} mL", points=10, align="right")]
+    volumes = [f"{fixed_number(row.volume_ml, 1)} mL" for row in measured]
+    room = (_VOLUME_X - _NAME_X) * _SIDE - 0.1 - max(text_width(volume, 10) for volume in volumes)
+    # A name in two lines has a little less than twice the room, since a word may not fill the first line.
+    names = _distinct_names(segments, lambda name: shorten_middle(name, lambda text: text_width(text, 8) <= 1.8 * room))
+    for segment, name, volume, row in zip(segments, names, volumes, measured, strict=True):
+        in_one_line = text_width(name, 10) <= room
+        texts = [_Text(_NAME_X, name, points=10) if in_one_line else _Text(_NAME_X, _halve(name, room), points=8)]
+        texts += [_Text(_VOLUME_X, volume, points=10, align="right")]
         texts += [_Text(1, f"{fixed_number(row.surface_cm2, 1)} cm²", points=10, align="right")]
         lines.append(_Line(texts, segment.color))
     if len(lines) <= most:
         return lines
     kept = max(1, most - 1)
-    return [*lines[:kept], _Line([_Text(0.08, f"and {len(lines) - kept} more", _SECONDARY_TEXT_COLOR, 10)])]
+    return [*lines[:kept], _Line([_Text(_NAME_X, f"and {len(lines) - kept} more", _SECONDARY_TEXT_COLOR, 10)])]
 
 
 def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[SegmentInfo], front: bool) -> None:
@@ -281,10 +307,10 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     return segments
 
 
-def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
-    """Return the segments' names; a name that several segments have is followed by its label value: "Vein (2)"."""
-    names = [segment.name for segment in segments]
-    labelled = [f"{segment.name} ({segment.label})" for segment in segments]
+def _distinct_names(segments: Sequence[SegmentInfo], shorten: Callable[[str], str]) -> list[str]:
+    """Return the shortened names; a name that several segments have is followed by its label value: "Vein (2)"."""
+    names = [shorten(segment.name) for segment in segments]
+    labelled = [shorten(f"{segment.name} ({segment.label})") for segment in segments]
     count = Counter(names)
     distinct = [full if count[name] > 1 else name for name, full in zip(names, labelled, strict=True)]
     return distinct if len(set(distinct)) == len(distinct) else labelled  # A segment may itself be named "Vein (2)".
@@ -306,5 +332,13 @@ def _list_measurements(row: Measurements) -> list[_Line]:
     ]
 
 
-def _shorten(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _halve(name: str, inches: float) -> str:
+    """Return a name in two lines of 8 points that are at most `inches` wide, divided between words if possible."""
+    ends_of_words = [word.end() for word in re.finditer(r"[\s_-]", name)]
+    halves = ((name[:end], name[end:]) for end in [*reversed(ends_of_words), *range(len(name), 0, -1)])
+    return next("\n".join(half) for half in halves if max(text_width(text, 8) for text in half) <= inches)
+
+
+def _printable(name: str) -> str:
+    """Return a name with escapes in place of control characters and of bytes that are not UTF-8."""
+    return escape_controls(name.encode("utf-8", "backslashreplace").decode())

@@ -23,6 +23,7 @@ from ..wall.settings import METHODS_DISAGREE
 from .html_page import color_key, format_number, page_head, segment_keys
 from .scan_figures import draw_slices, draw_surfaces
 from .scene import AXIAL, Scene, build_scene
+from .shortening import shorten_middle
 
 MAX_PLACES = 3
 """The report names at most this many doubtful places."""
@@ -180,9 +181,7 @@ def _header(report: ScanReport, title: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Return the text; if it is too long for the sheet, its middle is replaced by an ellipsis."""
-    half = MAX_IDENTITY // 2
-    return text if len(text) <= MAX_IDENTITY else f"{text[:half]} … {text[-half:]}"
+    return shorten_middle(text, lambda shown: len(shown) <= MAX_IDENTITY)
 
 
 def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
