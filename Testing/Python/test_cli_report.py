@@ -222,6 +222,23 @@ def test_report_shows_the_measurements_without_loading_other_files(
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+def test_long_words_do_not_push_research_use_only_off_the_sheet(tmp_path: Path) -> None:
+    grid = Grid((20, 20, 20), np.eye(4))
+    labelmap = Labelmap(np.ones(grid.shape, np.uint8), grid)
+    segments = [SegmentInfo(1, "segment_" * 20, (1.0, 0.0, 0.0), Code("SCT", "85756007", "Tissue"))]
+    volume = Volume(np.ones((1, *grid.shape), np.float32), grid)
+    page = render_scan_report(
+        ScanReport(volume, labelmap, segments, measure(labelmap, segments), identity={"File": "x" * 110})
+    )
+    script = "const box = (name) => document.querySelector(name).getBoundingClientRect().right;"
+    script += "document.title = box('.mark') <= box('body') + 1 ? 'on the sheet' : 'off the sheet'"
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", str(tmp_path / "page.html")]
+    shown = subprocess.run(command, check=True, capture_output=True, timeout=HANGING_S, text=True, encoding="utf-8")
+    assert "<title>on the sheet</title>" in shown.stdout
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     """Print three long reports: without identity, with the patient's name, and with an ID, but no name.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise, permutations, product
+from itertools import combinations, pairwise, permutations, product
 from pathlib import Path
 
 import matplotlib.image
@@ -229,6 +229,25 @@ def test_scale_bar_and_notes_have_a_dark_rim_on_white_voxels() -> None:
     for part in (panel[: rows // 10, -columns // 5 :], panel[-rows // 10 :, columns // 50 : columns // 8]):
         assert part.max() > 230
         assert part.min() < 60
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 160), (20, 160, 20), (160, 20, 20), (24, 24, 24)])
+def test_texts_of_slices_neither_overlap_nor_are_cut(shape: tuple[int, int, int]) -> None:
+    grid = Grid(shape, np.diag([0.6, 0.6, 0.6, 1.0]))
+    labels = np.zeros(shape, np.uint8)
+    labels[8:12, 8:12, 8:12] = labels[-12:-8, -12:-8, -12:-8] = 1
+    figure = render_figure(Volume(100.0 * labels[None], grid), Labelmap(labels, grid))
+    for name in ("Axial", "Coronal", "Sagittal", "Behind", "Front"):
+        axes = find_panel(figure, name)
+        boxes = [text.get_window_extent() for text in axes.texts]
+        panel = axes.get_window_extent()
+        assert all(panel.x0 < box.x0 and box.x1 < panel.x1 and panel.y0 < box.y0 and box.y1 < panel.y1 for box in boxes)
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2)), name
+        for line in axes.lines:  # the scale bar
+            ends = line.get_transform().transform(line.get_xydata())[:, 0]
+            mm = np.ptp(axes.transData.inverted().transform([(x, 0) for x in ends])[:, 0])
+            assert f"{mm:.6g} mm" in [text.get_text() for text in axes.texts]
+            assert panel.x0 < ends[0] < ends[1] < panel.x1
 
 
 def test_measurements_and_names_are_printed(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,8 +16,8 @@ from dcamt.models.package import Card
 from dcamt.report import scan_figures
 from dcamt.report.scan_figures import draw_slices, draw_surfaces, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
-from dcamt.report.scene import build_scene, intensity_window
 from dcamt.segment_colors import default_color
+from dcamt.report.scene import Scene, build_scene, intensity_window
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
@@ -101,6 +104,56 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
     assert scene.window(*scene.shown_box(margin)) == pytest.approx((0, 100), abs=1)
 
 
+def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
+    """Return a scene whose labels fill an ellipsoid, which ends a quarter of each side before the scan's border."""
+    grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
+    size = np.array(shape)[:, None, None, None]
+    labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1
+    return build_scene(Volume(100.0 * ~labels[None], grid), Labelmap(labels.astype(np.uint8), grid), [LEFT_ATRIUM])
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 160), (20, 160, 20), (160, 20, 20), (20, 160, 160), (160, 160, 160)])
+@pytest.mark.parametrize("spacing", [0.1, 0.6, 1.2])
+def test_texts_of_slices_neither_overlap_nor_are_cut(shape: tuple[int, int, int], spacing: float) -> None:
+    textpath = pytest.importorskip("matplotlib.textpath")
+    pattern = r'<text x="([\d.]+)" y="([\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"[^>]*>([^<]*)</text>'
+    for svg in re.findall(r"<figure.*?</figure>", draw_slices(ball_scene(shape, spacing), [LEFT_ATRIUM])):
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
+        boxes = []
+        for x, y, size, anchor, text in re.findall(pattern, svg):
+            box = textpath.TextPath((0, 0), text, size=float(size)).get_extents()
+            left = float(x) - {"start": 0, "middle": 0.5, "end": 1}[anchor] * box.x1
+            boxes.append((left, float(y) - box.y1, left + box.x1, float(y) - box.y0))
+            assert min(boxes[-1][:2]) > 0, text
+            assert boxes[-1][2] < width, text
+            assert boxes[-1][3] < height, text
+        assert len(boxes) == (7 if "Axial" in svg else 6)
+        for a, b in combinations(boxes, 2):
+            assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1], (a, b)
+
+
+@pytest.mark.parametrize(
+    ("width_mm", "bar_mm"), [(80, 20), (60, 20), (59, 10), (14.4, 2), (6, 2), (5.9, 1), (3, 1), (2, 1)]
+)
+def test_scale_bar_has_its_stated_length_and_lies_in_the_slice(width_mm: float, bar_mm: int) -> None:
+    svg = draw_slices(ball_scene((40, 40, 40), width_mm / 40), [])
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
+    assert width == pytest.approx(width_mm, abs=0.01)
+    for right, length in re.findall(r'<path d="M([\d.]+) [\d.]+h-(\d+)"', svg):
+        assert int(length) == bar_mm
+        assert 0 < float(right) - bar_mm < float(right) < width
+    assert f">{bar_mm} mm</text>" in svg
+
+
+def test_voxels_beyond_the_scan_are_black() -> None:
+    image = pytest.importorskip("matplotlib.image")
+    svg = draw_slices(ball_scene((20, 20, 160), 1.0), [LEFT_ATRIUM]).split("</figure>")[1]
+    data = base64.b64decode(re.search(r'base64,([^"]+)', svg)[1])  # type: ignore[index]
+    pixels = image.imread(io.BytesIO(data))[..., 0]
+    bright = np.flatnonzero(pixels.max(axis=0) > 0)
+    assert bright.size / pixels.shape[1] == pytest.approx(20 / 60, abs=0.02)
+
+
 def test_window_of_a_scan_of_one_value_shows_the_value_as_black() -> None:
     assert intensity_window(np.full((4, 4, 4), -2000, np.int16)) == (-2000, -1999)
 
@@ -115,7 +168,7 @@ def test_axial_slices_are_numbered_from_the_lowest_and_measurements_have_units(d
     labelmap = Labelmap(labels, grid)
     number = 7 if direction > 0 else 14
     drawn = draw_slices(build_scene(volume, labelmap, segments), segments)
-    assert re.findall(r"Axial (\d+)/(\d+)", drawn) == [(str(number), "20")]
+    assert re.findall(r"Axial +(\d+)/(\d+)", re.sub("<[^>]*>", " ", drawn)) == [(str(number), "20")]
     report = ScanReport(
         volume,
         labelmap,

@@ -24,7 +24,7 @@ from ..metrics.measurements import Measurements, measure
 from ..segment_colors import default_color
 from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from .fonts import font_families, missing_characters, text_width
-from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
+from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene, scale_bar_mm
 from .shortening import shorten_middle
 from .surface_shading import trace_surface, view_from
 
@@ -105,10 +105,7 @@ def _draw_figure(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
 
     scene = build_scene(volume, labelmap, segments)
     low, high = scene.shown_box(MARGIN_MM)
-    # A short side of the shown box is lengthened, so that the panels stay legible.
-    size = np.maximum(high - low, 0.4 * (high - low).max())
-    low, high = (low + high - size) / 2, (low + high + size) / 2
-    width, depth, height = size
+    width, depth, height = high - low
     gap, margin, top, side = 0.08, 0.3, 0.75, _SIDE  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
     w, d, h = width * scale, depth * scale, height * scale
@@ -170,14 +167,15 @@ def _draw_slice(
     axes.set_xlim(low[across], high[across])
     axes.set_ylim((low[along], high[along]) if plane.up else (high[along], low[along]))
     _write_orientation_letters(axes, plane.letters)
-    slice_note = f"{plane.name}   {scene.at[plane.through] + 1}/{n[plane.through]}"
+    slice_note = f"{plane.name}\n{scene.at[plane.through] + 1}/{n[plane.through]}"
     _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_TEXT_COLOR)
     if plane is AXIAL:
         y = 0.035
-        bar = 20 / (high[across] - low[across])
+        bar_mm = scale_bar_mm(high[across] - low[across])
+        bar = bar_mm / (high[across] - low[across])
         style = {"color": _TEXT_COLOR, "lw": 2, "solid_capstyle": "butt", "path_effects": _rim(4)}
         axes.plot([0.97 - bar, 0.97], [y, y], transform=axes.transAxes, **style)
-        _write(axes, 0.97 - bar / 2, y + 0.012, "20 mm", ha="center", va="bottom", size=9, color=_TEXT_COLOR)
+        _write(axes, 0.97, y + 0.012, f"{bar_mm} mm", ha="right", va="bottom", size=9, color=_TEXT_COLOR)
 
 
 def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:

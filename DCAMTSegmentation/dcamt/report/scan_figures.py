@@ -20,7 +20,7 @@ from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .html_page import color_key
 from .png import encode_png, png_data_uri
-from .scene import AXIAL, PLANES, Plane, Scene
+from .scene import AXIAL, PLANES, Plane, Scene, scale_bar_mm
 from .surface_shading import OFF_MM, Painter, VisibleSurface, doubt_painter, trace_surface, view_from
 
 SLICE_MARGIN_MM = 20.0
@@ -92,15 +92,17 @@ def _slice_figure(
                 )
     parts += frame.letters(plane.letters)
     number, total = scene.at[plane.through] + 1, scene.image.shape[plane.through]
-    parts.append(frame.text(1.2, 3.4, f"{plane.name} {number}/{total}", 2.6, _NOTE, "start"))
+    parts.append(frame.text(1.2, 3.4, plane.name, 2.6, _NOTE, "start"))
+    parts.append(frame.text(1.2, 6.4, f"{number}/{total}", 2.6, _NOTE, "start"))
     if plane is AXIAL:
-        x, y = frame.width - 20 - 2 * frame.unit, frame.height - 1.6 * frame.unit
+        bar_mm = scale_bar_mm(frame.width)
+        right, y = frame.width - 2 * frame.unit, frame.height - 1.6 * frame.unit
         for color, mm in (("#000", 1.0), ("#fff", 0.5)):
             parts.append(
-                f'<path d="M{x:.2f} {y:.2f}h20" stroke="{color}" stroke-width="{mm * frame.unit:.2f}"'
+                f'<path d="M{right:.2f} {y:.2f}h-{bar_mm}" stroke="{color}" stroke-width="{mm * frame.unit:.2f}"'
                 ' stroke-linecap="square"/>'
             )
-        parts.append(frame.text((x + 10) / frame.unit, y / frame.unit - 1, "20 mm", 2.3, "#fff"))
+        parts.append(frame.text(right / frame.unit, y / frame.unit - 1, f"{bar_mm} mm", 2.3, "#fff", "end"))
     return "".join([*parts, "</svg></figure>"])
 
 
@@ -121,7 +123,8 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, high: np.ndarray, 
         doubt[doubt < LEAST_DOUBT] = 0
         weight = 0.8 * ndimage.map_coordinates(doubt, places, order=1, mode="nearest")[..., np.newaxis]
         pixels = pixels * (1 - weight) + np.array(DOUBT_COLOR) * weight
-    return np.asarray(pixels)
+    inside = np.all([(p > -0.5) & (p < n - 0.5) for p, n in zip(places, values.shape, strict=True)], axis=0)
+    return np.asarray(pixels * inside[..., np.newaxis])
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:

@@ -52,7 +52,7 @@ _STYLE = """
 * { box-sizing: border-box }
 html { -webkit-print-color-adjust: exact; print-color-adjust: exact }
 body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #18202b; width: 186mm;
-  margin: 0 auto }
+  margin: 0 auto; overflow-wrap: anywhere }
 header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: .6mm solid #24507f;
   padding-bottom: 1.6mm }
 h1 { font-size: 15pt; line-height: 1.15; margin: 0; font-weight: 600 }

@@ -14,6 +14,8 @@ from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
 """The intensities at these percentiles are shown as black and as white."""
+SCALE_BARS_MM = (20, 10, 5, 2, 1)
+"""Lengths of scale bars; the longest is chosen that fills at most a third of the slice's width."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,14 @@ class Scene:
     def shown_box(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         """Return opposite corners (3,) of the box to show, in mm from the centre of voxel (0, 0, 0).
 
-        The box extends `margin_mm` beyond the segmentation, but not beyond the scan.
+        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. A side shorter than half of the
+        longest side is then lengthened to this half, so that each slice has room for its texts.
         """
+        low, high = self._box_in_scan(margin_mm)
+        size = np.maximum(high - low, 0.5 * (high - low).max())
+        return (low + high - size) / 2, (low + high + size) / 2
+
+    def _box_in_scan(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         first, last = -0.5 * self.spacing, (np.array(self.image.shape) - 0.5) * self.spacing
         box = bounding_box(self.labels != 0)
         if box is None:
@@ -91,6 +99,11 @@ class Scene:
         # Canonical axes run to the right and front, the scene's axes to the left and back.
         index[:, :2] = np.array(self.image.shape[:2]) - 1 - index[:, :2]
         return np.asarray(index * self.spacing)
+
+
+def scale_bar_mm(width_mm: float) -> int:
+    """Return the length of the scale bar in a slice that is `width_mm` wide."""
+    return next((mm for mm in SCALE_BARS_MM if mm <= width_mm / 3), SCALE_BARS_MM[-1])
 
 
 def intensity_window(shown: np.ndarray) -> tuple[float, float]:
