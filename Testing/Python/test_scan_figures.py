@@ -16,8 +16,8 @@ from dcamt.models.package import Card
 from dcamt.report import scan_figures
 from dcamt.report.scan_figures import draw_slices, draw_surfaces, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
-from dcamt.segment_colors import default_color
 from dcamt.report.scene import Scene, build_scene, intensity_window
+from dcamt.segment_colors import default_color
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL

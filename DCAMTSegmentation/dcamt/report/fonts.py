@@ -1,4 +1,4 @@
-"""Choose the fonts of pictures, and measure text in them. matplotlib is imported inside the functions."""
+"""Choose the fonts of pictures, and measure text."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def render_picture(
         path: the file, `.png`, which is written completely or not at all.
 
     Returns:
-        The characters of names that are boxes in the picture, since no known font has them; "" if there are none.
+        The characters of names that are boxes in the picture, since no font of `font_families` has them.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -334,7 +334,7 @@ def _halve(name: str, inches: float) -> str:
     """Return a name in two lines of 8 points that are at most `inches` wide, divided between words if possible."""
     ends_of_words = [word.end() for word in re.finditer(r"[\s_-]", name)]
     halves = ((name[:end], name[end:]) for end in [*reversed(ends_of_words), *range(len(name), 0, -1)])
-    return next("\n".join(half) for half in halves if max(text_width(text, 8) for text in half) <= inches)
+    return next("\n".join(half).strip() for half in halves if max(text_width(text, 8) for text in half) <= inches)
 
 
 def _printable(name: str) -> str:

@@ -97,10 +97,9 @@ def _slice_figure(
     if plane is AXIAL:
         bar_mm = scale_bar_mm(frame.width)
         right, y = frame.width - 2 * frame.unit, frame.height - 1.6 * frame.unit
-        for color, mm in (("#000", 1.0), ("#fff", 0.5)):
+        for style, width_mm in (('stroke="#000" stroke-linecap="square"', 1.0), ('stroke="#fff"', 0.5)):
             parts.append(
-                f'<path d="M{right:.2f} {y:.2f}h-{bar_mm}" stroke="{color}" stroke-width="{mm * frame.unit:.2f}"'
-                ' stroke-linecap="square"/>'
+                f'<path d="M{right:.2f} {y:.2f}h-{bar_mm}" {style} stroke-width="{width_mm * frame.unit:.2f}"/>'
             )
         parts.append(frame.text(right / frame.unit, y / frame.unit - 1, f"{bar_mm} mm", 2.3, "#fff", "end"))
     return "".join([*parts, "</svg></figure>"])
