@@ -14,6 +14,8 @@ from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
 """The intensities at these percentiles are shown as black and as white."""
+SHORTEST_SIDES = np.array([0.5, 0.5, 0.4])
+"""Smallest sides of the shown box along L, P and S, as fractions of its longest side."""
 SCALE_BARS_MM = (20, 10, 5, 2, 1)
 """Lengths of scale bars; the longest is chosen that fills at most a third of the slice's width."""
 
@@ -71,11 +73,11 @@ class Scene:
     def shown_box(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         """Return opposite corners (3,) of the box to show, in mm from the centre of voxel (0, 0, 0).
 
-        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. A side shorter than half of the
-        longest side is then lengthened to this half, so that each slice has room for its texts.
+        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. Sides shorter than
+        `SHORTEST_SIDES` are then lengthened, so that each slice has room for its texts.
         """
         low, high = self._box_in_scan(margin_mm)
-        size = np.maximum(high - low, 0.5 * (high - low).max())
+        size = np.maximum(high - low, SHORTEST_SIDES * (high - low).max())
         return (low + high - size) / 2, (low + high + size) / 2
 
     def _box_in_scan(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
