@@ -317,7 +317,7 @@ class TrainingSession:
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
     def _warn_of_uncorrected_labels(self) -> None:
-        """Warn of labels that are DCAMT results, and count them; a person may correct the labels during the run."""
+        """Warn of labels that are DCAMT results, and count them before a person corrects them during the run."""
         self._uncorrected = len(with_uncorrected_label(self._plan.cases, VALIDATION))
         for note in uncorrected_label_notes(self._plan.cases):
             self._warn(note)
@@ -450,8 +450,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult, uncorrected: int = 0)
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # Results of older versions have no counts, and the present list may lack the validation cases.
-        number = f"{counts['validation']} " if counts["validation"] else ""
+        number = f"{counts['validation']} " if counts["validation"] else ""  # 0: an older version saved no number.
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
             on += "; a case counts for a class's Dice only if the label or the segmentation contains the class"

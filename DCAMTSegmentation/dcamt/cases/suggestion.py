@@ -50,8 +50,9 @@ MAX_CASES = 20
 A further scan is read if its label contains a class that no label read before contains.
 """
 SMALL_FRACTION = 0.005
-"""A higher `Training.foreground` is suggested if a class's fraction of a scan's voxels (the median over the scans with
-this class) is below this value.
+"""A class is small if the median of its fractions of the scans' voxels is below this value.
+
+For a small class, a higher `Training.foreground` is suggested.
 """
 AIR_AND_LUNG_HU = (-1200, -500)
 """Lowest and highest intensity of air and lung in CT, including noise."""
