@@ -94,7 +94,7 @@ def test_window_is_proportional_to_the_intensities(scale: float) -> None:
 @pytest.mark.parametrize("padding", [-2000, -3024, -32768])
 @pytest.mark.parametrize("margin", [10.0, 1000.0], ids=["box", "scan"])
 def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, margin: float) -> None:
-    """The scan has tissue of 0 to 100 HU; padding and metal of 3000 HU lie outside the shown box."""
+    """The tissue has 0 to 100 HU. Metal of 3000 HU is never in the shown box; the padding is, with the large margin."""
     grid = Grid((60, 60, 60), np.diag([2.0, 1.0, 1.0, 1.0]))
     voxels = np.random.default_rng(0).integers(0, 101, grid.shape).astype(np.int16)
     labels = np.zeros(grid.shape, np.uint8)
@@ -105,7 +105,7 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
 
 
 def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
-    """Return a scene whose labels fill an ellipsoid, which ends a quarter of each side before the scan's border."""
+    """Return a scene whose labels fill an ellipsoid in the middle half of each side of the scan."""
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
     size = np.array(shape)[:, None, None, None]
     labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1

@@ -82,7 +82,7 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of the run's cases by role, for the card of the model; None if they are the present cases.
+        cases: number of cases by role, for the card of the model; None if the run's case list gives these numbers.
     """
 
     weights: dict[str, Tensor]
