@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dcamt.cases import uncorrected_labels
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import DCAMT_RESULT, NO_SCAN, OTHER_LABEL, RESULT
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_dcamt_result, write_image
@@ -154,6 +155,45 @@ def test_reason_for_a_skipped_correction_of_a_dcamt_result_says_how_to_name_it(t
     assert before in (NO_SCAN, OTHER_LABEL)
     (tmp_path / f"{label}.nii.gz").rename(advised)
     assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1"] == ("p1.nii.gz", "p1_seg.nii.gz")
+
+
+def test_correction_does_not_get_the_name_of_an_existing_file(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    write_dcamt_result(tmp_path / "p1_seg.nii.gz")
+    write_image(tmp_path / "p1_corr.nii.gz", 2)
+    advised = skip_reasons(find_cases(tmp_path))["p1_corr.nii.gz"].partition(" rename it to ")[2]
+    assert not Path(advised).exists()
+    (tmp_path / "p1_corr.nii.gz").rename(advised)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("p1.nii.gz", Path(advised).name)}
+
+
+@pytest.mark.parametrize("label", ["p1_RV_seg", "p1_seg_wall2", "RV/p1_seg", "p1_RAmask_v2"])
+def test_reason_for_a_label_of_another_structure_has_no_advice(tmp_path: Path, label: str) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    write_dcamt_result(tmp_path / "p1.seg.nrrd")
+    write_image(tmp_path / f"{label}.nii.gz", 2)
+    assert list(skip_reasons(find_cases(tmp_path)).values()) in ([NO_SCAN], [OTHER_LABEL])
+
+
+def test_correction_gets_the_name_of_the_scan_beside_it(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_image(tmp_path / patient / "lge.nii.gz", 200)
+        write_dcamt_result(tmp_path / patient / "lge.seg.nrrd")
+    write_image(tmp_path / "p2" / "lge_fixed.nii.gz", 2)
+    reason = skip_reasons(find_cases(tmp_path))["lge_fixed.nii.gz"]
+    assert reason.endswith(f"rename it to {tmp_path / 'p2' / 'lge_seg.nii.gz'}")
+
+
+def test_each_dcamt_result_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        write_image(tmp_path / f"p{number}.nii.gz", 200)
+        write_image(tmp_path / f"p{number}_fixed.nii.gz", 2)
+        write_dcamt_result(tmp_path / f"p{number}.seg.nrrd")
+    examined: list[Path] = []
+    monkeypatch.setattr(uncorrected_labels, "is_dcamt_result", lambda path: examined.append(path) or True)
+    reasons = skip_reasons(find_cases(tmp_path)).values()
+    assert sum("rename it to" in reason for reason in reasons) == 5
+    assert len(examined) == len(set(examined))
 
 
 def test_reason_for_a_label_of_another_patient_has_no_advice(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Further steps correct kinds and keys. At the end, a scan and a label with equal 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +30,12 @@ from .found_cases import (
     FoundCases,
     SkippedFile,
 )
-from .keys import Key, without_first_channel
+from .keys import Key, name_starts, without_first_channel
 from .left_over_labels import with_keys_of_scans
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all
-from .uncorrected_labels import has_uncorrected_label, is_uncorrected
-from .words import rest_of
+from .uncorrected_labels import is_uncorrected
+from .words import means_other_structure, words_of
 
 _REASONS = {
     FileKind.OTHER_LABEL: OTHER_LABEL,
@@ -69,10 +69,12 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
         files = classify_all([*images, *zip_files], folder)
     files = pair_dicom_segmentations(files, folder)
     files = _mark_results(files)
+    results = {segmentation_file(file.path) for file in files if file.kind is FileKind.DCAMT_RESULT}
     files = recognise_masks(files)
     files = _join_channels(files)
     files = _pair_labels(files, folder)
-    return _cases_of_equal_keys(files, folder)
+    found = _cases_of_equal_keys(files, folder)
+    return replace(found, skipped=tuple(_advise_on_corrections(found, results, folder)))
 
 
 def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
@@ -182,24 +184,42 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
             skipped += [SkippedFile(path, reason) for path in (*images, *own_labels)]
             unused += [Case(name, image, None, UNLABELLED) for image in images]
     skipped += [SkippedFile(path, NO_SCAN) for paths in labels.values() for path in paths]
-    return FoundCases(NAMES, tuple(cases), tuple(_advise_on_corrections(skipped, cases)), unused=tuple(unused))
+    return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
-def _advise_on_corrections(skipped: Sequence[SkippedFile], cases: Sequence[Case]) -> Iterator[SkippedFile]:
+def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder: Path) -> Iterator[SkippedFile]:
     """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do.
 
     An example is `p1_v2` beside the result `p1.seg.nrrd`: the file's name begins with the name of the case's scan.
+
+    Args:
+        results: the DCAMT results below `folder`.
     """
-    uncorrected = [case for case in cases if has_uncorrected_label(case)] if skipped else []
-    for file in skipped:
-        name = scan_name(file.path)
-        corrected = [case for case in uncorrected if rest_of(name, scan_name(case.image)) is not None]
-        if corrected and file.reason in (NO_SCAN, OTHER_LABEL):
-            case = max(corrected, key=lambda case: len(scan_name(case.image)))
-            new = case.image.with_name(f"{scan_name(case.image)}_seg{ending(file.path)}")
-            advice = f"if it is the corrected label of '{case.name}', rename it to {new}"
-            file = replace(file, reason=f"{file.reason}; {advice}")
+    cases: defaultdict[tuple[Path | None, str], list[Case]] = defaultdict(list)
+    for case in found.cases:
+        for place in (case.image.parent, None):
+            cases[place, scan_name(case.image).casefold()].append(case)
+    for file in found.skipped:
+        if file.reason in (NO_SCAN, OTHER_LABEL):
+            starts = (start for (start,) in name_starts((scan_name(file.path).casefold(),)))
+            places = ((place, start) for start in starts for place in (file.path.parent, None))
+            fitting = next((cases[place] for place in places if place in cases), [])
+            if len(fitting) == 1 and fitting[0].label in results:
+                file = replace(file, reason=_with_advice(file, fitting[0], folder))
         yield file
+
+
+def _with_advice(file: SkippedFile, case: Case, folder: Path) -> str:
+    """Return the reason of a skipped file, with a new name that makes the file the label of a case.
+
+    The new name is left out if the file's path adds a word for another structure, or if files of the new names exist.
+    """
+    words, words_of_scan = (words_of(" ".join(path.relative_to(folder).parts)) for path in (file.path, case.image))
+    names = (f"{scan_name(case.image)}_{label}{ending(file.path)}" for label in ("seg", "corrected_seg"))
+    new = next((path for path in map(case.image.with_name, names) if not path.exists()), None)
+    if new is None or means_other_structure(words - words_of_scan):
+        return file.reason
+    return f"{file.reason}; if it is the corrected label of '{case.name}', rename it to {new}"
 
 
 def _keys(files: Iterable[NamedFile], kind: FileKind) -> set[Key]:
