@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 import SimpleITK
 import torch
+from dcamt.cases.case_list import list_cases
+from dcamt.commands import console
+from dcamt.errors import InputError
 from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.trained_scans import find_trained_scans
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import train_arguments, write_cases_folder, write_table
@@ -87,3 +91,67 @@ def test_validation_cases_on_which_the_starting_model_was_trained_are_named(
     elsewhere = shutil.copy(first.model, tmp_path / "elsewhere.dcamt")
     assert call_dcamt([*start, elsewhere, "--run", tmp_path / "third"]) == 0
     assert "was trained on" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def first(table: Path, tmp_path: Path) -> RunFolder:
+    """A finished run of one iteration."""
+    run = RunFolder(tmp_path / "first")
+    assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
+    return run
+
+
+def start_from(first: RunFolder, table: Path, run: Path, *further: str) -> list[str | Path]:
+    return ["train", table, "--run", run, "--start-from", first.model, "--set", "iterations=1", *further]
+
+
+def test_unreadable_case_list_of_the_starting_model_is_a_note(
+    first: RunFolder, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first.cases.write_text("name\nlabelled0\n", encoding="utf-8")
+    check: list[str | Path] = ["cases", "check", table, "--start-from", first.model]
+    capsys.readouterr()
+    for command in (check, start_from(first, table, tmp_path / "second", "--device", "cpu")):
+        assert call_dcamt(command) == 0
+        (note,) = [line for line in capsys.readouterr().err.splitlines() if str(first.cases) in line]
+        assert note.endswith(
+            f"So the validation scans were not compared with those on which {first.model} was trained."
+        )
+    with pytest.raises(InputError, match="lacks the column"):
+        next(find_trained_scans(list_cases(table), first.model, lambda fraction: None, pytest.fail))
+
+
+@pytest.mark.parametrize("refused", ["run", "folder", "device"])
+def test_run_that_cannot_start_is_refused_before_scans_are_compared(
+    first: RunFolder,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: str,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").touch()
+    missing = "cuda" if torch.backends.mps.is_available() else "mps"
+    run = first.path if refused == "run" else tmp_path / refused
+    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    capsys.readouterr()
+    assert call_dcamt(start_from(first, table, run, "--device", missing if refused == "device" else "cpu")) == 1
+    printed = capsys.readouterr().err
+    expected = {"run": "already holds a run", "folder": "it holds notes.txt", "device": f"has no '{missing}' device"}
+    assert expected[refused] in printed
+    assert "comparing the scans" not in printed
+
+
+def test_note_on_unread_training_scans_names_the_command_that_compares_them(
+    first: RunFolder, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = first.cases.read_text(encoding="utf-8")
+    first.cases.write_text(listed.replace("labelled0.nii.gz", "moved.nii.gz"), encoding="utf-8")
+    assert call_dcamt(start_from(first, table, tmp_path / "second", "--device", "cpu")) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "could not be read" in line]
+    command = f"dcamt cases check CASES.csv --start-from {first.model}"
+    assert note.endswith(f"correct the paths in this list and run: {command}")
+    first.cases.write_text(listed, encoding="utf-8")
+    assert call_dcamt(command.replace("CASES.csv", str(table)).split()[1:]) == 0
+    assert "were not compared" not in capsys.readouterr().err

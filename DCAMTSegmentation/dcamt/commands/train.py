@@ -8,6 +8,7 @@ from functools import partial
 from ..api.training import Observer, TrainingSession, follow_leader
 from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
+from ..devices import choose_device
 from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
 from ..models.store import model_path
@@ -71,7 +72,10 @@ def _train(options: argparse.Namespace) -> int:
             options.recipe, options.start_from, options.set, options.effort, console.print_error
         )
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
-        if options.start_from is not None:
+        if options.start_from is not None and not is_held(plan.run.lock):
+            # `TrainingSession.run` refuses the same folders and devices, but only after the slow comparison of scans.
+            plan.run.check_new()
+            choose_device(plan.device, training=True)
             progress = partial(console.show_progress, "comparing the scans with those of the training")
             note_trained_scans(plan.cases, model_path(options.start_from), progress, console.print_error)
 

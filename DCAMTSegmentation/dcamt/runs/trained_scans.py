@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def find_trained_scans(
     Args:
         progress: called with the fraction of the work that is done.
         on_note: called with a note if training scans cannot be read.
+
+    Raises:
+        InputError: the case list or the recipe of the model's run cannot be read.
     """
     trained, validation_cases = _trained_cases(model), [case for case in cases if case.role == VALIDATION]
     if not trained or not validation_cases:
@@ -45,15 +49,21 @@ def find_trained_scans(
             yield case, error
     if unread:
         what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
-        remedy = "If a validation scan may be one of them, correct the paths in this list and repeat the command."
+        command = f"dcamt cases check CASES.csv --start-from {shlex.quote(str(model))}"
+        remedy = f"If a validation scan may be one of them, correct the paths in this list and run: {command}"
         on_note(f"{RunFolder(model.parent).cases}: {what}. {remedy}")
 
 
 def note_trained_scans(
     cases: Sequence[Case], model: Path, progress: Callable[[float], None], on_note: Callable[[str], None]
 ) -> None:
-    """Call `on_note` with a note that names the cases of `find_trained_scans`, if there are any."""
-    if names := [case.name for case, _ in find_trained_scans(cases, model, progress, on_note)]:
+    """Call `on_note` with a note that names the cases of `find_trained_scans`, or with the error that it raises."""
+    try:
+        names = [case.name for case, _ in find_trained_scans(cases, model, progress, on_note)]
+    except InputError as error:
+        on_note(f"{error} So the validation scans were not compared with those on which {model} was trained.")
+        return
+    if names:
         on_note(
             f"{model}: was trained on the scans of these validation cases: {list_names(names)}. Their Dice does not"
             " show the accuracy on new scans. Leave these cases out, or start from another model."
