@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from .commands.console import StdoutLost, print_error
+from .commands.console import Console, StdoutLost, print_error
 from .commands.options import UsageError
 from .commands.parser import build_parser
 from .commands.process import exit_when_stdin_closes, refuse_missing_working_folder, silence_libraries
@@ -63,8 +63,11 @@ def _run(options: argparse.Namespace) -> int:
         keep_freed_memory()
     # Only the module of the command is imported, so that `dcamt models list` does not wait for torch.
     module = importlib.import_module(f".commands.{options.command}", __package__)
-    status: int = getattr(module, f"run_{options.command}")(options)
-    return status
+    try:
+        status: int = getattr(module, f"run_{options.command}")(options)
+        return status
+    finally:
+        Console(options.json).clear_progress()
 
 
 def _with_signed_roi(arguments: Sequence[str]) -> list[str]:

@@ -155,3 +155,22 @@ def test_note_on_unread_training_scans_names_the_command_that_compares_them(
     first.cases.write_text(listed, encoding="utf-8")
     assert call_dcamt(command.replace("CASES.csv", str(table)).split()[1:]) == 0
     assert "were not compared" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_last_progress_bar_is_removed_from_the_terminal(
+    first: RunFolder,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    check: list[str | Path] = ["cases", "check", table, "--start-from", first.model]
+    train = start_from(first, table, tmp_path / "second", "--device", "cpu")
+    capsys.readouterr()
+    assert call_dcamt(check if command == "check" else train) == 0
+    printed = capsys.readouterr().err
+    assert "comparing the scans" in printed
+    assert printed.endswith("\r\x1b[K")

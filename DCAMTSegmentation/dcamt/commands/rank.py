@@ -97,7 +97,6 @@ def run_rank(options: argparse.Namespace) -> int:
     for failure in failures:
         console.print_error(str(failure))
     console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases)
-    console.clear_progress()
     return 1 if failures else 0
 
 

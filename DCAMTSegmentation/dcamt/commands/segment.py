@@ -310,7 +310,6 @@ def _print_summary(
     if len(jobs) > 1:
         console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
     console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing))
-    console.clear_progress()
     return bool(failures)
 
 

@@ -224,7 +224,6 @@ class WallSession:
         if scan_count > 1:
             self.console.print_text(f"{len(self.results)} of {scan_count} scans measured")
         self.console.print_event("done", scans=scan_count, failed=len(self.failures))
-        self.console.clear_progress()
 
 
 def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:

@@ -41,7 +41,6 @@ def watch_run(run: RunFolder, console: Console) -> int:
             time.sleep(POLL_EVERY_S)
         _show_new_events(tail, run, console)
     except KeyboardInterrupt:
-        console.clear_progress()
         return 0  # Only watching ends; the run continues.
     console.clear_progress()
     where = f" at iteration {state.iteration} of {state.iterations}" if state.iterations else ""
