@@ -208,6 +208,18 @@ def memory_for_scan(path: Path | None) -> Iterator[None]:
         raise MemoryShortage("not enough memory for this scan", path=path, remedy=remedy) from error
 
 
+def without_path(error: Exception, *paths: str | Path | None) -> str:
+    r"""Return an error's message without these paths at its beginning.
+
+    >>> without_path(InputError("is empty", path="two\nlines.nii"), "two\nlines.nii")
+    'is empty.'
+    """
+    text = str(error)
+    for path in paths:
+        text = text.removeprefix(escape_controls(f"{path}: "))
+    return text
+
+
 def names_path(error: Exception, path: Path) -> bool:
     """Return whether an error's message names a path; a message about "scan12" does not name "scan1"."""
     text, message = escape_controls(str(path)), escape_controls(str(error))

@@ -119,6 +119,12 @@ class VoxelsTest(SceneCheckCase):
         source = SceneScan(volume.GetID(), outline.GetID(), ((empty, 1),))
         self.assertIn("The label is empty", scene_remark(source, LABELLED, self.recipe)[0])
 
+    def test_problem_of_a_volume_does_not_repeat_its_name(self):
+        volume = add_volume("two\nlines", ellipsoid()[0])
+        volume.GetImageData().AllocateScalars(vtk.VTK_FLOAT, 3)
+        facts = run_to_end(voxel_check.check_voxels(SceneScan(volume.GetID()), UNLABELLED, self.recipe))
+        self.assertEqual(facts.problems, ("The scan holds several channels. Choose a grey-scale volume.",))
+
     def test_voxels_are_checked_again_only_after_a_change(self):
         volume, outline = self.add_case()
         row = row_of(volume, outline, self.recipe)

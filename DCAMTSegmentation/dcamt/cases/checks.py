@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import InputError, escape_controls
+from ..errors import InputError, without_path
 from ..geometry import canonical_orientation
 from ..io.readers import Header, read_header
 from ..io.slabs import slabs
@@ -406,7 +406,7 @@ def _without_path(what: str, path: Path | None, error: InputError) -> str:
     If the message has a subject of its own, such as "the label mapping names 420 twice", only remove the path and
     capitalise the first letter.
     """
-    text = str(error).removeprefix(escape_controls(f"{path}: "))
+    text = without_path(error, path)
     if text.startswith(("'", "the ")):
         return f"{text[:1].upper()}{text[1:]}"
     return f"The {what} {text}"

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, escape_controls, plain_number
+from ..errors import InputError, plain_number, without_path
 from ..geometry import Grid
 from ..process_settings import default_numpy_settings
 from ..volume import (
@@ -403,10 +403,7 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
         try:
             yield inner
         except InputError as error:
-            text = str(error)
-            for file in (path, inner):
-                text = text.removeprefix(escape_controls(f"{file}: "))
-            text = text.replace(f"{folder}{os.sep}", "")
+            text = without_path(error, path, inner).replace(f"{folder}{os.sep}", "")
             raise InputError(text, path=path) from error
 
 

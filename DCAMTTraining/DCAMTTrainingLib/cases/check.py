@@ -13,7 +13,7 @@ import slicer
 from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, Case, check_encoding
 from dcamt.cases.case_scans import mixed_orders
 from dcamt.cases.checks import CaseFacts, conflicting_scans, repeated_scans, shared_labels
-from dcamt.errors import InputError, escape_controls
+from dcamt.errors import InputError, without_path
 from dcamt.io.channels import names_of_channels
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
@@ -196,7 +196,7 @@ class CaseCheck:
         cases = [Case(row.name, Path(row.scan), None, row.role) for row in rows]
         names = [self._channel_names.get(index, ()) for index in range(len(rows))]
         for index, error in mixed_orders(cases, self.recipe, names):
-            what = str(error).removeprefix(escape_controls(f"{cases[index].image}: "))
+            what = without_path(error, cases[index].image)
             self._add_remark(index, translated(f"The scan {what}"))
         sources = {index: row.source for index, row in enumerate(rows) if row.role in ROLES_WITH_LABEL}
         scene = {index: source for index, source in sources.items() if isinstance(source, SceneScan)}

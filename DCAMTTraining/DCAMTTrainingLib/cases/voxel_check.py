@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
 from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
-from dcamt.errors import InputError
+from dcamt.errors import InputError, without_path
 from dcamt.recipe import Recipe
 from dcamt.volume import Labelmap, Volume, channel_order, check_scan, large_scan_warning
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -110,7 +110,7 @@ def _check_channel(volume: VolumeNode) -> Generator[None, None, _ChannelFacts]:
         scan = Volume(voxels_of(volume).transpose(2, 1, 0)[None], grid_of(volume))
         check_scan(scan)
     except InputError as error:
-        return _ChannelFacts(str(error).removeprefix(f"{volume.GetName()}: "))
+        return _ChannelFacts(without_path(error, volume.GetName()))
     yield
     warning = few_values_warning(scan)
     yield
