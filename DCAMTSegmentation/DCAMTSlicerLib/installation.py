@@ -93,9 +93,11 @@ def _install_missing() -> None:
 
     output = _KeptOutput(sys.stdout)
     try:
-        with _installation_window(missing), redirect_stdout(output):  # type: ignore[type-var]
+        with redirect_stdout(output):  # type: ignore[type-var]
             if pytorch is not None:
-                pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
+                with _pytorch_window():
+                    pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
+            # `pip_ensure` blocks all other windows by a window of its own, and may then restart Slicer.
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # An installed package conflicts with a package that is already loaded.
         text = _("An installed package cannot be loaded ({reason}). Restart Slicer, and try again.")
@@ -114,23 +116,21 @@ def show_error(error: DCAMTError, title: str) -> None:
         display_error(error_text(error), title, detailedText=error.detail)
 
 
-class _InstallationWindow(qt.QProgressDialog):
-    """A window that the user cannot close."""
+class _WindowWithoutEscape(qt.QProgressDialog):
+    """A window that the Escape key does not close."""
 
     def reject(self) -> None:
         """Ignore the Escape key."""
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802
-        event.ignore()
-
 
 @contextmanager
-def _installation_window(packages: list[str]) -> Iterator[None]:
-    """Name the packages in a window that blocks all other windows, since Slicer handles clicks during pip's work."""
-    window = _InstallationWindow(slicer.util.mainWindow())
+def _pytorch_window() -> Iterator[None]:
+    """Show a window that blocks all other windows, since Slicer handles clicks while PyTorch is installed."""
+    window = _WindowWithoutEscape(slicer.util.mainWindow())
     window.windowTitle = _("DCAMT: install packages")
-    window.labelText = _("Installing {packages}. This takes some minutes.").format(packages=", ".join(packages))
+    window.labelText = _("Installing PyTorch. This takes some minutes.")
     window.setCancelButton(None)
+    window.setWindowFlags(window.windowFlags() & ~qt.Qt.WindowCloseButtonHint)
     window.setRange(0, 0)
     window.setModal(True)
     window.show()

@@ -14,6 +14,7 @@ from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
+import qt
 import slicer
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -62,7 +63,9 @@ class PipRecorder:
         self.restarts += 1
 
     def install(self, requirements: list[str], skip: list[str]) -> None:
-        """Record a request to install requirements, except the packages in `skip`; process events, as Slicer does.
+        """Record a request to install requirements, except the packages in `skip`.
+
+        As in Slicer, a modal window is open meanwhile, and events are processed.
 
         Raises CalledProcessError if `returncode` is not 0.
         """
@@ -72,7 +75,14 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
+        # A progress dialog, unlike Slicer's dialog, because `DialogWatcher` would answer other dialogs.
+        window = qt.QProgressDialog(slicer.util.mainWindow())
+        window.windowTitle = "DCAMT - Installing Python Packages"
+        window.setModal(True)
+        window.show()
         slicer.app.processEvents()
+        window.reset()
+        window.deleteLater()
         if self.returncode != 0:
             raise CalledProcessError(self.returncode, "pip install")
         names = {canonicalize_name(Requirement(text).name) for text in requirements}
