@@ -197,9 +197,14 @@ def was_only_copied(segmentation_node: SegmentationNode) -> bool:
 
     An added copy changes the result's fingerprint, so `is_corrected` returns True for a result with copies.
     """
-    written = segmentation_node.GetAttribute(_WRITTEN)
+    written = written_fingerprint(segmentation_node)
     now = fingerprint(segmentation_node) if written else ""
     return bool(now) and differ_only_by_copies(written, now)
+
+
+def written_fingerprint(segmentation_node: SegmentationNode) -> str:
+    """Return the fingerprint that a result's segments had when DCAMT wrote them; empty if it is unknown."""
+    return segmentation_node.GetAttribute(_WRITTEN) or ""
 
 
 def is_written(segmentation_node: SegmentationNode) -> bool:

@@ -23,8 +23,8 @@ from DCAMTSegmentationLib.doubt_map import mark_map
 from DCAMTSegmentationLib.result_nodes import VOLUME
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
-from DCAMTTrainingLib.cases import scene_source
-from DCAMTTrainingLib.cases.check import scene_remark, uncorrected_note
+from DCAMTTrainingLib.cases import scene_source, voxel_check
+from DCAMTTrainingLib.cases.check import scene_facts, scene_remark
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import (
@@ -186,12 +186,42 @@ class SceneSourceTest(unittest.TestCase):
         result = self.add_result(volume, label)
         training_cases.add_result(result)
         (row,) = training_case_rows(self.recipe)
-        self.assertIn("is a result of DCAMT that was not corrected", uncorrected_note(row.source))
+        note = "The label is a result of DCAMT that was not corrected. Check it before training on it."
+        self.assertEqual(self.warnings_about(row.source), (note,))
         own = self.add_segment(result, volume, np.roll(label, 2, axis=0), "LA")
-        self.assertEqual(uncorrected_note(replace(row.source, segments=((own, 1),))), "")
-        self.assertIn("not corrected", uncorrected_note(row.source))
+        self.assertEqual(self.warnings_about(replace(row.source, segments=((own, 1),))), ())
+        self.assertEqual(self.warnings_about(row.source), (note,))
         draw_segment(result, volume, np.roll(label, 1, axis=0))
-        self.assertEqual(uncorrected_note(row.source), "")
+        self.assertEqual(self.warnings_about(row.source), ())
+
+    def test_edit_of_another_class_makes_a_result_corrected(self):
+        image, label = ellipsoid(1)
+        label[:3, :3, :3] = 2
+        volume = add_volume("scan", image)
+        result = self.add_result(volume, label, ("Left atrium", "other"))
+        training_cases.add_result(result)
+        (row,) = training_case_rows(self.recipe)
+        self.assertEqual(len(self.warnings_about(row.source)), 1)
+        other = result.GetSegmentation().GetNthSegmentID(1)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(np.uint8(label == 0), result, other, volume)
+        self.assertEqual(self.warnings_about(row.source), ())
+
+    def test_segments_of_a_result_are_compared_one_a_step_and_again_only_after_a_change(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        result = self.add_result(volume, label)
+        for name in ("first", "second"):
+            self.copy_segment(result, name)
+        training_cases.add_result(result)
+        (row,) = training_case_rows(self.recipe)
+        with mock.patch.object(voxel_check, "read_segment", wraps=voxel_check.read_segment) as reads:
+            counts = [reads.call_count for _step in scene_facts(row.source, LABELLED, self.recipe)]
+            self.assertEqual(sorted(set(counts)), [0, 1, 2, 3])
+            self.assertEqual(len(self.warnings_about(row.source)), 1)
+            self.assertEqual(reads.call_count, 3)
+
+    def warnings_about(self, source):
+        return run_to_end(scene_facts(source, LABELLED, self.recipe)).warnings
 
     def test_classes_of_a_result_of_which_one_was_corrected_are_all_in_the_label(self):
         classes = [replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "LA"), (2, "LV"))]

@@ -18,10 +18,8 @@ from dcamt.io.channels import names_of_channels
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
 from dcamt.volume import channel_note, check_scan_grid, same_grid
-from DCAMTSegmentationLib import correction_marks
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import grid_of
@@ -173,8 +171,7 @@ class CaseCheck:
             if facts.labels is not None:
                 self.label_values[index] = facts.labels
             remark = _remark_of(facts)
-            uncorrected = uncorrected_note(row.source) if row.role in ROLES_WITH_LABEL else ""
-            notes = (_label_note(row.source, self.recipe), uncorrected, *map(translated, facts.warnings))
+            notes = (_label_note(row.source, self.recipe), *map(translated, facts.warnings))
             note = "" if remark else " ".join(filter(None, notes))
             has_image = volume is not None and volume.GetImageData() is not None
             size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
@@ -344,16 +341,6 @@ def _empty_label_text() -> str:
 
 def _label_note(source: SceneScan, recipe: Recipe) -> str:
     return " ".join(filter(None, (channels_note(source, recipe), choice_note(source, recipe))))
-
-
-def uncorrected_note(source: SceneScan) -> str:
-    """Return a note if a case's label is a DCAMT result that nobody corrected; otherwise an empty text."""
-    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation or "")
-    used = {identifier for identifier, _label in source.segments}
-    if segmentation is None or not used or not used <= find_dcamt_segments(segmentation).keys():
-        return ""
-    text = _("The label is a result of DCAMT that was not corrected. Check it before training on it.")
-    return str(text) if correction_marks.was_only_copied(segmentation) else ""
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:

@@ -14,8 +14,11 @@ from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_s
 from dcamt.errors import InputError, without_path
 from dcamt.recipe import Recipe
 from dcamt.volume import Labelmap, Volume, channel_order, check_scan, large_scan_warning
+from DCAMTSegmentationLib.correction_marks import written_fingerprint
+from DCAMTSlicerLib.fingerprints import checksum_of, differ_only_by_copies, fingerprint_of
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.segment_voxels import labelmap_name
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import grid_of, voxels_of
 from slicer.i18n import tr as _
 
@@ -128,11 +131,29 @@ def _check_label(
         return replace(facts, problems=(label.problem,))
     if not label.voxels.any():
         return replace(facts, labels=())
+    if (yield from _is_uncorrected(source, segmentation)):
+        text = _("The label is a result of DCAMT that was not corrected. Check it before training on it.")
+        facts = replace(facts, warnings=(text,))
     if len(source.segments) > 1:
         facts = yield from _with_overlap_warnings(facts, label, recipe)
     yield
     case = Case(volume.GetName(), Path(), None, LABELLED)
     return (yield from with_label(facts, case, Labelmap(label.voxels.transpose(2, 1, 0), grid), recipe))
+
+
+def _is_uncorrected(source: SceneScan, segmentation: SegmentationNode) -> Generator[None, None, bool]:
+    """Return whether a case's label is a DCAMT result that `correction_marks.was_only_copied`, in short steps."""
+    written, dcamt_segments = written_fingerprint(segmentation), find_dcamt_segments(segmentation)
+    if not written or not dcamt_segments.keys() >= {identifier for identifier, _label in source.segments}:
+        return False
+    checksums = {}
+    for identifier in dcamt_segments:
+        segment = segmentation.GetSegmentation().GetSegment(identifier)
+        if segment is None or segment.GetRepresentation(labelmap_name()) is None:
+            return False
+        checksums[identifier] = checksum_of(read_segment(segmentation, identifier))
+        yield
+    return differ_only_by_copies(written, fingerprint_of(checksums))
 
 
 def _with_overlap_warnings(facts: CaseFacts, label: SceneLabel, recipe: Recipe) -> Generator[None, None, CaseFacts]:
@@ -148,7 +169,7 @@ def _with_overlap_warnings(facts: CaseFacts, label: SceneLabel, recipe: Recipe) 
                 " is wrong, erase the overlap from the other segment."
             )
             warnings.append(text.format(covered=covered, drawn=drawn, name=info.name))
-    return replace(facts, warnings=tuple(warnings))
+    return replace(facts, warnings=(*facts.warnings, *warnings))
 
 
 def _state_of_volume(volume: VolumeNode) -> Any:
@@ -158,18 +179,20 @@ def _state_of_volume(volume: VolumeNode) -> Any:
 
 
 def _state_of_label(source: SceneScan, segmentation: SegmentationNode, volume: VolumeNode) -> Any:
-    """Return a value that changes with the segments of a case, with their place in the scan, or with the scan."""
+    """Return a value that changes with the segments of a case or of DCAMT, their place in the scan, or the scan."""
     segments = segmentation.GetSegmentation()
     name = labelmap_name()
     if not segments.ContainsRepresentation(name):
         name = segments.GetSourceRepresentationName()
     drawn = []
-    for identifier, _label in source.segments:
+    dcamt_segments = tuple(find_dcamt_segments(segmentation))
+    for identifier in (*(identifier for identifier, _label in source.segments), *dcamt_segments):
         segment = segments.GetSegment(identifier)
         image = segment.GetRepresentation(name) if segment is not None else None
         drawn.append(None if image is None else (image.GetMTime(), segment.GetLabelValue()))
     places = [_state_of_transforms(node) for node in (segmentation, volume)]
-    return tuple(drawn), tuple(places), _state_of_volume(volume)
+    result = dcamt_segments, written_fingerprint(segmentation)
+    return tuple(drawn), result, tuple(places), _state_of_volume(volume)
 
 
 def _state_of_transforms(node: Any) -> tuple[tuple[str, int], ...]:
