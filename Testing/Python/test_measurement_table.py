@@ -160,7 +160,7 @@ def test_rows_of_an_outline_are_removed_once_the_outline_was_corrected(
         capsys.readouterr()
         assert call_dcamt([*segment, "--skip-existing"]) == 0
         assert read_table(table) == [first_row]
-        note = f"{table}: has no rows of s1, since another program may have saved the segmentations of these scans"
+        note = f"{table}: has no rows of s1, since the segmentations have no valid mark of DCAMT"
         assert note in capsys.readouterr().err
 
 
