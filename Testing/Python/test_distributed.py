@@ -42,10 +42,7 @@ COMPARABLE = (
 )
 """Settings with which the losses `supervised` and `distillation` of two processes equal those of one process."""
 TEAM_SETTINGS = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings with which two processes can split a batch, and a run saves a checkpoint after each iteration.
-
-A run logs its losses before it saves a checkpoint, so the run also logs its losses after each iteration.
-"""
+"""Settings with which two processes can split a batch, and a run logs its losses and a checkpoint at each iteration."""
 
 
 @pytest.fixture(scope="module")

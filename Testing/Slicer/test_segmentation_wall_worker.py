@@ -409,8 +409,7 @@ class InterruptedInsertionTest(FakeWallCase):
         """Measure the wall and cancel in a step; return whether the measurement was cancelled.
 
         Args:
-            step: the index of a step of `WallJob.take_answer`. The last step inserts the wall; in this step, or if
-                there is no step of this index, the measurement is not cancelled.
+            step: the index of a step of `WallJob.take_answer`. The last step inserts the wall and is not cancelled.
         """
         take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 

@@ -145,7 +145,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent], several_classes: bool) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If the task has `several_classes`, there is one Dice line for each class, that of both branches.
+    If the task has `several_classes`, the Dice of single branches is omitted.
 
     If a resumed run trained some iterations a second time, their first values are omitted.
     """
