@@ -122,7 +122,7 @@ def test_free_memory_respects_the_limits_of_control_groups(
         (folder / limit_file).write_text(f"{most}\n", encoding="ascii")
         (folder / usage_file).write_text(f"{usage * 10**6}\n", encoding="ascii")
         total = f"total_inactive_file {cache * 10**6}\n" if limit_file == LIMIT_1 else ""
-        own = 0 if total else cache * 10**6  # Only the total of version 1 includes subgroups.
+        own = 0 if total else cache * 10**6
         (folder / "memory.stat").write_text(f"anon 1\ninactive_file {own}\n{total}", encoding="ascii")
     monkeypatch.setattr(machine, "_MEMBERSHIPS", file)
     monkeypatch.setattr(machine, "_CONTROL_GROUPS", tmp_path / "cgroup")

@@ -220,7 +220,7 @@ def test_nearest_slice_with_the_segment_is_shown_if_the_centroid_lies_in_a_gap()
 def test_scale_bar_and_notes_have_a_dark_rim_on_white_voxels() -> None:
     _, labelmap = make_case()
     white = np.full(SHAPE, 100, np.int16)
-    white[0] = 0  # a slice of black voxels, so that the others are white
+    white[0] = 0  # The darkest voxels are drawn black, so the others are drawn white.
     figure = render_figure(Volume(white[None], GRID), labelmap)
     axes = find_panel(figure, "Axial")
     box = axes.get_window_extent()

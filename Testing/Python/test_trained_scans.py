@@ -1,4 +1,4 @@
-"""A run refuses validation cases on whose scans it has trained; a later run that starts from its model notes them."""
+"""Test which validation cases are refused or noted, since a run or its starting model was trained on their scans."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_note_on_unread_training_scans_names_the_command_that_compares_them(
     assert call_dcamt(start_from(first, table, tmp_path / "second", "--device", "cpu")) == 0
     (note,) = [line for line in capsys.readouterr().err.splitlines() if "could not be read" in line]
     command = f"dcamt cases check CASES.csv --start-from {first.model}"
-    assert note.endswith(f"correct the paths in this list and run: {command}")
+    assert note.endswith(f"correct the paths in {first.cases} and run: {command}")
     first.cases.write_text(listed, encoding="utf-8")
     assert call_dcamt(command.replace("CASES.csv", str(table)).split()[1:]) == 0
     assert "were not compared" not in capsys.readouterr().err

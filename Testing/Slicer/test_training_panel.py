@@ -343,7 +343,7 @@ class FolderOfRunsTest(TrainingCase):
         type_keys(edit, str(path))
         return edit
 
-    def test_typed_folder_is_used_and_its_text_unchanged_once_it_is_complete(self) -> None:
+    def test_typed_folder_is_used_after_enter_and_its_text_is_never_changed(self) -> None:
         nested = self.folder / "nested" / "runs"
         nested.mkdir(parents=True)
         for folder in (nested, self.folder / "new" / "runs"):
@@ -367,7 +367,7 @@ class FolderOfRunsTest(TrainingCase):
         self.ui.startButton.pressed.emit()
         self.assertEqual(runs_folder(), self.folder / "other")
 
-    def test_relative_path_is_replaced_by_the_present_folder(self) -> None:
+    def test_typed_relative_path_is_refused(self) -> None:
         self.type_folder("runs\n")
         self.assertEqual(self.ui.runsFolderEdit.currentPath, str(self.runs))
         self.assertEqual(runs_folder(), self.runs)

@@ -75,7 +75,7 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        # A progress dialog, unlike Slicer's dialog, because `DialogWatcher` would answer other dialogs.
+        # Slicer shows a dialog of another kind, which `DialogWatcher` would answer.
         window = qt.QProgressDialog(slicer.util.mainWindow())
         window.windowTitle = "DCAMT - Installing Python Packages"
         window.setModal(True)

@@ -317,7 +317,7 @@ class TrainingSession:
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
     def _warn_of_uncorrected_labels(self) -> None:
-        """Warn of labels that are DCAMT results, and count them before a person corrects them during the run."""
+        """Warn of labels that are DCAMT results, and count the validation labels among them."""
         self._uncorrected = len(with_uncorrected_label(self._plan.cases, VALIDATION))
         for note in uncorrected_label_notes(self._plan.cases):
             self._warn(note)

@@ -46,7 +46,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key is the file's key without words of the file's name. The longest key comes first: for the file
+    1. Scans whose key is the file's key without some words of the name. The longest key comes first: for the file
        `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
     3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared instead of the keys. The loose key of
@@ -86,10 +86,11 @@ def _fitting_scans(
     for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
-        # Loose keys have no modality, so a candidate that differs by its modality is not compared by its loose key.
-        similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
+        without_modality = [
+            (key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))
+        ]
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
-        found += [(loose.get(loose_key(key), []), words) for key, words in similar]
+        found += [(loose.get(loose_key(key), []), words) for key, words in without_modality]
         for same, words in found:
             same = sorted(same, key=lambda scan: not _agree_in_capitals(file, scan)) if len(same) > 1 else same
             yield from ((file, scan, words) for scan in same if scan.path != file.path)

@@ -113,7 +113,7 @@ def _labels_of_only_scans(
     - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`:
       `LGE Segmentation_1` beside `LGE`. Other names count as a whole: Slicer saves `Segmentation_1.seg.nrrd` beside a
       scan of any name.
-    - If any scans have the label's loose key, the folder's scan must be one of them: if there is a scan `LGE/3`,
+    - A label whose loose key is only that of other scans is no label of this scan: if there is a scan `LGE/3`,
       `MRI/3_seg` is no label of `MRI/p4`.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)

@@ -220,9 +220,9 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that also fits another path, in which another part stands in the place of `part`.
+        """Return the first pattern that fits paths with other parts than `part`, too; None if there is no such pattern.
 
-        Return None if there is no such pattern, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
+        The result is also None if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
         """
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
@@ -246,7 +246,7 @@ class _SimilarPaths:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
             lacks_word_of_scan = not further_words(scan_key) <= further_words(key)
-            if lacks_word_of_scan:  # The mask `1/LA/1` may belong to another patient than the scan `1/2/2`.
+            if lacks_word_of_scan:
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
             kind = _kind(words | further_modalities)

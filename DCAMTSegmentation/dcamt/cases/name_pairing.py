@@ -210,9 +210,9 @@ def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder:
 
 
 def _with_advice(file: SkippedFile, case: Case, folder: Path) -> str:
-    """Return the reason of a skipped file, with a new name that makes the file the label of a case.
+    """Return the reason of a skipped file and, if possible, a new name that makes the file the label of a case.
 
-    The new name is left out if the file's path adds a word for another structure, or if files of the new names exist.
+    A file of another structure gets no new name.
     """
     words, words_of_scan = (words_of(" ".join(path.relative_to(folder).parts)) for path in (file.path, case.image))
     names = (f"{scan_name(case.image)}_{label}{ending(file.path)}" for label in ("seg", "corrected_seg"))

@@ -190,7 +190,7 @@ class ScanJob:
 
     @property
     def uncompared(self) -> list[Path]:
-        """The results beside a missing segmentation, and the wall's results beside a missing table of the wall."""
+        """The `uncompared_files` of the scan and of its wall."""
         of_wall = uncompared_files(self.wall.table, self.wall.results) if self.wall is not None else []
         return [*uncompared_files(self.segmentation, self.results), *of_wall]
 

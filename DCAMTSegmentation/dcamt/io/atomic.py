@@ -201,7 +201,7 @@ def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> 
             break
     mode = source.st_mode & 0o777
     if file.stat().st_gid != source.st_gid:
-        # The file's group is not the group in `source`, so it gets only the permissions that everyone has.
+        # Another group than that of `source` gets only the permissions that everyone has.
         mode = mode & ~0o070 | (mode & 0o007) << 3
     if not _set_access_acl(file, acl):
         mode &= 0o700

@@ -34,8 +34,7 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) about overlapping segments of the prediction. `notes` holds all other
             notes, also those about overlapping segments of the label.
-        lone_255: the labelmaps that get the note of `_note_on_255`, as pairs of the command-line option that maps the
-            labelmap's values, and the labelmap's path or the name of the case.
+        lone_255: pairs (option, path or case) of the labelmaps that get the note of `_note_on_255`.
     """
 
     case: str

@@ -50,8 +50,9 @@ def find_trained_scans(
     if unread:
         what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
         command = f"dcamt cases check CASES.csv --start-from {shlex.quote(str(model))}"
-        remedy = f"If a validation scan may be one of them, correct the paths in this list and run: {command}"
-        on_note(f"{RunFolder(model.parent).cases}: {what}. {remedy}")
+        listed = RunFolder(model.parent).cases
+        remedy = f"If a validation scan may be one of them, correct the paths in {listed} and run: {command}"
+        on_note(f"{listed}: {what}. {remedy}")
 
 
 def note_trained_scans(

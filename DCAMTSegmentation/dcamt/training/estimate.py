@@ -126,8 +126,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
 
     Args:
         measured: the patches that earlier calls in this process have measured, the smallest first, none larger than the
-            recipe's patch. This call appends the patches that it measures. The first one has no voxels: its step takes
-            no time, and only the memory that the process holds between steps.
+            recipe's patch. This call appends the patches that it measures. The first item stands for a patch without
+            voxels; it states the memory that the process holds between steps.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured

@@ -15,7 +15,7 @@ EROSION_MM = 3.0
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 _SAME_NUMBER = 1e-3
-"""A number of steps that is at most this much above a whole number counts as that number: files round the spacing."""
+"""Tolerance of a number of steps, since files round the spacing."""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _check_label(
 
 
 def _is_uncorrected(source: SceneScan, segmentation: SegmentationNode) -> Generator[None, None, bool]:
-    """Return whether a case's label is a DCAMT result that `correction_marks.was_only_copied`, in short steps."""
+    """Return whether a case's label is a DCAMT result that nobody corrected, in short steps."""
     written, dcamt_segments = written_fingerprint(segmentation), find_dcamt_segments(segmentation)
     if not written or not dcamt_segments.keys() >= {identifier for identifier, _label in source.segments}:
         return False
@@ -179,7 +179,7 @@ def _state_of_volume(volume: VolumeNode) -> Any:
 
 
 def _state_of_label(source: SceneScan, segmentation: SegmentationNode, volume: VolumeNode) -> Any:
-    """Return a value that changes with the segments of a case or of DCAMT, their place in the scan, or the scan."""
+    """Return a value that changes with the segments of the label or of DCAMT's result, or with the scan."""
     segments = segmentation.GetSegmentation()
     name = labelmap_name()
     if not segments.ContainsRepresentation(name):
