@@ -58,8 +58,8 @@ class RandomBatch:
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
         """Return, for each tensor, the samples for which the gradient of `loss` is not 0.
 
-        Tensors without such samples are omitted. A projection head's weights have no samples; if their gradient is not
-        0, the list is [0].
+        Tensors without such samples are omitted. The weights of a projection head count as one sample, with the index
+        0.
         """
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}

@@ -1,4 +1,4 @@
-"""Test the trainer: results, initial weights, and the times of validations, progress events and checkpoints."""
+"""Test the trainer: results, initial weights, and when it validates, reports progress and saves checkpoints."""
 
 from __future__ import annotations
 

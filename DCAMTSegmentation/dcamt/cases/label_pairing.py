@@ -166,8 +166,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 
     An unpaired label and an unpaired case may be paired if one of the two names is the other with further words at its
     beginning or end. All further words must be known (`_KNOWN_WORDS`) or frequent: at least two pairs differ by the
-    same words. Words that distinguish two files of any case are not used: with `p1_LA` and `p1_mitral`, `p2_mitral` is
-    no label of `p2`.
+    same words, and no case has two files that these words distinguish.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]

@@ -367,9 +367,8 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 
     Args:
         names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
-        labelmaps: the result of `labelmaps_by_case`. In the example, the key of the segmentation `a_image` is
-            `a_image`, because a scan has this name. No scan is named `a_label`, so the key of the segmentation
-            `a_label` is its case, `a`.
+        labelmaps: the result of `labelmaps_by_case`: a segmentation with a scan's name (`a_image`) by its own name, any
+            other segmentation (`a_label`) by its case (`a`).
     """
     for case, names in sorted(names_by_case.items()):
         segmentation = labelmaps.get(case)
@@ -410,7 +409,7 @@ def measure_wall(
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
     Args:
-        stamps: see `refuse_appeared`. Files that existed when the command began are not replaced (`kept_files`).
+        stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
         later_files: the scan's result files that the caller writes after this call. They are checked together with the
             job's files: if another program has written any of all these files since `stamps` were taken, this function
             writes nothing.

@@ -203,10 +203,9 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
         return None
     directions = sform[:3, :3] / _lengths(sform)
-    # ITK computes a singular value decomposition of each form's directions and compares the two left factors. These are
-    # equal even if certain axes of the forms are opposite. The left factors of QR decompositions are equal in the same
-    # cases, so they are compared here. Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the
-    # decomposition.
+    # ITK compares the left factors of singular value decompositions of the directions, which are equal even if certain
+    # axes are opposite. The left factors of QR decompositions, which this code compares, are equal for the same forms.
+    # Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None
