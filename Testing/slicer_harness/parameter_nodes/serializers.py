@@ -72,7 +72,7 @@ class NodeSerializer(Serializer):
 class NodeListSerializer(Serializer):
     """Stores a list of nodes as `<name>_len` and `<name>_0`, `<name>_1`, …
 
-    `read` returns a tuple. Slicer returns a list, and writes changes of the list to the node.
+    `read` returns a tuple. In Slicer, `read` returns a list whose changes are written to the node.
     """
 
     def __init__(self, element: NodeSerializer) -> None:
