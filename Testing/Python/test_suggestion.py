@@ -15,8 +15,9 @@ import torch
 from dcamt.cases import suggestion
 from dcamt.cases.case_list import Case, read_cases
 from dcamt.cases.network_plan import CHANNELS, plan_network, plan_strides
-from dcamt.cases.suggestion import is_hounsfield, list_mapped_classes, suggest_recipe
+from dcamt.cases.suggestion import list_mapped_classes, suggest_recipe
 from dcamt.errors import InputError
+from dcamt.hounsfield import is_hounsfield
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.networks.packaging import verify_model

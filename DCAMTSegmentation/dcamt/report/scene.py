@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cases.suggestion import padding_mask
 from ..errors import InputError
 from ..geometry import Grid, bounding_box, canonical_orientation
+from ..hounsfield import padding_mask
 from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
