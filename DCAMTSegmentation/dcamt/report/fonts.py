@@ -25,10 +25,12 @@ def missing_characters(text: str) -> str:
     """Return the characters of `text`, each once, that no font of `font_families` has."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    known: set[int] = set()
+    missing = [c for c in dict.fromkeys(text) if not c.isspace()]
     for family in font_families():
-        known.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
-    return "".join(dict.fromkeys(c for c in text if not c.isspace() and ord(c) not in known))
+        if missing:  # A font with many characters loads slowly.
+            known = get_font(findfont(FontProperties(family=[family]))).get_charmap()
+            missing = [c for c in missing if ord(c) not in known]
+    return "".join(missing)
 
 
 def text_width(text: str, points: float, weight: str = "normal") -> float:
