@@ -10,9 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from dcamt.io.writers import MARK
-from slicer_harness import Person, choose, click, close_scene, open_module, process_events, process_events_until
+from slicer_harness import (
+    Person,
+    choose,
+    click,
+    close_scene,
+    open_module,
+    process_events,
+    process_events_until,
+    type_keys,
+)
 
 from .application import ROOT
 from .window import grab_panel, is_limited_to_window, place_beside_charts, save
@@ -118,10 +128,13 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show an example path as the folder of runs. The path does not exist, so the panel keeps using `runs`."""
-    ui.runsFolderEdit.currentPath = RUNS_SHOWN
+    """Show an example path as the folder of runs. Without the Enter key, the panel keeps using `runs`."""
+    edit = ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
+    edit.selectAll()
+    type_keys(edit, RUNS_SHOWN)
     yield
-    ui.runsFolderEdit.currentPath = str(runs)
+    edit.selectAll()
+    type_keys(edit, str(runs))
 
 
 def _open(ui: Any, *names: str) -> None:
