@@ -48,7 +48,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
 
 
 class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
-    """The module's widget: connects the panel to a logic, and calls the panel on `enter`, `exit` and `cleanup`."""
+    """The module's widget: connects the panel to a logic."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -79,10 +79,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
 
 
 class DCAMTSegmentationTest(ScriptedLoadableModuleTest):
-    """The test behind "Reload and Test": segments the sample scan, and checks the left atrium's volume in mL.
-
-    The test uses the shipped model.
-    """
+    """The test behind "Reload and Test": segments the sample scan with the shipped model."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()

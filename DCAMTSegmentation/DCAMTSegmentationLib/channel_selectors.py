@@ -23,11 +23,7 @@ FIRST_ROW = 3
 
 
 class ChannelSelectors:
-    """Adds rows to the panel's input form when a model needs them.
-
-    The panel's own selector is for the first channel. `on_chosen` receives the volumes of the further channels only;
-    a channel without a volume has None.
-    """
+    """Adds a row to the panel's form for each channel after the first; `on_chosen` receives the rows' volumes."""
 
     def __init__(self, ui: Any, on_chosen: Callable[[list[VolumeNode | None]], None]) -> None:
         self._ui, self._on_chosen = ui, on_chosen
@@ -46,8 +42,8 @@ class ChannelSelectors:
         """Show a row for each channel after the first, and name the first channel beside the panel's own selector.
 
         Args:
-            names: the names of all channels.
-            volumes: the volumes of the further channels; a channel without a volume has None.
+            names: of all channels.
+            volumes: of the channels after the first.
         """
         self._further_count = len(names) - 1
         self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_count else _("Volume:")
@@ -62,7 +58,7 @@ class ChannelSelectors:
         self._filling = False
 
     def hide_nodes(self, node_ids: list[str]) -> None:
-        """Exclude the nodes with these identifiers from the selectors."""
+        """Exclude nodes from the selectors."""
         self._hidden = node_ids
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids
@@ -94,11 +90,10 @@ class ChannelSelectors:
 
 
 def choose_model(settings: Any, name: str) -> None:
-    """Select a model, and put the volumes that are selected now into the order of its channels.
+    """Select a model, and put the selected volumes into the order of its channels, by name (`channel_names.name_of`).
 
-    Each channel of the new model gets the volume whose channel name (`channel_names.name_of`) is the name of this
-    channel. The order of the volumes stays if the new model has one channel, if its channels have no names, or if the
-    name of one of its channels belongs to no volume or to several volumes.
+    The order stays if the model has one channel or channels without names, or if a channel's name belongs to no volume
+    or to several.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
@@ -130,7 +125,7 @@ def replace_channels(settings: Any) -> None:
     is_result = get_referenced_node(output, VOLUME) is volume
     result = output if is_result else result_of(volume)
     if result is not None:
-        with suppress(InputError):  # One of the channels is no longer in the scene.
+        with suppress(InputError):
             channels = result_scan.channels_of(result)
             names = result_scan.channel_names_of(result)
             if differ_in_order(names, recipe_channel_names(settings.model)):

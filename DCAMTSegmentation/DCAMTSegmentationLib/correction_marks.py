@@ -25,18 +25,18 @@ _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _MOVED = "DCAMT.moved"
 SAME_PLACE = 0.1
-"""Tolerance for comparing the place of segments in their scan, in voxels along each axis."""
+"""Tolerance for the place of segments in their scan, in voxels along each axis."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
-"""Attribute: the axes (`axes_of`) that the DCAMT segments had when they were measured."""
+"""Attribute: the segments' `axes_of` when they were measured."""
 SAME_AXES_MM = 1e-5
-"""Tolerance for comparing axes (`axes_of`), component by component."""
+"""Tolerance for each component of `axes_of`."""
 
 
 def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> None:
     """Store the fingerprint and the measured axes of a new result's segments, and replace an earlier result's marks.
 
-    The worker measured the result in the volume's space, but *Measure again* measures in the segmentation's space. If
-    the segments' axes differ between the two spaces, the measurements are marked as outdated.
+    The worker measured in the volume's space, but *Measure again* measures in the segmentation's. If the segments' axes
+    differ between the two, the measurements are marked as outdated.
 
     Args:
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
@@ -53,12 +53,11 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    Hardening a scaling changes the axes, but not the fingerprint. Only the axes then show that measurements are
-    outdated.
+    Hardening a scaling changes the axes, but not the fingerprint.
 
     Args:
-        from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
-            are returned in the segmentation's space.
+        from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default the
+            identity.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     if affine is None:
@@ -69,11 +68,7 @@ def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None =
 
 
 def _are_as_measured(segmentation_node: SegmentationNode, now: str) -> bool:
-    """Return whether the segments are as they were measured: with the same fingerprint and, if known, the same axes.
-
-    Args:
-        now: the present fingerprint of the segments.
-    """
+    """`now` is the present fingerprint of the segments."""
     if not is_same_fingerprint(segmentation_node.GetAttribute(_MEASURED) or "", now):
         return False
     measured_axes = read_matrix(segmentation_node.GetAttribute(_MEASURED_AXES), 3, 3)
@@ -90,7 +85,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
     """Store the fingerprint and the axes that the segments had when they were measured.
 
-    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays.
+    If the segments have changed since, the mark of outdated measurements stays.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
@@ -101,9 +96,9 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
 
 
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
-    """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
+    """Update a result's marks (corrected, outdated, moved); return whether the result `is_corrected`.
 
-    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are.
+    If no fingerprint can be compared, the marks stay.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -118,8 +113,7 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
     """Return whether the DCAMT segments have other voxel indices in `volume` than they had in the segmented scan.
 
-    The tolerance is `SAME_PLACE`. `volume` may be another volume than the segmented scan. The function returns False if
-    the segments were resampled, if all of them were deleted, or if `volume` is None or has no image.
+    Return False if the segments were resampled or all deleted, or if `volume` is None or has no image.
 
     Args:
         now: the present fingerprint of the segments.
@@ -132,7 +126,7 @@ def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | Non
         to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(segmentation_node, volume) @ affine
     except InputError:  # a non-linear transform
         return True
-    # `to_voxels` maps the labelmap's voxel indices to those of the scan. For a new result, it is the identity matrix.
+    # `to_voxels` maps the labelmap's voxel indices to the scan's: the identity for a new result.
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
     if (np.abs((to_voxels - np.eye(4)) @ np.transpose(corners)) <= SAME_PLACE).all():
         return False
@@ -158,16 +152,12 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 
 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
-    """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
-
-    Because of the square roots, one face that an edit has moved far counts less than six faces that a transformation
-    has moved.
-    """
+    """With square roots, one face that an edit has moved far counts less than six faces that a transform has moved."""
     return float(np.sqrt(np.abs(box - other)).sum())
 
 
 def is_moved(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a result is marked as moved in its scan; `update_correction_marks` updates the mark."""
+    """Return whether a result is marked as moved in its scan."""
     return get_attribute(segmentation_node, _MOVED) is not None
 
 
@@ -177,15 +167,14 @@ def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a result is marked as edited since it was written; `update_correction_marks` updates the mark."""
+    """Return whether a result is marked as edited since it was written."""
     return get_attribute(segmentation_node, _CORRECTED) is not None
 
 
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
-    """Return the identifiers of the DCAMT segments for which no edit is known.
+    """Return the identifiers of the DCAMT segments for which no edit is known, including unedited copies.
 
-    An unedited copy of a DCAMT segment is returned, too. All DCAMT segments are returned if their voxels cannot be
-    compared with those that were written (see `can_recognise_edits`).
+    If edits cannot be recognised (`can_recognise_edits`), all DCAMT segments are returned.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -193,9 +182,9 @@ def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
 
 
 def was_only_copied(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a result is as DCAMT wrote it; copies of its segments may have been added.
+    """Return whether a result is as DCAMT wrote it, apart from added copies of its segments.
 
-    An added copy changes the result's fingerprint, so `is_corrected` returns True for a result with copies.
+    For `is_corrected`, an added copy is a correction.
     """
     written = written_fingerprint(segmentation_node)
     now = fingerprint(segmentation_node) if written else ""
@@ -203,7 +192,7 @@ def was_only_copied(segmentation_node: SegmentationNode) -> bool:
 
 
 def written_fingerprint(segmentation_node: SegmentationNode) -> str:
-    """Return the fingerprint that a result's segments had when DCAMT wrote them; empty if it is unknown."""
+    """Return the fingerprint that a result's segments had when DCAMT wrote them; "" if unknown."""
     return segmentation_node.GetAttribute(_WRITTEN) or ""
 
 
@@ -215,7 +204,6 @@ def is_written(segmentation_node: SegmentationNode) -> bool:
 def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
     """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
 
-    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: the node
-    lacks the fingerprint. It also returns False if a segment has no labelmap.
+    Return False for segments that were loaded or copied into the node, and if a segment has no labelmap.
     """
     return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))

@@ -22,7 +22,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from .result_nodes import DOUBT_MAP, VOLUME, get_referenced_node
 
-COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
+COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
 OPAQUE_FROM_PERCENT = 20
 """Lower values are transparent, since voxels along a correct outline also have some doubt."""
@@ -32,7 +32,7 @@ _MAP, _DOUBT = "DCAMT.map", "doubt"
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
-    """Build image data of the doubt in percent, slab by slab; yield None after each slab.
+    """Build image data of the doubt in percent; yield after each slab.
 
     Args:
         levels: (K, J, I), uint8, the doubt: 0 is 0 %, 255 is 100 %.
@@ -53,7 +53,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 
 
 def add_display(node: VolumeNode) -> Node:
-    """Add a display node to the volume node of a map of doubt; return the display node."""
+    """Add a display node to a map of doubt, and return the display node."""
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
     display.AutoWindowLevelOff()
@@ -64,14 +64,14 @@ def add_display(node: VolumeNode) -> Node:
 
 
 def set_display_range(display: Node) -> None:
-    """Make values below `OPAQUE_FROM_PERCENT` transparent, and omit these values from the colour legend."""
+    """Make values below `OPAQUE_FROM_PERCENT` transparent, and omit them from the colour legend."""
     display.SetWindowLevelMinMax(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.ApplyThresholdOn()
 
 
 def map_name(volume: VolumeNode) -> str:
-    """Return the name of the map of doubt of a volume."""
+    """Return the name of a volume's map of doubt."""
     return str(_("{volume} doubt").format(volume=volume.GetName()))
 
 
@@ -81,12 +81,12 @@ def mark_map(volume: VolumeNode) -> None:
 
 
 def is_map(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is no scan, but a map of doubt or an older version's map of disagreement."""
+    """Return whether a scalar volume node is a map of doubt or an older version's map of disagreement."""
     return volume.GetAttribute(_MAP) is not None
 
 
 def shows_doubt(volume: VolumeNode) -> bool:
-    """Return whether a map shows doubt; the maps of older versions of DCAMT show the branches' disagreement."""
+    """Return whether a map shows doubt, not an older version's disagreement of the branches."""
     return volume.GetAttribute(_MAP) == _DOUBT
 
 
@@ -106,5 +106,5 @@ def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
     except InputError:  # a non-linear transform
         return True
     map_grid, grid = Grid(doubt_map.GetImageData().GetDimensions(), affine), grid_of(volume)
-    # If the shapes differ, return False: `result_scan.is_scan_changed` detects a scan that was cropped or resampled.
+    # `result_scan.is_scan_changed` detects a scan that was cropped or resampled.
     return map_grid.shape == grid.shape and not same_grid(map_grid, grid)

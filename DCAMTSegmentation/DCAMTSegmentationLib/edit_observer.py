@@ -15,11 +15,8 @@ class EditObserver:
 
     Args:
         on_edit: called with the node at each edit of voxels, except undo and redo in Segment Editor.
-        on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop.
-            By then, another node, or none, may be observed.
-
-    Attributes:
-        node: the observed node; None if no node is observed.
+        on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop. By
+            then, another node, or none, may be observed.
     """
 
     def __init__(self, on_edit: Callable[[SegmentationNode], None], on_changes_ended: Callable[[], None]) -> None:

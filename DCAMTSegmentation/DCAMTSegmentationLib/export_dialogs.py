@@ -12,13 +12,13 @@ from slicer.i18n import tr as _
 
 
 def confirm_outdated_export(warning: str, title: str) -> bool:
-    """Return whether to export values in spite of a warning that they are outdated; without a warning, return True."""
+    """Ask the user whether to export outdated values; without a warning, return True."""
     question = f"{warning} {_('Export the earlier values?')}"
     return not warning or confirm(question, title)
 
 
 def choose_report_file(volume: VolumeNode) -> Path | None:
-    """Ask for the HTML file of a volume's report; return None if the user cancels or keeps an existing file."""
+    """Ask for the HTML file of a volume's report; return None if the user cancels."""
     title, name = _("Write the report"), _("{volume} report").format(volume=volume.GetName())
     path = choose_file(title, f"{name}.html", "HTML (*.html)", REPORT_ENDINGS)
     return Path(path) if path else None

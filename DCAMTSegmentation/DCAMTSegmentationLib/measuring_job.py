@@ -65,7 +65,7 @@ class MeasuringJob(WorkerJob):
         with SceneChanges() as changes:
             changes.save(self._segmentation)
             if own_helper(self._segmentation, MEASUREMENTS) is None:
-                # Another segmentation node, such as a copy of this one, also refers to `table`: add a new table.
+                # Another segmentation node, such as a copy of this one, also refers to `table`.
                 table = changes.add("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(table.GetName()))
                 self._segmentation.SetNodeReferenceID(MEASUREMENTS, table.GetID())
                 place_below(table, self._segmentation)

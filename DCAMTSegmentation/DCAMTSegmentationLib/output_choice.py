@@ -27,14 +27,11 @@ _REMOVED_SCAN = "DCAMT.removedScan"
 The scene forgets references to removed nodes.
 """
 _REMOVED_AFFINE = "DCAMT.removedScanAffine"
-"""Attribute of such a node: the scan's `ijk_to_ras` as JSON; missing in scenes of older versions."""
+"""Attribute: the removed scan's `ijk_to_ras` as JSON; missing in scenes of older versions."""
 
 
 def store_removed_scan(volume: VolumeNode) -> None:
-    """Store a scan's checksum and affine in the segmentations drawn on it.
-
-    Call this before the scan is removed from the scene.
-    """
+    """Store a scan's checksum and affine in the segmentations drawn on it, before the scan is removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [node for node in nodes if scan_of(node) is volume]
     if not drawn or slicer.mrmlScene.IsClosing() or not is_listed_scan(volume):
@@ -46,7 +43,6 @@ def store_removed_scan(volume: VolumeNode) -> None:
 
 
 def _is_removed_scan(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a volume has the voxels and, if stored, the affine of the removed scan of a segmentation node."""
     if segmentation_node.GetAttribute(_REMOVED_SCAN) != _checksum_text(volume):
         return False
     affine = read_matrix(segmentation_node.GetAttribute(_REMOVED_AFFINE), 4, 4)
@@ -66,8 +62,7 @@ def _checksum_text(volume: VolumeNode) -> str:
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
     """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
-    A node with DCAMT segments may take a volume's result only if DCAMT made these segments from this volume. A node
-    without them may take a volume's result unless it was drawn on another scan.
+    A node with DCAMT segments must hold a result of this volume. A node without them must not be drawn on another scan.
     """
     if segmentation_node is None:
         return False
@@ -83,20 +78,17 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def replace_unfit_output(settings: Any) -> None:
-    """Replace a selected output that cannot hold a result of the input volume.
-
-    The new output is the volume's newest result; no output is selected if the volume has no result.
-    """
+    """Replace an output that cannot hold a result of the input volume by the volume's newest result or None."""
     if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether Apply may write a result of `volume` into a node; if Apply could do harm, ask the user.
+    """Return whether Apply may write a result of `volume` into a node.
 
     The user is asked if:
 
-    - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
+    - the node's DCAMT segments were edited or may have been edited;
     - the node holds the result of another scan or was drawn on another scan;
     - the node is a training case.
     """

@@ -68,7 +68,6 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
 
 
 def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
-    """Transform a point from the world to a volume's space, both in RAS mm."""
     position = [0.0, 0.0, 0.0]
     volume.TransformPointFromWorld(world, position)
     return position
@@ -106,16 +105,16 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
-    """Store the volume for which a region is chosen, unless a volume was stored for the region before.
+    """Store the volume for which a region is chosen, unless a volume was stored before.
 
-    A stored volume that was removed from the scene is not replaced, so `note_about_scan` still returns a note.
+    A stored volume that was removed is not replaced, so that `note_about_scan` returns a note.
     """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
+    """Return a note if a region's stored scan was removed or is another than `volume`; otherwise ""."""
     if roi is None or volume is None or roi.GetAttribute(_SCAN_WAS_STORED) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)
@@ -126,11 +125,7 @@ def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
 
 
 class MoveObserver:
-    """Observes one region at a time, and calls `on_moved` when the region was moved, resized or rotated.
-
-    Attributes:
-        region: the observed region; None if no region is observed.
-    """
+    """Observes one region at a time, and calls `on_moved` when the region was moved, resized or rotated."""
 
     def __init__(self, on_moved: Callable[[], None]) -> None:
         self._on_moved = on_moved
@@ -156,7 +151,6 @@ class MoveObserver:
 
 
 def _place_of(roi: RegionNode) -> list[float]:
-    """Return position, rotation and size of a region in the world."""
     return [*slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix()).ravel().tolist(), *roi.GetSize()]
 
 

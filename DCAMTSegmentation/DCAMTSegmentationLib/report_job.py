@@ -34,7 +34,7 @@ from .wall_nodes import (
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
-# Not translated: they are texts of the report, which is in English.
+# Not translated: the report is in English.
 OUTLINED_SEGMENT = "Outlined segment"
 RESULT_OF_OTHER_VOXELS = (
     "The model segmented another scan or an earlier version of this scan."
@@ -114,7 +114,6 @@ class ReportJob(SegmentJob):
         return self._snapshot.checksum if volume is self._volume else voxel_checksum(volume)
 
     def _review_data(self) -> Generator[None, None, dict[str, Any]]:
-        """Write the map of doubt, step by step; return the fields of the request that describe DCAMT's result."""
         doubt_map, doubt_map_affine = yield from self._write_doubt_map()
         return {
             "method": review.outline_method(self._segmentation),
@@ -141,12 +140,9 @@ class ReportJob(SegmentJob):
         return ReportSegment(SegmentMask(name, file, affine), color)
 
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
-        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no map.
-
-        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space.
-        """
+        """Return the map's file and its affine (4, 4): voxel index (i, j, k) -> mm in the volume's space."""
         map_node = doubt_map_of(self._segmentation)
-        if map_node is None or not shows_doubt(map_node):  # Maps of older versions show disagreement.
+        if map_node is None or not shows_doubt(map_node):
             return None, None
         file = self.folder / "doubt.npy"
         affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
@@ -155,7 +151,7 @@ class ReportJob(SegmentJob):
         return file, affine
 
     def _write_wall(self) -> tuple[Path | None, tuple[str, ...]]:
-        """Write the measured wall if it belongs in the report; return its file, and notes for the report."""
+        """Return the wall's file, and notes for the report."""
         wall = wall_in_scene(self._segmentation)
         if wall is None:
             return None, ()
@@ -170,7 +166,6 @@ class ReportJob(SegmentJob):
         yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._report))
 
     def _reason_against_wall(self) -> str:
-        """Return why the measured wall does not belong in the report; "" if it does."""
         if measured_volume(self._segmentation) is not self._volume:
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
@@ -183,7 +178,7 @@ class ReportJob(SegmentJob):
         return MOVED_WALL if is_surface_elsewhere(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
-        """Return the doubtful places in the volume's space; None if an older version of DCAMT stored the places."""
+        """Return the places in the volume's space; None if an older version of DCAMT stored them."""
         if not stored_places.places_show_doubt(self._segmentation):
             return None
         places = []

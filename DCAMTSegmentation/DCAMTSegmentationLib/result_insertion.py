@@ -31,8 +31,7 @@ from .segmentation_options import SegmentationOptions
 def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
     """Return the affine (4, 4) from the volume's space to that of the target segmentation node, in mm.
 
-    The affine is the identity for a new node (None) and for a node without segments: they take over the volume's
-    transform.
+    The affine is the identity for a new node (None) and a node without segments: they take over the volume's transform.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.
@@ -46,7 +45,7 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 def check_source(target: SegmentationNode | None) -> None:
     """Raise InputError if a target has non-DCAMT segments and the target's source representation is no labelmap.
 
-    Slicer would convert new segments to the source representation, for example to surfaces, and discard their voxels.
+    Slicer would convert new segments to the source representation and discard their voxels.
     """
     if not has_segments(target) or target.GetSegmentation().GetNumberOfSegments() == len(find_dcamt_segments(target)):
         return
@@ -61,7 +60,7 @@ def check_source(target: SegmentationNode | None) -> None:
 
 
 class TargetEditedError(Exception):
-    """Raised by `insert_result` if the target's `state_of_target` changed since the segmentation began."""
+    """The target's `state_of_target` changed since the segmentation began."""
 
 
 def state_of_target(target: SegmentationNode | None) -> str:
@@ -74,20 +73,18 @@ def insert_result(
 ) -> Generator[None, None, SegmentationNode]:
     """Write a result, with its map of doubt, table and doubtful places, into `options.target` or into a new node.
 
-    The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
-    if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
+    The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails or
+    the generator is closed early, the added nodes are removed and the earlier result is restored.
 
     The target is removed from the training cases, since a model must not learn from a model's result.
 
     Args:
-        target_state: the `state_of_target` that the target must have before the last step. By default, it is not
-            checked.
+        target_state: the `state_of_target` that the target must have before the last step; not checked by default.
 
     Raises:
         TargetEditedError: the target has another state than `target_state`.
-        InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
-            target; a surface's file cannot be read; or the volume or a node of the result was removed during the
-            insertion.
+        InputError: `transform_to_target` or `check_source` refuses the target, a surface's file cannot be read, or the
+            volume or a node of the result was removed during the insertion.
     """
     with SceneChanges() as changes:
         return (yield from _Insertion(result, options, target_state, changes).steps())
@@ -95,20 +92,13 @@ def insert_result(
 
 @dataclass(frozen=True)
 class _ResultNode:
-    """A node of a result; `is_new` states whether this insertion added the node."""
-
     node: Node
     is_new: bool
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a result before they are inserted.
-
-    Attributes:
-        to_local: the affine (4, 4) from the volume's space to the segmentation's, in mm.
-        image: the vtkImageData of the map of doubt; None without a map.
-    """
+    """`to_local` is the affine (4, 4) from the volume's space to the segmentation's, in mm; `image` is vtkImageData."""
 
     segmentation: _ResultNode
     segments: Sequence[BuiltSegment]
@@ -120,15 +110,12 @@ class _Parts:
 
 @dataclass
 class _Insertion:
-    """An insertion, with its changes so far."""
-
     result: LoadedResult
     options: SegmentationOptions
     target_state: str | None
     changes: SceneChanges
 
     def steps(self) -> Generator[None, None, SegmentationNode]:
-        """Build all parts outside the scene or in new nodes, then insert them in one step; return the segmentation."""
         volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
@@ -154,7 +141,6 @@ class _Insertion:
     def _build_segments(
         self, target: SegmentationNode | None, to_local: np.ndarray
     ) -> Generator[None, None, list[BuiltSegment]]:
-        """Build the segments, with surfaces if the 3D views shall show surfaces or the target has surfaces."""
         with_surface = self.options.show_3d or (
             has_segments(target) and target.GetSegmentation().ContainsRepresentation(surface_name())
         )
@@ -170,7 +156,6 @@ class _Insertion:
     def _add_surface(
         self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
     ) -> None:
-        """Add a surface to a built segment: the worker's surface, or a surface computed here."""
         if item.surface is not None and uses_dcamt_conversion(target):
             points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -178,10 +163,7 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
-
-        An earlier map keeps its image until `_insert` replaces it.
-        """
+        """An earlier map keeps its image until `_insert` replaces it."""
         volume = self.options.volume
         earlier_map = own_helper(target, DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
@@ -203,7 +185,6 @@ class _Insertion:
         return _ResultNode(node, is_new=True)
 
     def _insert(self, parts: _Parts) -> None:
-        """Insert all parts, and remove the nodes that belong only to the earlier result."""
         volume, segmentation = self.options.volume, parts.segmentation.node
         helpers = [helper for helper in (parts.doubt_map, parts.table) if helper is not None]
         for node in (volume, segmentation, *(helper.node for helper in helpers)):
@@ -258,7 +239,6 @@ class _Insertion:
 
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
-    """Put an image of doubt (vtkImageData) into a map's node; give the node the volume's grid and transform."""
     if not shows_doubt(node):  # a map of disagreement from an older version
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         mark_map(node)
@@ -269,7 +249,6 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 
 
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    """Write segments into a node; a node without segments first takes over the volume's transform and grid."""
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

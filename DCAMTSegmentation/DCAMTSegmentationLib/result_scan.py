@@ -22,12 +22,9 @@ from .volume_snapshot import voxel_checksum
 
 _CHANNEL_COUNT = "DCAMT.channelCount"
 _CHANNEL_NAMES = "DCAMT.channelNames"
-"""Attribute: a JSON list with the names of all channels from which a result was made.
-
-The attribute is missing if the names are unknown or the scan has one channel.
-"""
+"""Attribute: the names of all channels as a JSON list; missing if the names are unknown or there is one channel."""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
-"""Attribute: the checksums of the voxels of all channels from which a result was made, in the channels' order."""
+"""Attribute: the checksums of all channels' voxels, in the channels' order."""
 
 
 def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
@@ -35,7 +32,7 @@ def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Volum
     segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
     for channel in channels:
         segmentation_node.AddNodeReferenceID(CHANNELS, channel.GetID())
-    # The number is stored, since the scene forgets references to removed nodes.
+    # The scene forgets references to removed nodes.
     segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
 
 
@@ -49,8 +46,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Do not suggest Apply, which would replace the corrections. In DCAMT Training, a task of one channel uses
-            # only the first channel of a scan.
+            # Apply would replace the corrections. A task of one channel uses only the first channel.
             remedy = _(
                 "Choose a task of one channel in DCAMT Training, or load a scene that was saved with all channels."
             )
@@ -61,7 +57,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
 
 
 def store_channel_names(segmentation_node: SegmentationNode, names: Sequence[str]) -> None:
-    """Replace the stored names of the channels from which a result was made.
+    """Replace the stored names of a result's channels.
 
     Args:
         names: empty if the names are unknown. The name of a single channel is not stored.
@@ -70,7 +66,7 @@ def store_channel_names(segmentation_node: SegmentationNode, names: Sequence[str
 
 
 def channel_names_of(segmentation_node: SegmentationNode) -> tuple[str, ...]:
-    """Return the names stored by `store_channel_names`, in the order of the channels; () if there are none."""
+    """Return the names stored by `store_channel_names`; () if there are none."""
     with suppress(ValueError):
         names = parse_json(segmentation_node.GetAttribute(_CHANNEL_NAMES) or "[]")
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
@@ -86,7 +82,7 @@ def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode
 
 
 def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
-    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
+    """Return the volumes of a result's channels that are still in the scene."""
     first = get_referenced_node(segmentation_node, VOLUME)
     return [node for node in (first, *present_channels_of(segmentation_node)) if node is not None]
 
@@ -105,7 +101,7 @@ def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
 def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
     """Return whether a node holds DCAMT's segmentation of a scan that is no longer in the scene.
 
-    The scan of segments that were loaded from a `.seg.nrrd` file is unknown, so the function returns False for them.
+    Return False for segments that were loaded from a `.seg.nrrd` file: their scan is unknown.
     """
     is_result = is_written(segmentation_node) and bool(find_dcamt_segments(segmentation_node))
     return is_result and get_referenced_node(segmentation_node, VOLUME) is None
@@ -121,11 +117,11 @@ def is_of_other_scan(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether `volume` is not the scan that was segmented, or whether the scan's voxels changed since then.
+    """Return whether `volume` is another scan than the segmented one, or whether the scan's voxels changed since then.
 
-    The voxels of the scan's other channels are compared, too. The scan may have been loaded a second time: a volume
-    that is no channel of the result counts as the segmented scan if it has the same voxels as one of the channels, and
-    the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
+    The voxels of the scan's other channels are compared, too. A scan that was loaded a second time counts as the
+    segmented one if it has the voxels of one of the channels, and the DCAMT segments do not lie elsewhere
+    (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

@@ -1,4 +1,4 @@
-"""Store a result's model, region, trust and doubtful places in its segmentation node; the scene saves these data."""
+"""Store a result's model, region, trust and doubtful places in its segmentation node."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Another version of DCAMT may have stored other fields or none. Then `name`, `version` and `modality` are empty.
+    `name`, `version` and `modality` are empty if another version of DCAMT stored other fields or none.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     with suppress(TypeError, ValueError):
@@ -117,13 +117,12 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments. An earlier result's region and scan checksums are removed, and
-    its marks (corrected, outdated, moved) are replaced (`mark_written`).
+    The node must already have the result's segments. An earlier result's region and scan checksums are removed, and its
+    marks (corrected, outdated, moved) are replaced.
 
     Args:
         doubts: the worst first, in the space of the result's volume.
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
-        is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
     """
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))

@@ -79,9 +79,8 @@ class ReviewPanel:
             # These settings need a table node, so the .ui file cannot make them.
             view.transposed = True
             view.resizeColumnsToContents()
-        # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node gets
-        # new measurements, the view shows all rows again. Hide the scan's name and, if there is only one segment, the
-        # segment's name, since `resultLabel` shows these names.
+        # The transposed view's rows are the table's columns. With new measurements, the view shows all rows again.
+        # `resultLabel` shows the names of the scan and of a single segment.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)
@@ -89,7 +88,6 @@ class ReviewPanel:
         view.setFixedHeight(shown * ROW_PIXELS + 4)
 
     def _result_text(self, table: TableNode | None) -> str:
-        """Return the name of the result's scan, and the segments with their volumes; "" without the scan."""
         volume = get_referenced_node(self._node, VOLUME)
         if volume is None:
             return ""
@@ -98,7 +96,6 @@ class ReviewPanel:
         return f"{volume.GetName()}: {segments}"
 
     def _trust_text(self) -> str:
-        """Return sentences that tell how far to trust the result."""
         if get_referenced_node(self._node, VOLUME) is None:
             if self.has_measurements:
                 return " ".join([_("The scan of this result is not in the scene."), self._outdated_text()]).rstrip()
@@ -131,13 +128,11 @@ class ReviewPanel:
         return " ".join([*sentences, self._outdated_text()]).rstrip()
 
     def _outdated_text(self) -> str:
-        """Return a warning if the measurements are outdated; otherwise ""."""
         if not correction_marks.is_outdated(self._node):
             return ""
         return str(_("The segmentation may have changed since the measurement: measure again."))
 
     def _confirm_export(self, title: str) -> bool:
-        """Return whether to export the measurements; if they are outdated, ask the user."""
         assert self._node is not None
         correction_marks.update_correction_marks(self._node)
         return confirm_outdated_export(self._outdated_text(), title)
@@ -208,7 +203,6 @@ class ReviewPanel:
 
 
 def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -> list[str]:
-    """Return the expected overlap, with the doubtful places if they are known, and a warning if the overlap is low."""
     numbers = {name: f"{value:.2f}" for name, value in asdict(expected).items()}
     overlap = _("{value} ({low} to {high})").format(**numbers)
     text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=overlap)
@@ -217,9 +211,6 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    """Return a segment's name and volume (mL); only the name if the user removed the volume from the table.
-
-    The volume is the table's text and is not rounded again, since rounding twice can give a wrong last digit.
-    """
+    """The user may have removed the volume from the table. Rounding its text again can give a wrong last digit."""
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

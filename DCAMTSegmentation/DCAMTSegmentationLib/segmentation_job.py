@@ -31,8 +31,8 @@ class SegmentationProgress:
 
     Attributes:
         stage: the stage's name for the user.
-        fraction: the fraction of the work that is done, 0 to 1; it never decreases.
-        remaining_s: the remaining seconds; None if unknown.
+        fraction: the done fraction, 0 to 1; it never decreases.
+        remaining_s: None if unknown.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class SegmentationJob(WorkerJob):
     _model: str
     """The model's title; read at the start, since the model may be removed or replaced during the computation."""
     _channel_names: tuple[str, ...]
-    """The names of the channels, read at the start; empty if they are unknown."""
+    """Empty if the names are unknown."""
 
     def __init__(
         self,
@@ -68,8 +68,7 @@ class SegmentationJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume, a channel, the region or the target cannot be used; `check_data_set_names` checks
-                the channels' names, `transform_to_target` and `check_source` check the target.
+            InputError: the volume, a channel, the region or the target cannot be used.
             OutputError: the folder for the request's files cannot be created.
         """
         options = self._options

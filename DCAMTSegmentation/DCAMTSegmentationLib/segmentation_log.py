@@ -1,4 +1,4 @@
-"""Keep the log that the panel shows on demand: stages, notes and details of failures, each with its time."""
+"""Keep the log that the panel shows on demand: stages, notes and details of failures."""
 
 from __future__ import annotations
 

@@ -127,8 +127,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         `cancel`, the outcome contains the reason instead, and the scene is unchanged.
 
         Args:
-            choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
-                device).
+            choices: the other fields of `SegmentationOptions`.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -213,9 +212,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
 
         Args:
-            segment: the identifier of any segment of the segmentation node, whoever drew it.
-            threshold: used if the segmentation has no wall yet. A new wall, even of another segment, keeps the
-                threshold of the wall that it replaces.
+            segment: the identifier of any segment of the segmentation node.
+            threshold: used if the segmentation has no wall yet. A new wall, even of another segment, keeps the earlier
+                wall's threshold.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -247,7 +246,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._job.cancel()
 
     def shutdown(self) -> None:
-        """Cancel the running job, end the worker and remove its files; Slicer calls this method when Slicer ends."""
+        """Cancel the running job, end the worker and remove its files; called when Slicer ends."""
         slicer.app.disconnect("aboutToQuit()", self.shutdown)
         self.removeObservers()
         self.cancel()
@@ -312,8 +311,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._job = job
 
     def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
-        """Return a function for the end of a job."""
-
         def finish(outcome: JobOutcome) -> None:
             # Release the job, since it refers to the volume's voxels.
             self._job = None
@@ -348,7 +345,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._remove_orphans()
 
     def _remove_orphans(self) -> None:
-        """Remove the helper nodes of removed results."""
         is_present = slicer.mrmlScene.IsNodePresent
         # Batch processing may have removed a segmentation and added it again.
         results = [(node, helpers) for node, helpers in self._removed if not is_present(node)]
@@ -363,5 +359,5 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
 
 def _temporary_folder() -> str:
-    """Return the temporary folder that is chosen in the application's settings at the time of the call."""
+    """The user may change this folder in the application's settings."""
     return str(slicer.app.temporaryPath)

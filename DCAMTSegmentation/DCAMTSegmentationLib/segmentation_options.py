@@ -17,7 +17,7 @@ class SegmentationOptions:
 
     Attributes:
         volume: a scalar volume node.
-        channels: the volume nodes of the second and further channels, for a model that takes several.
+        channels: the volume nodes of the second and further channels.
         target: the segmentation node to write to, None for a new one.
         region: a Markups ROI node, None for the whole volume.
         show_3d: whether to show the surfaces in the 3D views.

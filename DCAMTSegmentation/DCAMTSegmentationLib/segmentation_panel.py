@@ -1,4 +1,4 @@
-"""Connect the panel of the segmentation module to its logic: pass on the user's choices, and show the results."""
+"""Connect the segmentation module's panel to its logic."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._connect()
 
     def close(self) -> None:
-        """Disconnect the buttons and the parameter node, remove all observers, and ignore jobs that end later."""
+        """Undo `start`, and ignore jobs that end later."""
         self._closed = True
         for widget, signal, slot in self._signals:
             widget.disconnect(signal, slot)
@@ -165,14 +165,13 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
-        """Mark the result as corrected and its wall as outdated at once; voxels are compared later."""
+        """Only set marks; `_compare_segments` compares the voxels later."""
         self._wall.show_edit(segmentation_node)
         if find_dcamt_segments(segmentation_node):
             correction_marks.mark_corrected(segmentation_node)
             self._update()
 
     def _compare_segments(self) -> None:
-        """Show or remove the warnings that segments have changed."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
@@ -218,7 +217,6 @@ class SegmentationPanel(VTKObservationMixin):
             self._moves.observe(None)
 
     def _hide_maps(self) -> None:
-        """Exclude maps of doubt from the input selectors."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
@@ -246,7 +244,6 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume, and select an output that can hold its result."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:
@@ -255,7 +252,6 @@ class SegmentationPanel(VTKObservationMixin):
         self._handled.output = settings.outputSegmentation
 
     def _on_output_changed(self, settings: Any) -> None:
-        """Show the new output with its scan; make the scan the input if the output has DCAMT segments."""
         volume = get_referenced_node(settings.outputSegmentation, VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()
@@ -300,7 +296,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
 
     def _on_region_moved(self) -> None:
-        # The user sees the input volume while moving the region, so store the volume as the region's scan.
+        # The user sees the input volume while moving the region.
         if self._settings.inputVolume is not None:
             store_scan(self._moves.region, self._settings.inputVolume)
             self._show_region_note()
@@ -323,7 +319,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(error_text(error), error.detail)
         else:
             settings.region = region
-            # The region now belongs to the input volume: hide the note about another scan, if any.
+            # Hide the note about another scan, if any.
             self._update()
 
     def _on_apply(self, checked: bool = False) -> None:
@@ -369,10 +365,7 @@ class SegmentationPanel(VTKObservationMixin):
         )
 
     def _start_job(self, start: Callable[[], None], stage: str, model: str | None = None) -> None:
-        """Start a job and show its first stage; if it cannot start, show the reason.
-
-        The user first accepts the terms of use of `model`, if it has any.
-        """
+        """The user first accepts the terms of use of `model`, if it has any."""
         settings = self._settings
         try:
             if model is not None:
@@ -409,7 +402,6 @@ class SegmentationPanel(VTKObservationMixin):
             views.hide_wall_over_other_scan(outcome.segmentation)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
-        """Show how a job ended."""
         if self._closed:
             return
         self._click_guard.record()
@@ -430,7 +422,6 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall.reload()
 
     def _show_result(self, segmentation_node: SegmentationNode) -> None:
-        """Show a new result in the views; open the panel's review section, and close the sections above it."""
         volume = get_referenced_node(segmentation_node, VOLUME)
         if volume is not None:
             views.show_scan(volume)

@@ -59,7 +59,6 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
 
 def _stored_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
-    """Return the doubtful places as they were stored; [] if there are none, or if the attribute is damaged."""
     with suppress(TypeError, ValueError, KeyError, OverflowError):
         places = []
         for place in parse_json(get_attribute(segmentation_node, _PLACES) or "[]"):
@@ -77,8 +76,8 @@ def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    Hardening a linear transform of the node (applying the transform to the node's data for good) moves the voxels, but
-    not the stored positions. Therefore this function applies the hardened transform to the stored positions.
+    Hardening a linear transform of the node moves the voxels, but not the stored positions. This function moves the
+    positions, too.
     """
     stored = _stored_places(segmentation_node)
     hardened = _hardened_transform(segmentation_node) if segmentation_node is not None and stored else None
@@ -103,7 +102,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the stored places are those of high doubt. Older versions stored places of disagreement."""
+    """Return whether the stored places are those of doubt, not an older version's places of disagreement."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 

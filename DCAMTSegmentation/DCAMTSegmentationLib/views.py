@@ -79,8 +79,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
 
-    For a segmentation that is not a result, and for a result whose scan was removed, hide the wall if a slice view
-    shows another scan than the one in which the wall was measured.
+    The wall of a segmentation without a scan is hidden if a slice view shows another scan than the measured one.
     """
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
@@ -90,14 +89,12 @@ def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def _is_another_scan_shown(own: Sequence[VolumeNode]) -> bool:
-    """Return whether the background of a slice view is another volume than those of `own`."""
     identifiers = {node.GetID() for node in own}
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     return any(view.GetBackgroundVolumeID() not in (None, "", *identifiers) for view in views)
 
 
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a result with its wall and remove its point at a doubtful place, or show again what this module hid."""
     _show_wall(segmentation, shown)
     display = segmentation.GetDisplayNode()
     if display is None:
@@ -109,7 +106,7 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a segmentation's wall and the wall's colour legend, or show again those that this module hid."""
+    """The wall's display nodes include the wall's colour legend."""
     wall = get_referenced_node(segmentation, WALL_MODEL)
     if wall is None:
         return
@@ -143,7 +140,6 @@ def observe_hidden() -> None:
 
 
 def _mark_until_shown(marked: Node, mark: str, display: Node) -> None:
-    """Mark a node until the user shows what this module hid."""
     marked.SetAttribute(mark, "1")
     identifier = marked.GetID()  # The observer must not keep the node in memory.
 
@@ -220,7 +216,7 @@ class MapOverlay:
             if view_id in self._before and shown is not None and not shows_map:
                 continue  # The user replaced the map.
             if map_node is not None:
-                # A view of a loaded scene may already show a map: that map is not restored later.
+                # A view of a loaded scene may already show a map.
                 before = (None, 0.0) if shows_map else (shown, view.GetForegroundOpacity())
                 self._before.setdefault(view_id, before)
                 view.SetForegroundVolumeID(map_node.GetID())
@@ -250,7 +246,6 @@ def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_legend(map_node: VolumeNode | None) -> None:
-    """Show the colour legend of a map in the views, and remove the legends of all other maps."""
     logic = slicer.modules.colors.logic()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if is_map(node) and node is not map_node:

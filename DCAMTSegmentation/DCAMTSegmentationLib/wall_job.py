@@ -36,10 +36,9 @@ from .worker_process import SegmentationWorker
 class WallJob(SegmentJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
+    # Of the segment that is sent; set by `prepare`.
     _fingerprint = ""
-    """The fingerprint of the segment that is sent; set by `prepare`."""
     _placement: np.ndarray | None = None
-    """The `wall_nodes.placement` of the segment that is sent; set by `prepare`."""
 
     def __init__(
         self,
@@ -97,5 +96,4 @@ class WallJob(SegmentJob):
 
 
 def _have_same_openings(wall: WallResult, earlier: WallResult | None) -> bool:
-    """Return whether two walls of one segmentation have openings at the same points of the surface."""
     return earlier is not None and np.array_equal(wall.kind, earlier.kind)

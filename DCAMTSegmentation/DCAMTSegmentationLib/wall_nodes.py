@@ -1,7 +1,7 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node, and thus a saved scene, contains the whole `WallResult`: its surface, its arrays as point scalars of
-the surface, and its other data in the model node's attribute `_FACTS`.
+The model node contains the whole `WallResult`: its surface, its arrays as point scalars of the surface, and its other
+data in the attribute `_FACTS`.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from .volume_snapshot import voxel_checksum
 _FACTS = "DCAMT.wallFacts"
 _SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT.wallOutdated"
 _PLACEMENT = "DCAMT.wallPlacement"
-"""Attribute of a wall's model node: the `placement` of the measured segment, as JSON."""
+"""Attribute: the `placement` of the measured segment, as JSON."""
 _VOXELS = "DCAMT.wallVoxels"
-"""Attribute of a wall's model node: the checksum of the measured volume's voxels."""
+"""Attribute: the checksum of the measured volume's voxels."""
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
-"""Attribute of a wall's model node: the `_surface_place` when the wall was measured, as JSON."""
+"""Attribute: the `_surface_place` when the wall was measured, as JSON."""
 SAME_SURFACE_PLACE = 1.0
-"""Tolerance for comparing the place of a surface in the scan (`_surface_place`), in voxels along each axis.
+"""Tolerance for `_surface_place`, in voxels along each axis.
 
-The tolerance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
+It is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
 """
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
@@ -76,9 +76,8 @@ def insert_wall(
     If another segmentation, such as a copy, also refers to the earlier wall, that wall is kept and hidden.
 
     Args:
-        wall: the wall in the volume's own space, before the volume's transform.
+        wall: in the volume's own space, before the volume's transform.
         volume: the measured volume; None if the user removed it.
-        changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
     earlier = get_referenced_node(segmentation, WALL_MODEL)
@@ -122,7 +121,7 @@ def insert_wall(
 
 
 def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Give a segmentation a wall of its own if it shares its wall with another segmentation, as a copy does."""
+    """Give a segmentation that shares its wall, as a copy does, a wall of its own."""
     shared = get_referenced_node(segmentation, WALL_MODEL)
     if shared is None or own_helper(segmentation, WALL_MODEL) is not None:
         return
@@ -146,7 +145,7 @@ def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
-    """Return the measured wall of a segmentation, with its openings and threshold; None without a readable wall."""
+    """Return a segmentation's measured wall; None without a readable wall."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
@@ -175,11 +174,7 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and the surface's place; mark the wall as up to date.
 
-    The arguments give the state at the measurement, since the segment may have been edited or moved after the
-    measurement.
-
-    `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
-    state.
+    The arguments give the state at the measurement, since the segment may have been edited or moved after it.
 
     Args:
         segment: the segment's identifier.
@@ -198,14 +193,7 @@ def store_measured_outline(
 
 
 def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
-    """Return the place of a wall's surface in the measured volume: (5, 3).
-
-    Row 0 holds the number of the surface's points, three times. Rows 1 to 4 hold the voxel indices of four points.
-    Return None if the volume or the surface is missing.
-
-    Raises:
-        InputError: a non-linear transform lies between surface and volume.
-    """
+    """Return (5, 3): the number of points, three times, and the voxel indices of four points in the measured volume."""
     model, volume = get_referenced_node(segmentation, WALL_MODEL), measured_volume(segmentation)
     surface = model.GetPolyData() if model is not None else None
     if surface is None or volume is None or not surface.GetNumberOfPoints():
@@ -217,11 +205,7 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 
 
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
-    """Return whether the wall's surface was moved, relative to the scan, after the measurement.
-
-    For example, the user transformed scan and segmentation without the surface. Return False if nothing can be
-    compared.
-    """
+    """Return whether the wall's surface was moved, relative to the scan, after the measurement; False if unknown."""
     before = read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:  # no wall, or an older version of DCAMT measured it
         return False
@@ -235,10 +219,7 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
 
 
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
-    """Return whether the measured volume's voxels changed since the measurement.
-
-    Return False if the volume or its image is missing, or if no checksum was stored with the wall.
-    """
+    """Return whether the measured volume's voxels changed since the measurement; False if unknown."""
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
@@ -269,12 +250,7 @@ def placement(
 
 
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
-    """Return whether the `placement` of the measured segment has changed since the wall was measured.
-
-    The result is also True if segment and scan were scaled or rotated together: the wall then has other areas or
-    regions. A non-linear transform between segment and scan counts as a change. If nothing can be compared, the result
-    is False.
-    """
+    """Scaling or rotating segment and scan together counts as a move: the wall then has other areas or regions."""
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
     if stored is None or volume is None or volume.GetImageData() is None:
@@ -319,7 +295,7 @@ def measured_segment(segmentation: SegmentationNode) -> str:
 
 
 def mark_outdated(segmentation: SegmentationNode) -> None:
-    """Mark a segmentation's wall, if any, as outdated because a segment was edited."""
+    """Mark a segmentation's wall, if any, as outdated."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     if model is not None and model.GetAttribute(_OUTLINE):
         segmentation.SetAttribute(_OUTDATED, "1")
@@ -339,7 +315,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
 
 
 def is_wall_outdated(segmentation: SegmentationNode) -> bool:
-    """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
+    """Return whether a segmentation's wall is marked as outdated."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     return model is not None and segmentation.GetAttribute(_OUTDATED) is not None
 
@@ -411,7 +387,6 @@ def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
 
 
 def _set_colors(colors: Node | None, threshold: float) -> None:
-    """Set the colours of a colour table node so that they change at the threshold; do nothing for None."""
     if colors is None:
         return
     modifying = colors.StartModify()
@@ -423,7 +398,6 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
 
 
 def _show(model: ModelNode, changes: SceneChanges, is_new: bool) -> None:
-    """Show a wall in the 3D views in the colours of its ratio; give it a legend if it has none."""
     display = model.GetDisplayNode()
     display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarVisibility(True)

@@ -6,9 +6,9 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""A point is near the curve's plane if its distance from the plane is at most this."""
+"""Points up to this distance from the curve's plane are near the plane."""
 DEPTH_OF_RADIUS = 0.8
-"""A point is near the plane, too, if its distance from the plane is at most this fraction of the curve's radius."""
+"""The same distance as a fraction of the curve's radius; the larger distance counts."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
 
 
 def _is_in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Return the mask (Q,) bool of the points (Q, 2) inside a polygon (P, 2), by the even-odd rule."""
+    """By the even-odd rule; `points` are (Q, 2), `outline` is (P, 2)."""
     inside = np.zeros(len(points), bool)
     x, y = points.T
     for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -31,7 +31,7 @@ from .wall_openings import points_inside
 KINDS = (IIR, SD)
 ENOUGH_CURVE_POINTS = 120
 HEADER_PIXELS = 44
-"""Height in pixels of the table's header together with a horizontal scroll bar."""
+"""Height of the table's header together with a horizontal scroll bar."""
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
 
@@ -42,7 +42,7 @@ class WallPanel:
     *Openings* are parts of the surface that are not wall: the mitral valve and the ends of the veins.
 
     Args:
-        on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
+        on_measure: called with the identifier of the segment to measure.
 
     Attributes:
         can_measure: whether a volume is chosen, the segmentation has a segment, and no job runs.
@@ -55,7 +55,7 @@ class WallPanel:
         self._shown_scan = ""  # the measured scan's name when the wall was last shown
         self.can_measure = False
         self._filling = False
-        self._segments: dict[str, str] = {}  # identifiers and names
+        self._segments: dict[str, str] = {}  # identifier -> name
         self._presets = [preset.threshold for preset in PRESETS]
         for preset in PRESETS:
             ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({translated(preset.source)})")
@@ -107,17 +107,14 @@ class WallPanel:
         self._show_wall()
 
     def reload(self) -> None:
-        """Read the wall of the selected segmentation from the scene, and show the wall."""
+        """Read the wall from the scene, and show it."""
         self._wall = wall_nodes.wall_in_scene(self._segmentation)
         if self._wall is not None:
             self._show_threshold(self._wall.settings.threshold)
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segmentation's segments, and select one of them; change nothing if they are listed already.
-
-        Keep the selection if possible, but select the first DCAMT segment of a new result.
-        """
+        """Keep the selection if possible, but select the first DCAMT segment of a new result."""
         names: dict[str, str] = {}
         if segmentation is not None:
             held = segmentation.GetSegmentation()
@@ -182,7 +179,6 @@ class WallPanel:
             self._change_wall(wall_nodes.with_threshold(self._wall, threshold))
 
     def _reload_changed_wall(self) -> None:
-        """Reload a wall that was changed outside of this section, and compute the wall's table again."""
         if self._wall is None or wall_nodes.is_in_scene(self._wall, self._segmentation):
             return
         self.reload()
@@ -190,7 +186,6 @@ class WallPanel:
             wall_nodes.show_wall(self._wall, self._segmentation)
 
     def _change_wall(self, wall: WallResult) -> None:
-        """Replace the wall in the scene and in this section."""
         wall_nodes.separate_wall(wall, self._segmentation)
         wall_nodes.show_wall(wall, self._segmentation)
         self._wall = wall
@@ -231,16 +226,13 @@ class WallPanel:
         return "\n".join([*self._warnings(), text, measured, *notes])
 
     def _scan_name(self, wall: WallResult) -> str:
-        """Return the measured scan's present name; its earlier name if the scan is no longer in the scene."""
         return self._present_scan_name() or wall.scan
 
     def _present_scan_name(self) -> str:
-        """Return the measured scan's present name; "" if the scan is no longer in the scene."""
         volume = wall_nodes.measured_volume(self._segmentation)
         return str(volume.GetName()) if volume is not None else ""
 
     def _warnings(self) -> list[str]:
-        """Return what was changed after the measurement, in sentences."""
         warnings = []
         if wall_nodes.is_wall_outdated(self._segmentation):
             warnings.append(_("The outline was changed after the measurement: press Measure wall again."))
@@ -251,7 +243,6 @@ class WallPanel:
         return warnings
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
-        """Start the measurement. If that replaces openings that the user corrected, ask first."""
         if self._wall is not None and not self._wall.proposed:
             question = _("The openings of this wall were corrected. Measure the wall again, with new openings?")
             if not confirm(question, _("Replace corrected openings")):
@@ -280,7 +271,6 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the wall's table or surface."""
         title = _("Export the wall")
         self.compare_outline()
         if self._wall is None:  # It was removed or made unreadable outside of this section.
