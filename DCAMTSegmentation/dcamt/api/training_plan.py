@@ -45,7 +45,6 @@ class TrainingPlan:
         origin, start_weights: the model that the run starts from, and its weights; both None for random weights. A
             resumed run has no `start_weights`, since its checkpoint contains the weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        resume: whether to continue the run in the folder.
         conclude: whether to validate the last checkpoint and write the models, without further training.
     """
 
@@ -80,11 +79,6 @@ def plan_new_run(
 
 
 def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
-    """Return the result of `used_cases` after checking that each case has the files that it needs.
-
-    As in `read_cases`, InputError is raised if a case lacks the label that its role needs, or if a scan or label does
-    not exist.
-    """
     used = used_cases(cases)
     for case in used:
         if case.needs_label and case.label is None:
@@ -101,8 +95,8 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     """Return the plan to resume the run in a folder.
 
     Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
-    with the recipe (`check_cases_and_batch`). With `conclude`, the run is not trained further, so the cases are not
-    checked with the recipe. Of the cases' files, only the scans and labels of the validation cases must then exist.
+    with the recipe (`check_cases_and_batch`). With `conclude`, the cases are not checked with the recipe, and only the
+    files of validation cases must exist.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
@@ -120,10 +114,9 @@ def choose_recipe(
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
     """Return the recipe, and origin and weights of `start_from`; `settings` and `effort` change the recipe.
 
-    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels are compared with the
-    model's. If the recipe does not name its channels, they get the model's names. If both have the same names in
-    different orders, the recipe gets the model's order, since each weight of the network's input belongs to one
-    channel. If the recipe has other names than the model, it keeps its names and their order.
+    Without `start_from`, origin and weights are None. With `start_from`, the recipe gets the names and the order of the
+    model's channels, since each weight of the network's input belongs to one channel. A recipe whose channels have
+    other names than the model's keeps its own names and order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.
@@ -145,7 +138,6 @@ def choose_recipe(
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort: str | None) -> Recipe:
-    """Return the recipe changed by `settings` and `effort`."""
     lines = _setting_lines(settings)
     changed = with_settings(recipe, lines)
     if effort is None:
@@ -155,7 +147,6 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort
 
 
 def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None:
-    """Raise InputError if the network of a recipe differs from that of the model `path`; name the first difference."""
     shapes = [
         {
             "input_channels": each.input_channels,
@@ -176,7 +167,6 @@ def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None
 
 
 def _with_channels_of(model: Recipe, recipe: Recipe, path: str | Path, on_note: Callable[[str], None]) -> Recipe:
-    """Return a recipe with the channels of the model `path`, unless the recipe gives its channels other names."""
     own, names = recipe.channel_names, model.channel_names
     if not names or have_same_names(own, names):
         return recipe
@@ -194,8 +184,8 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case], is_resumed: boo
     """Check that a training can use the cases and split its batches among its processes.
 
     Args:
-        is_resumed: whether the run is resumed. A resumed run is not checked for `Rule.LOSS_FOR_UNLABELLED`: older
-            versions of DCAMT started runs that ignore their unlabelled cases, and these runs can still be resumed.
+        is_resumed: a resumed run is not checked for `Rule.LOSS_FOR_UNLABELLED`: older versions of DCAMT started runs
+            that ignore their unlabelled cases.
 
     Raises:
         InputError: the cases break a rule (`cases.case_list.violations`), scans have their channels in different orders

@@ -73,9 +73,6 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
     If a scan has a label of the atrium, its labels of other structures (`label-RA`) are skipped. If a scan still has
     several labels, scan and labels are skipped.
-
-    Args:
-        ignored: folders that are not searched.
     """
     files = [_bids_file(path, folder) for path in images_below(folder, ignored)]
     files = [file for file in files if _belongs_to_subject(file)]
@@ -120,10 +117,6 @@ def _bids_file(path: Path, folder: Path) -> _BidsFile:
 
 
 def _belongs_to_subject(file: _BidsFile) -> bool:
-    """Return whether an image lies below a folder such as `sub-01` or `rawdata/sub-01`, or has the entity `sub`.
-
-    A DICOM file or folder must lie below such a folder and hold slices; its entity does not count.
-    """
     first = file.parts[1:2] if file.parts[:1] == (RAW_DATA,) else file.parts[:1]
     is_below_subject = "".join(first).startswith("sub-")
     if file.is_dicom:
@@ -136,7 +129,7 @@ def _has_slices(path: Path) -> bool:
 
 
 def _reason_to_skip(file: _BidsFile) -> str:
-    """Return why a file is skipped before scans and labels are paired; empty for other files."""
+    """Return why a file is not paired; empty for a file to pair."""
     if file.is_dicom:
         return "DICOM images, which are not read in a BIDS data set; convert them to NIfTI"
     if not file.entities.get("sub"):
@@ -162,10 +155,7 @@ def _is_label(file: _BidsFile) -> bool:
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
-    """Return whether a file is a label, judged by its suffixes, entities, ending or folder (`labels/sub-01`).
-
-    In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
-    """
+    """In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images."""
     words = {*file.suffixes, *file.entities, file.entities.get("desc", "").lower()}
     return (
         not words.isdisjoint(LABEL_WORDS)
@@ -179,7 +169,7 @@ def _is_mask_outside_derivatives(file: _BidsFile) -> bool:
 
 
 def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFile]:
-    """Return the scans of a subject that fit a label, by the two rules of `find_bids_cases`."""
+    """Choose among a subject's scans by the two rules of `find_bids_cases`."""
     entities = {key: value for key, value in label.entities.items() if key not in _DERIVATIVE_ENTITIES}
     fitting = [scan for scan in scans if entities.items() <= scan.entities.items()]
     exact = [scan for scan in fitting if scan.entities == entities]
@@ -191,5 +181,4 @@ def _has_word(file: _BidsFile, words: Collection[str]) -> bool:
 
 
 def _is_other_structure(label: _BidsFile) -> bool:
-    """Return whether a label's entities name another structure (`label-RA`), and not the left atrium."""
     return _has_word(label, OTHER_STRUCTURES) and not _has_word(label, ATRIUM_WORDS - {"left"})

@@ -62,7 +62,7 @@ class Case:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The scan and, if there is one, the label."""
+        """The scan and the label, if any."""
         return (self.image,) if self.label is None else (self.image, self.label)
 
 
@@ -83,7 +83,7 @@ def read_cases(
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a case lacks the label that its role needs, a scan
             or label that must exist is missing, two cases have the same name, or a scan is used for training and for
-            validation. If `for_training` is True, the error is also raised if no case is labelled.
+            validation.
     """
     cases = []
     for line, listed in _lines(path, labels):
@@ -124,17 +124,10 @@ def used_cases(cases: Iterable[Case]) -> list[Case]:
 
 
 def _cell(value: object) -> str:
-    """Return a value as the text of a cell of a case list, without NUL characters and outer blanks; "" for None."""
     return "" if value is None else str(value).replace("\0", "").strip()
 
 
 def _known_role(text: str, case: str, path: Path | None = None) -> str:
-    """Return the role that a text names; raise InputError if it names no role.
-
-    Args:
-        case: the case's name in the error message.
-        path: the case list's path in the error message; None if the cases are not from a file.
-    """
     role = _OTHER_SPELLINGS.get(text.lower(), text.lower())
     if role not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
@@ -168,7 +161,7 @@ def iterate_cases(path: Path) -> Iterator[Case]:
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """Write the case list `path`, in which files have paths relative to the list's folder.
+    """Write a case list with paths relative to the list's folder.
 
     On Windows, a file on another drive than the list has an absolute path.
 
@@ -202,8 +195,6 @@ def case_rows(cases: Sequence[Case], path: Path) -> list[tuple[str, ...]]:
 
 def _with_protected_blanks(path: str) -> str:
     """Protect blanks at the ends of a path, because `_lines` strips each cell.
-
-    Put `./` before a blank at the beginning, and `/` after a blank at the end. The result leads to the same file.
 
     >>> [_with_protected_blanks(path) for path in (" p1", "p1 ", "p1")]
     ['./ p1', 'p1 /', 'p1']
@@ -275,8 +266,6 @@ def violations(
 ) -> list[Violation]:
     """Return the rules that the cases break; cases left out are ignored. A run cannot train if a rule is broken.
 
-    `dcamt train`, `dcamt estimate`, `dcamt cases check` and the training panel all use this function.
-
     Args:
         recipe: if it is None, the rules about unlabelled cases and `EVERY_CLASS` are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
@@ -315,7 +304,6 @@ def violations(
 
 
 def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
-    """Yield a violation if the recipe does not use the unlabelled cases; its text gives all reasons."""
     training, reasons, settings = recipe.training, list[str](), dict[str, float]()
     if training.labelled_per_batch == training.batch:
         reasons.append(f"all patches of a batch are labelled (batch and labelled_per_batch are {training.batch})")
@@ -332,21 +320,18 @@ def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
 
 
 def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:
-    """Raise InputError for the first violation, if there is one; the message names the case list `path`, if given."""
+    """Raise InputError for the first violation, if any; the message names the case list `path`."""
     for violation in broken:
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
-    """Yield the line number and case of each line of a case list, which a spreadsheet program may have saved.
+    """Yield the number and the case of each line of a case list, possibly saved by a spreadsheet program.
 
     The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines are ignored. Capitals and outer
     blanks in column names do not matter. Above the column names, a line such as `sep=;` states the delimiter, a line
     such as `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored. If no
     line states the delimiter, it is the most frequent of `_DELIMITERS` in the line of the column names.
-
-    Args:
-        labels: as for `read_cases`.
     """
     if path.is_dir():
         remedy = f"Make a list of the cases in it: dcamt cases find {shlex.quote(str(path))} -o cases.csv."
@@ -399,9 +384,9 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _first_cell(line: str) -> str:
-    """Return a line's first cell, unquoted, if the line begins with a quotation mark; otherwise, return the line.
+    """Return a line's first cell if it is quoted, else the line.
 
-    A spreadsheet program puts a cell that holds the delimiter in quotation marks. The result has no outer blanks.
+    A spreadsheet program puts a cell that holds the delimiter in quotation marks.
 
     >>> _first_cell('"# labels: 420,421=left atrium",,')
     '# labels: 420,421=left atrium'
@@ -411,10 +396,6 @@ def _first_cell(line: str) -> str:
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a table without NUL characters.
-
-    The text is decoded as UTF-16 if its first bytes show this, else as UTF-8, else as code page 1252.
-    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     elif data[1:2] == b"\0" and data[3:4] == b"\0":
@@ -439,11 +420,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Convert `text`, a cell of the case list `path`, to the path of a file.
+    """Return the file that a cell of the case list `path` names.
 
-    If there is no such file, backslashes become slashes, outer quotation marks are removed, and `~` at the beginning
-    becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
-    If neither exists, the accents stay as written.
+    If there is no such file, try other slashes, accents in NFC and NFD, no quotation marks, and `~` as the home folder.
     """
     file = _without_dot_dot(path.parent / text)
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")

@@ -1,6 +1,6 @@
 """Check the cases of a run as training does, before the run starts, and collect facts about the cases.
 
-Only the facts of a case stay in memory, not its voxels.
+Only the facts stay in memory, not the voxels.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class CaseFacts:
     Attributes:
         size: voxels along the stored axes (I, J, K).
         spacing: mm along the stored axes.
-        channels: number of the scan's channels, which may be stored in one file or in a file each.
+        channels: number of the scan's channels, in one file or in a file each.
         labels: values of the label after label mapping, without background.
-        checksum: the `scan_checksum`; None unless it was requested.
+        checksum: the `scan_checksum`, if requested.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
     """
@@ -71,7 +71,6 @@ def check_cases(
     If a later check adds facts about a case, all facts about the case are yielded again.
 
     Args:
-        with_checksums: whether to compute `CaseFacts.checksum`.
         progress: called with the fraction of the work that is done.
     """
     facts: list[CaseFacts] = []
@@ -133,9 +132,7 @@ class ScanUses:
         self._first_case: dict[str, Case] = {}
 
     def add(self, case: Case, volume: Volume) -> None:
-        """Raise InputError if a training case and a validation case have equal scans.
-
-        The scan of `case` is compared with the scans of the cases that were added before.
+        """Raise InputError if an added case has an equal scan and only one of the two cases is for validation.
 
         Args:
             volume: the scan of `case`.
@@ -167,7 +164,6 @@ def scan_notes(volume: Volume) -> tuple[str, ...]:
 
 
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
-    """Return the facts of a case from the headers of its scan and, if its role needs one, of its label."""
     facts = CaseFacts(index, case.name)
     if case.name.startswith("#") and case.role != LEFT_OUT:
         what = "The case is used although its name begins with '#'. To leave the case out, remove it from the list."
@@ -197,7 +193,6 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Check the voxels of a case's scan and, if its role needs one, of its label; return `facts` with the results."""
     try:
         volume = read_case_scan(case.image, recipe)
     except InputError as error:
@@ -248,10 +243,9 @@ def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe)
 
 
 def scan_checksum(volume: Volume) -> str:
-    """Return a checksum that is equal for scans of the same voxels, whatever the format of their files.
+    """Return a checksum that is equal for scans with the same voxels in the first channel.
 
-    Type of the voxels, order and direction of the stored axes, position and spacing do not matter. Only the first
-    channel is compared.
+    File format, type of the voxels, order and direction of the stored axes, position and spacing do not matter.
     """
     return _result_of(scan_checksum_in_steps(volume))
 
@@ -269,7 +263,6 @@ def scan_checksum_in_steps(volume: Volume) -> Generator[None, None, str]:
 
 
 def _result_of(steps: Generator[None, None, _Result]) -> _Result:
-    """Run a generator to its end, and return its result."""
     while True:
         try:
             next(steps)
@@ -284,7 +277,7 @@ def _equal_scans(cases: Sequence[Case], checksums: Mapping[int, str]) -> Iterato
     "file" means that the scans are the same file or folder, "content" that their voxels are equal.
 
     Args:
-        checksums: index of a case -> its `scan_checksum`, for each scan that could be read.
+        checksums: index of a case -> its `scan_checksum`.
     """
     files = {index: _file_identity(case.image) for index, case in enumerate(cases) if case.role != LEFT_OUT}
     keys: tuple[tuple[str, Mapping[int, Hashable]], ...] = (("file", files), ("content", checksums))
@@ -302,12 +295,11 @@ def conflicting_scans(
     """Yield each case whose scan is used both for training and for validation, once.
 
     Args:
-        equal_scans: groups of cases with equal scans. The first item of a group states what is equal in the scans, such
-            as "file" or "content" (see `_equal_scans`); the second item lists the indices of the cases.
+        equal_scans: for each group of cases with equal scans, what is equal, such as "file" or "content" (see
+            `_equal_scans`), and the indices of the cases.
 
     Yields:
-        The case's index, the index of a case that uses the same scan for the other purpose, and what is equal in the
-        two scans.
+        The case's index, the index of a case that uses the same scan for the other purpose, and what is equal.
     """
     reported: set[int] = set()
     for what, members in equal_scans:
@@ -322,12 +314,6 @@ def conflicting_scans(
 
 
 def _conflict(case: Case, other: Case, what: str) -> InputError:
-    """Return the error for two cases with equal scans, one for training and one for validation.
-
-    Args:
-        case: the case whose scan the error names.
-        what: "file" or "content" (see `_equal_scans`).
-    """
     role = "validation case" if other.role == VALIDATION else "training case"
     remedy = "Leave one of these cases out."
     text = f"has the same content as the scan of the {role} '{other.name}'"
@@ -341,8 +327,7 @@ def repeated_scans(
 ) -> Iterator[tuple[int, str]]:
     """Yield index and warning once for each case whose scan is equal to another case's scan.
 
-    If a group of cases with equal scans contains a training case and a validation case, the group is skipped (see
-    `conflicting_scans`).
+    Groups with a training case and a validation case are skipped (see `conflicting_scans`).
 
     Args:
         equal_scans: as for `conflicting_scans`.
@@ -358,7 +343,6 @@ def repeated_scans(
 
 
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning of each case whose label file is also the label of a case with another scan."""
     labels: dict[int, Hashable] = {}
     for index, case in enumerate(cases):
         if case.needs_label and case.label is not None and (key := _file_identity(case.label)) is not None:
@@ -372,9 +356,9 @@ def shared_labels(
     """Yield index and warning of each case whose label is also the label of a case with another scan.
 
     Args:
-        labels: index of a case -> a value that identifies the case's label, such as its file. Equal labels have equal
-            values. Cases whose index is missing are not compared.
-        scans: index of a case -> a value that identifies the case's scan, for each case in `labels`.
+        labels: index of a case -> a value that identifies the case's label. Cases whose index is missing are not
+            compared.
+        scans: index of each case in `labels` -> a value that identifies the case's scan.
     """
     members_by_label: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, label in labels.items():
@@ -403,8 +387,7 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
-    If the message has a subject of its own, such as "the label mapping names 420 twice", only remove the path and
-    capitalise the first letter.
+    A message with its own subject, such as "the label mapping names 420 twice", keeps the subject.
     """
     text = without_path(error, path)
     if text.startswith(("'", "the ")):

@@ -58,7 +58,6 @@ def _lists_cases(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a file like `dataset.json`, as `read_description` does."""
     try:
         data = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -176,10 +175,7 @@ def _is_array_of_cases(name: str, entry: object) -> bool:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return a case's image files and its label file; the label file is None if the case has no label.
-
-    `entries_of` describes the forms that `entry` may have.
-    """
+    """Return the image files and the label file of a case in one of the forms that `entries_of` describes."""
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
@@ -194,8 +190,7 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. Return the value of the similar
-    key if there is exactly one, else None.
+    If `entry` has none of `keys`, return the value of the only similar key, such as `gt` or `image_path`, if any.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:
@@ -210,7 +205,6 @@ def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset
 
 
 def _names_file(value: object) -> bool:
-    """Return whether a value is the name of an image file, or an array of such names."""
     names = value if isinstance(value, list) else [value]
     return bool(names) and all(isinstance(name, str) and ending(name) in IMAGE_ENDINGS for name in names)
 

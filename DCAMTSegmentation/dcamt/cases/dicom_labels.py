@@ -66,8 +66,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
 
     A segmentation that `named` lists as `FileKind.RESULT` or `FileKind.OTHER_LABEL` stays unchanged. If several
-    segmentations get the same key, those whose names have a word for another structure than the left atrium get the
-    kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
+    segmentations get the same key, those named after another structure get the kind `FileKind.OTHER_LABEL`: `RA.dcm`
+    beside `LA.dcm`.
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}
@@ -112,10 +112,7 @@ def segmentation_file(path: Path) -> Path:
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
-    """Return the first DICOM slice and the first segmentation of a file or folder; None for what is not found.
-
-    Files after the first slice are not opened, so a segmentation after the slice is not found.
-    """
+    """Files after the first slice are not opened, so a segmentation after the slice is not found."""
     segmentation = None
     for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:
         found = dicom_files_among([file])

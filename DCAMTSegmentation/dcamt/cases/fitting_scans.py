@@ -34,13 +34,11 @@ Separators such as `_` may stand among the dropped words.
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each file whose path adds words to a scan's path.
 
-    Only files of the kind `FileKind.SCAN` are used. Masks such as `p1_LA` have this kind, too, because their names
-    contain no word for labels. Capitals do not matter. The further words are in lower case. They may stand at one of
-    three places:
+    Only files of the kind `FileKind.SCAN` are used; masks such as `p1_LA` have this kind, too. Capitals do not matter.
+    The further words are in lower case. They may stand at one of three places:
     - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in
       which the word follows a number;
-    - in the name of a file whose folder has the scan's key: `p1/LA` and `p1/p1_LA` add `la` to the scan `p1/image`
-      (its key is `("p1",)`);
+    - in the name of a file whose folder has the scan's key: `p1/LA` and `p1/p1_LA` add `la` to the scan `p1/image`;
     - in the name of a folder: `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in
       `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
@@ -49,13 +47,10 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     1. Scans whose key is the file's key without some words of the name. The longest key comes first: for the file
        `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
-    3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared instead of the keys. The loose key of
-       `p1_lge` is `("p1",)`, so `p1_LA` adds `la` to `p1_lge`.
+    3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared: `p1_LA` adds `la` to `p1_lge`.
 
-    For the scans found by their loose keys:
-    - The `key` of the yielded scan is its loose key.
-    - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
-      so it is another scan.
+    A scan found by rule 3 is yielded with its loose key as `key`. A file does not fit such a scan if all further words
+    are in `MODALITY_WORDS`: `p1_T2` is another scan than `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 
@@ -75,7 +70,7 @@ def _fitting_scans(
     """Yield (file, scan, further words) for each scan that has one of a file's shorter keys.
 
     Args:
-        candidates_of: is called with the folders and the name from a file's key, in lower case; returns `_Candidates`.
+        candidates_of: called with the folders and the name from a file's key, in lower case.
     """
     files = [file for file in named if file.kind is FileKind.SCAN]
     first_channels = [replace(file, key=without_first_channel(file.key)) for file in files]
@@ -103,7 +98,6 @@ def _agree_in_capitals(file: NamedFile, scan: NamedFile) -> bool:
 
 
 def _by_lower_key(files: Iterable[NamedFile]) -> dict[Key, list[NamedFile]]:
-    """Return the files by their keys in lower case."""
     by_key: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in files:
         by_key[lower_key(file.key)].append(file)
@@ -129,9 +123,7 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 
 
 def _words_without_folder(name: str, folder: str) -> list[str]:
-    """Return the words of a file's name.
-
-    If the name begins or ends with all words of the folder's name, and has other words, return only the other words.
+    """Return the words of a file's name without the folder's name at its beginning or end, if words remain.
 
     >>> [_words_without_folder(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]

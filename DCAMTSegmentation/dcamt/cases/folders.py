@@ -1,7 +1,7 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 The known data sets are nnU-Net v1 and v2, the Medical Segmentation Decathlon and BIDS with derivatives. In any other
-folder, words in the paths distinguish scans from labels (module `names`). Such folders are:
+folder, words in the paths distinguish scans from labels (module `names`):
 
 - the Left Atrial Segmentation Challenge, LAScarQS and EMIDEC;
 - `x_image` and `x_label`, or `images/x` and `labels/x`;
@@ -57,12 +57,7 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
-    """Pair scans with labels as `find_cases` does, but accept a folder that has only unused cases.
-
-    An unused case is one that is not for training, such as a test case (`FoundCases.unused`).
-
-    Args:
-        ignored: folders below `folder` that are not searched.
+    """Pair scans with labels as `find_cases` does, but accept a folder that has only `FoundCases.unused` cases.
 
     Raises:
         InputError: `folder` is not a folder, cannot be read, or contains neither a case nor an unused case, or a
@@ -89,7 +84,6 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
 
 def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
-    """Yield the JSON files of `other_case_lists`, up to `_DEPTH` levels below a folder."""
     for place, folders, files in walk_folders(folder, ignored):
         yield from (SkippedFile(path, _OTHER_LIST) for path in other_case_lists(files))
         if len(place.relative_to(folder).parts) == _DEPTH:
@@ -97,22 +91,17 @@ def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]
 
 
 def _unused_zip_files(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
-    """Yield the zip files below a folder, except those that `found_cases` names."""
     known = _files_of(found_cases)
     yield from (SkippedFile(path, ZIP_FILE) for path in zip_files_below(folder, ignored) if path not in known)
 
 
 def _files_of(found_cases: FoundCases) -> set[Path]:
-    """Return the files of all cases, and the skipped files."""
     cases = (*found_cases.cases, *found_cases.unused)
     return {file for case in cases for file in case.files} | {file.path for file in found_cases.skipped}
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data set in `folder`; if `folder` is no data set, those of `_find_without_data_set`.
-
-    A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it.
-    """
+    """A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it."""
     reader = _data_set_reader(folder, ignored)
     if reader is None:
         return _find_without_data_set(folder, ignored)
@@ -129,7 +118,6 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data sets below a folder; if no data set lies below it, find the cases by file names."""
     below = _data_sets_below(folder, ignored)
     if not below:
         return find_cases_by_names(folder, ignored)
@@ -139,7 +127,6 @@ def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
-    """Return the subfolders that contain images, but no file of `found_cases`."""
     known = _files_of(found_cases)
     # A file may be a link to a file in another folder; then both folders count as read.
     places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}
@@ -159,7 +146,6 @@ def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[P
 
 
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
-    """Return the error for a folder without cases; its text names the first skipped files and the reasons."""
     if not found_cases.skipped:
         if (file := next(filter(_is_no_volume, files_below(folder)), None)) is not None:
             what = f"holds no scan; {_below(file, folder)} is no volume of at least three slices"
@@ -184,7 +170,6 @@ def _below(path: Path, folder: Path) -> str:
 
 
 def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads the data set in this folder; None if the folder is no known data set."""
     described = read_description(folder)
     if lists_nnunet_cases(described):
         return find_listed_nnunet_cases
@@ -194,7 +179,6 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
 
 
 def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads a folder with `imagesTr` (nnU-Net) or BIDS subjects; None for other folders."""
     if os.path.isdir(folder / "imagesTr"):
         return partial(_find_nnunet_cases, ignored=ignored)
     if _has_subjects(folder) or _has_subjects(folder / RAW_DATA):
@@ -203,20 +187,18 @@ def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], 
 
 
 def _has_subjects(folder: Path) -> bool:
-    """Return whether a folder contains BIDS folders, such as `sub-01`."""
     # From a folder without permission, `glob` yields nothing, but `iterdir` raises PermissionError.
     entries = folder.glob("sub-*") if os.path.isdir(folder) else ()
     return any(os.path.isdir(entry) and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in entries)
 
 
 def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find cases by BIDS names (`sub-01_lge`); if no case is found, find cases by any file names (`sub-01/lge`)."""
+    """If no case has a BIDS name (`sub-01_lge`), find cases by any file names (`sub-01/lge`)."""
     found_cases = find_bids_cases(folder, ignored)
     return found_cases if found_cases.cases or found_cases.unused else find_cases_by_names(folder, ignored)
 
 
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of a folder with `imagesTr`."""
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
         return found_cases
@@ -228,7 +210,6 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _with_further_files(found_cases: FoundCases, paired: FoundCases) -> FoundCases:
-    """Return `found_cases` with the skipped files and unused cases that only `paired` contains."""
     known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
     further = tuple(file for file in paired.skipped if file.path not in known)
     unused = tuple(case for case in paired.unused if case.image not in known)
@@ -236,7 +217,6 @@ def _with_further_files(found_cases: FoundCases, paired: FoundCases) -> FoundCas
 
 
 def _data_sets_below(folder: Path, ignored: Sequence[Path]) -> list[Path]:
-    """Return the data sets up to `_DEPTH` levels below a folder such as `nnUNet_raw`."""
     data_sets: list[Path] = []
     for place, folders, _ in walk_folders(folder, ignored):
         found = [name for name in folders if _data_set_reader(place / name) is not None]
@@ -247,7 +227,6 @@ def _data_sets_below(folder: Path, ignored: Sequence[Path]) -> list[Path]:
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:
-    """Return the found cases of several data sets as one; classes are kept only if all data sets have the same."""
     layouts = list(dict.fromkeys(part.layout for part in parts))
     classes = {part.classes for part in parts}
     return FoundCases(

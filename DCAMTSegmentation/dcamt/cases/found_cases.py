@@ -34,7 +34,7 @@ class FoundCases:
     Attributes:
         layout: the convention that the folder follows, such as "BIDS", or the conventions of the data sets in its
             subfolders: "nnU-Net and BIDS".
-        cases: the cases; `find_cases` makes their names distinct.
+        cases: `find_cases` makes their names distinct.
         unused: cases that are not for training, such as test cases; their scans are among `skipped`.
         classes: label values above 0 and their names, if the data set lists them.
         lists_only_missing_files: whether `dataset.json` lists cases, but none of the listed files exists.

@@ -53,11 +53,7 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
 
 @lru_cache(maxsize=16)
 def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
-    """Return the classes of a folder's `dataset.json`; read the file again only if it has changed.
-
-    Args:
-        cache_key: the file's time of change in ns and its size in bytes.
-    """
+    """Cache the classes until the file's time of change or size (`cache_key`) changes."""
     return dataset_classes(folder)
 
 
@@ -68,7 +64,7 @@ def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], oc
     mapping states the classes itself, so a case with a mapping is not refused.
 
     Args:
-        occurs: called with a label value; returns whether at least one voxel of the label has this value.
+        occurs: returns whether at least one voxel of the label has a value.
     """
     if case.label is None or case.labels:
         return

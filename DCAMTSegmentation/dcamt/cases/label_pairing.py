@@ -65,12 +65,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _without_modality(name: str) -> str:
-    """Return a name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`."""
     return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
 
 
 def _without_known_words(name: str) -> str:
-    """Return a name in lower case, without `PAIRING_WORDS`, `MODALITY_WORDS` and `_KNOWN_WORDS`."""
     return without_words(_without_modality(name), _KNOWN_WORDS)
 
 
@@ -116,10 +114,10 @@ def _paired_by_simplified_names(
     simplified: Callable[[str], str],
     simplified_label: Callable[[str], str] | None = None,
 ) -> dict[str, Path]:
-    """Return the labels by the names of their cases; labels without a case keep their own names.
+    """Pair a label and a case if `simplified` returns the same name for both and for no other label or case.
 
-    A label and a case are paired if `simplified` returns the same name for both and for no other label or case. Each
-    word for the modality in the label's name must also be in the case's name: `p1_mr` is no label of the case `p1_ct`.
+    Each word for the modality in the label's name must also be in the case's name: `p1_mr` is no label of the case
+    `p1_ct`.
 
     Args:
         simplified_label: used for labels in place of `simplified`, if given.
@@ -162,11 +160,10 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by the names of their cases; labels without a case keep their own names.
+    """Pair an unpaired label and an unpaired case if one's name is the other's with further words at an end.
 
-    An unpaired label and an unpaired case may be paired if one of the two names is the other with further words at its
-    beginning or end. All further words must be known (`_KNOWN_WORDS`) or frequent: at least two pairs differ by the
-    same words, and no case has two files that these words distinguish.
+    All further words must be known (`_KNOWN_WORDS`) or frequent: at least two pairs differ by the same words, and no
+    case has two files that these words distinguish.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
@@ -198,10 +195,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 
 
 def _with_further_words(names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Yield (name, other, added words) for each name that extends a name in `others`: `("p1_LA", "p1", {"la"})`.
-
-    `PAIRING_WORDS` are not yielded.
-    """
+    """Yield (name, other, added words) for each name that extends a name in `others`: `("p1_LA", "p1", {"la"})`."""
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for other in others:
         by_name[_without_modality(other)].append(other)

@@ -48,7 +48,7 @@ def labelmaps_by_case(
     prefer_subfolders: bool = False,
     prefer_results: bool = False,
 ) -> dict[str, Path]:
-    """Return a dictionary from the names of cases to the labelmap files of `folder`: from `p1` to `p1_seg.nrrd`.
+    """Return the labelmap files of `folder` by the names of their cases: `p1_seg.nrrd` by `p1`.
 
     The first rule that applies determines the labelmaps:
 
@@ -99,16 +99,14 @@ def labelmaps_by_case(
 
 
 def _case_name_among(names: Collection[str], path: Path) -> str:
-    """Return the file's name if it is one of `names`, else the name of its case."""
     name = scan_name(path)
     return name if name in names else case_name(path)
 
 
 def _possible_labelmaps(folder: Path) -> list[Path]:
-    """Return the image files and DICOM segmentations of a folder, without subfolders.
+    """Beside a DICOM segmentation, a blank file (`_is_blank`) may be a damaged segmentation.
 
-    Beside a DICOM segmentation, a blank file (`_is_blank`) may be a damaged segmentation. It is returned, too, so that
-    reading it raises an InputError.
+    It is returned, too, so that reading it raises an InputError.
     """
     entries = [path for path in sorted(folder.iterdir()) if is_file_or_missing_link(path)]
     dicom_files = dicom_files_among(filter(os.path.isfile, entries))
@@ -117,7 +115,6 @@ def _possible_labelmaps(folder: Path) -> list[Path]:
 
 
 def _no_labelmap(folder: Path) -> InputError:
-    """Return the error for a folder that holds no labelmap itself."""
     if below := next(filter(_is_labelmap, sorted(folder.rglob("*"))), None):
         return InputError(
             f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})",
@@ -133,9 +130,7 @@ def _no_labelmap(folder: Path) -> InputError:
 
 
 def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
-    """Return the labels of the cases that `find_all_scans` finds, by the names of the cases (`_by_name_of_folder`).
-
-    Return {} if no case has a label, or if two labelled cases have the same name.
+    """Return {} if no case has a label, or if two labelled cases have the same name.
 
     Raises:
         InputError: at least one scan has several labels, and no scan has exactly one.
@@ -157,7 +152,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 
 
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Return (case, labelmap) for each subfolder with images. An example from MONAI: (`p1`, `p1/p1_trans`).
+    """Return (case, labelmap) for each subfolder with images: (`p1`, `p1/p1_trans`) from MONAI.
 
     Return [] if a subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
     """
@@ -175,11 +170,7 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 
 
 def _may_be_label_of_case(path: Path) -> bool:
-    """Return whether a file in the folder of a case may be the case's labelmap.
-
-    If the file's name begins with the folder's name (`p1/p1_trans`), no word for another structure (`p1/p1_wall`) or
-    for an examination (`p1/p1_followup`) may follow.
-    """
+    """After the folder's name (`p1/p1_trans`), no word for another structure or an examination may follow."""
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
@@ -214,9 +205,6 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
     For example, the label `p1_LA_seg` replaces the mask `p1_LA` of the scan `p1`.
-
-    Args:
-        names, prefer_results: as for `labelmaps_by_case`.
     """
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
@@ -260,10 +248,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 
 
 def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
-    """Return the automatic results among the files.
-
-    An uncorrected result of DCAMT (`is_dcamt_result`) counts as a label if its case has no other label.
-    """
+    """An uncorrected result of DCAMT (`is_dcamt_result`) counts as a label if its case has no other label."""
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
     others = [file for file in named if file.path not in results | possible_results]
@@ -275,10 +260,7 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
 
 
 def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield (label, result) for each label and each result that may belong to the same case, judged by their names.
-
-    For example, `p1_LA_manual` may be a label of the case of `p1_pred`.
-    """
+    """Yield each label and result whose names fit one case, such as (`p1_LA_manual`, `p1_pred`)."""
     results_of_case: defaultdict[str, list[Path]] = defaultdict(list)
     for result in results:
         results_of_case[plain_case_name(case_name(result))].append(result)
@@ -290,7 +272,7 @@ def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Itera
 
 
 def _has_many_values(path: Path) -> bool:
-    """Return whether a file has many different values; False for a damaged file, which may be a label."""
+    """Return False for a damaged file, which may be a label."""
     if has_few_values(path):
         return False
     try:
@@ -323,5 +305,4 @@ def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) ->
 
 
 def _is_labelmap(path: Path) -> bool:
-    """Return whether a path is a file with the ending of a scan or label, or a DICOM segmentation."""
     return os.path.isfile(path) and bool(image_files([path]) or dicom_files_among([path]).segmentations)

@@ -29,14 +29,13 @@ from .label_names import refuse_names_of_other_classes
 MINIMUM_VOXELS = 4
 """A smaller component may be a drawing error. The unit is one voxel of the network grid."""
 MANY_VALUES = 128
-"""A labelmap with more label values than this number may be a scan."""
+"""A labelmap with more label values may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _REMEDY_ABOVE = f"Choose a class with a label value of at most {MAXIMUM_CLASS}."
 MAPPING_OF_LABELS = MappingOption(
     "Enter the mapping with the button Segments…, with --labels or in the case list's column 'labels'."
 )
-"""The option by which a user maps the labels of cases."""
 _SLAB_VOXELS = 1 << 17
 """About how many voxels of the network grid are computed in one step of `find_classes_on_grid`."""
 SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ZIP_ENDING)
@@ -92,7 +91,6 @@ def _parse(
     remedy: str,
     remedy_above: str = _REMEDY_ABOVE,
 ) -> dict[int | str, int]:
-    """Parse a label mapping whose classes are label values in `values` or names in `named`."""
     labels_by_name: defaultdict[str, set[int]] = defaultdict(set)
     for name, label in named:
         labels_by_name[plain_name(name)].add(label)
@@ -180,11 +178,8 @@ def parse_case_mapping(case: Case, classes: Sequence[SegmentInfo]) -> dict[int |
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
-    If there is no mapping and the recipe has one class, a label with only the values 0 and 255 gets the value of this
-    class in place of 255. Other values stay as they are; `check_label` refuses those that the recipe does not have.
-
-    Args:
-        grid: the scan's grid.
+    Without a mapping, the recipe's only class replaces 255 in a label with only the values 0 and 255. Other values stay
+    as they are; `check_label` refuses those that the recipe does not have.
 
     Raises:
         InputError: as in `read_labelmap`, `fit_labelmap` and `refuse_names_of_other_classes`; also if the mapping does
@@ -208,8 +203,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
     """Return the notes on a case's label; each begins with the label's path.
 
-    Where segments overlap, each voxel goes to only one of them. For every segment that loses voxels in this way, a note
-    says how many. The note is left out if that segment is no class of the recipe.
+    A note on voxels that a segment lost to an overlapping one is left out if the segment is no class of the recipe.
     """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
@@ -261,12 +255,10 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path | None) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    A class without a voxel on the network grid is accepted all the same if all its components are smaller than
-    `MINIMUM_VOXELS` and another class has a voxel on the network grid. If no class has a voxel there, the error is
-    raised even for small components, because nothing could be learnt from the label.
+    Components smaller than `MINIMUM_VOXELS` may vanish if another class has a voxel on the network grid.
 
     Args:
-        present: the label values that occur on the network grid (see `classes_on_grid`).
+        present: the result of `classes_on_grid`.
         path: the label's file, for the message; None if the label is not in a file.
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
@@ -297,7 +289,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 def find_classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> Iterator[set[int]]:
     """Yield sets of label values, each after a short step; the union of the sets is the result of `classes_on_grid`.
 
-    The search ends as soon as all classes of the label are found, which is usually after a small part of the label.
+    The search ends as soon as all classes of the label are found, usually after a small part of the label.
     """
     grid = network_grid(labelmap.grid, recipe.spacing)
     missing = {value for value in label_values(labelmap) if value < recipe.output_channels}

@@ -42,7 +42,7 @@ def with_keys_of_scans(
     """Return the labels; each label that fits a scan by a rule gets the scan's key.
 
     Args:
-        names: a mapping from the names of the cases to the keys of their scans.
+        names: name of a case -> key of its scan.
     """
     for rule in (
         partial(_named_after_cases, names=names),  # scan `p1/LGE`, label `p1_LGE_seg`
@@ -89,14 +89,12 @@ def _named_after_cases(
 
 
 def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each folder that has one scan and one label, if the label may belong to the scan."""
     for scan, folder_labels, fitting in _labels_of_only_scans(labels, scans):
         if len(folder_labels) == len(fitting) == 1:
             yield fitting[0].path, scan.key
 
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each folder that has one scan, and several labels that may belong to the scan."""
     for scan, _, fitting in _labels_of_only_scans(labels, scans):
         if len(fitting) > 1:
             yield from ((label.path, scan.key) for label in fitting)
@@ -143,7 +141,7 @@ def _labels_of_only_scans(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """Return {folder: files in the folder}. A path that is itself a folder of DICOM files is listed under this path."""
+    """A path that is itself a folder of DICOM files is listed under this path."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         is_dicom_folder = os.path.isdir(file.path)
@@ -157,11 +155,10 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     The comparisons are tried in order until four conditions hold:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
-      left-over label: `p1_seg`, `p1_seg_v2`.
+    - The scan is unlabelled, or has a label with the same `_name_of_case`: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
     - Only one scan's name begins with the label's name without outline words: with `p1_lge` and `p1_post`, `p1_LA_gt`
-      gets no scan. This does not apply if the label's name is the fitting scan's name.
+      gets no scan. A label with the fitting scan's name is exempt.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
@@ -194,7 +191,6 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
             if key not in unlabelled and _name_of_case(label) not in names_of_cases[key]:
                 continue
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
-            # Both `p1_lge` and `p1_post` begin with `p1`, so `p1_LA_gt` may belong to either scan, and gets none.
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
             if has_same_name or not other_scan_begins_with_name:
                 found[label.path] = key
@@ -220,18 +216,15 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 
 
 def _name_of_case(label: NamedFile) -> str:
-    """Return a label's name in lower case, without the words that describe the label.
-
-    Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
-    """
+    """Return a label's name without the words that describe the label: `p1_lge` for `p1_lge_LA_seg_v2`."""
     name = without_words(without_numbers_after_labels(scan_name(label.path)), KIND_WORDS)
     return without_outline_words(name).casefold()
 
 
 def _without_numbers(label: NamedFile) -> Hashable:
-    """Return `_without_outline_words` of a label, after removing the numbers that follow a word for labels.
+    """Return `_without_outline_words` without numbers after a word for labels: `("p1",)` for `p1 Segmentation 1`.
 
-    Example: `("p1",)` for `p1 Segmentation 1`. If there are no such numbers, return the path, which fits no scan.
+    Without such numbers, return the path, which fits no scan.
     """
     name = scan_name(label.path)
     shorter = without_numbers_after_labels(name)
@@ -243,9 +236,8 @@ def _without_numbers(label: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    `_0000` at the end of the last part is removed. But if the file `x_0001` lies beside the file `x_0000`, `_0000` is
-    kept, because these numbers may be those of patients. If the part is empty, return the file's path,
-    which fits no other file.
+    The part loses `_0000` at its end. But beside `x_0001`, `x_0000` keeps its number, which may be that of a
+    patient. If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
@@ -253,7 +245,7 @@ def _folder_and_name(file: NamedFile) -> Hashable:
 
 
 def _folder_and_name_of_label(file: NamedFile) -> Hashable:
-    """Return `_folder_and_name(file)` if the label lies in a folder of labels, else its path, which fits no scan.
+    """Return a path, which fits no scan, if the label does not lie in a folder of labels.
 
     In other folders, a scan and a label of one name may belong to different patients: `p1/heart`, `p2/heart_label`.
     """
@@ -261,10 +253,8 @@ def _folder_and_name_of_label(file: NamedFile) -> Hashable:
 
 
 def _folder_and_name_among_all(file: NamedFile) -> Hashable:
-    """Return `_folder_and_name(file)` if the scan lies in a folder such as `images`, else its path."""
     return _folder_and_name(file) if is_folder_of_all_images(file.path.parent.name) else file.path
 
 
 def _folder_and_name_in_part(file: NamedFile) -> Hashable:
-    """Return `_folder_and_name(file)` if the label lies in a folder such as `labelsVal`, else its path."""
     return _folder_and_name(file) if is_folder_of_labels_of_a_part(file.path.parent.name) else file.path

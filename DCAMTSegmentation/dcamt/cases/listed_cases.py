@@ -37,8 +37,6 @@ _INCOMPLETE_CASE = "dataset.json lists it together with a file that cannot be fo
 
 
 class _ListedCases:
-    """The cases that a `dataset.json` lists, and the skipped files."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listed: set[tuple[Path, Path | None]] = set()
@@ -49,7 +47,6 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case: the file of its first channel, and its label, if any."""
         files, label_path = self._locate(images, label)
         if not files or (files[0], label_path) in self._listed:
             return
@@ -65,7 +62,6 @@ class _ListedCases:
             self._skip_incomplete(case, (*files, *channels))
 
     def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
-        """Add a case's files to `skipped`, since scan or label is missing; add an existing scan to `unused`."""
         self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not os.path.exists(file)]
         existing = [file for file in dict.fromkeys((*images, *case.files)) if os.path.exists(file)]
         self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]
@@ -76,7 +72,6 @@ class _ListedCases:
         """Add a test case to `unused`, and its files to `skipped`.
 
         Args:
-            label: the label as listed; None if the case is listed without a label.
             labels: the labels in `labelsTs` by name.
         """
         files, listed = self._locate(images, label)
@@ -99,16 +94,14 @@ class _ListedCases:
         return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not has_files)
 
     def _locate(self, images: Sequence[object], label: object) -> tuple[list[Path], Path | None]:
-        """Return the paths of a case's image files and of its label, as `dataset.json` names them."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._label(label, files)
         self._located.update((*files, label_path))
         return files, label_path
 
     def _skip_unlisted(self) -> None:
-        """Skip the scans and labels that lie in the subfolders `_FOLDERS` but are not listed in `dataset.json`."""
         listed = [file for case in self.cases for file in case.files]
-        # Compare resolved paths, since `dataset.json` may name a file by another path, such as an absolute one.
+        # Compare resolved paths, since `dataset.json` may name a file by another path.
         named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
         for name in _FOLDERS:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
@@ -122,7 +115,6 @@ class _ListedCases:
                 self.unused += [unused_case(file, {}) for file in scans]
 
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
-        """Return the path of the label that `dataset.json` names as `text`; None if it names none."""
         if not isinstance(text, str) or not text:
             return None
         path = self._file(text, LABEL_ENDINGS)
@@ -170,7 +162,6 @@ class _ListedCases:
         return next(chain(in_folder, beside_description), None)
 
     def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
-        """Return the files in a folder by their names without endings."""
         if (folder, endings) not in self._files_by_name:
             files = self._files_by_name[folder, endings] = defaultdict(list)
             for file in files_in(folder, endings):
@@ -202,5 +193,4 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def _file_name(name: str) -> str:
-    """Return a case's name for use in file names: each slash or backslash is replaced by "_"."""
     return re.sub(r"[/\\]", "_", name)

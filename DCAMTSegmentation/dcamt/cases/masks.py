@@ -47,8 +47,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
     A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A file whose name
-    makes it a label may become a scan (`_with_segmented_sequences`). A file is a mask of another file if their paths
-    are similar, the mask has few values, and the other file has many values.
+    makes it a label may become a scan (`_with_segmented_sequences`).
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
     label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels
@@ -70,7 +69,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     others = _masks_of(fit for fit in fitting if has_few_values(first_file[fit[2]]))
     labels = _labels_among(others)
     search = _SimilarPaths(scans)
-    for replacements, is_certain in (  # The most certain search is the first.
+    for replacements, is_certain in (
         (replace_part, True),  # mask `reader1/p1`, scan `cohort/p1`
         (replace_format, False),  # mask `p1.nrrd`, scan `p1.nii`
         (replace_all_but_name, False),  # mask `fold_0/validation/p1`, scan `scans/p1`
@@ -118,16 +117,16 @@ def _labels_among(masks: Mapping[Path, NamedFile]) -> dict[Path, NamedFile]:
 
 
 def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedFile]) -> Iterator[NamedFile]:
-    """Yield each file that is probably a mask whose scan is missing, with the kind `FileKind.MASK_WITHOUT_SCAN`.
+    """Yield each file that is probably a mask whose scan is missing.
 
-    Such a file has few values, and its path contains words of a mask. There are two kinds of these words:
+    Such a file has few values, and its path contains words of one of two kinds:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
     - words for structures or outlines that a name adds to the names of the folders above: `la` in `p2/p2_LA`.
 
     Args:
         named: all files, ordered by path.
-        masks: the masks that have a scan, by path.
+        masks: the masks that have a scan.
     """
     scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
     words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
@@ -149,7 +148,6 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
 
 
 def _words_of(key: Key) -> frozenset[str]:
-    """Return the words of a file's plain key, without numbers."""
     return frozenset(word for word in further_words(plain_key(key)) if not word.isdecimal())
 
 
@@ -159,12 +157,7 @@ def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]
 
 
 def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) -> dict[Path, NamedFile]:
-    """Return {path: label with the scan's key} for each mask in `fitting`.
-
-    Args:
-        fitting: (file, scan, further words): a file that may be a mask of the scan, and the words that the file's path
-            adds to the scan's path.
-    """
+    """Return {path: label with the scan's key} for each mask in `fitting`: (file, scan, further words)."""
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in fitting:
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
@@ -173,7 +166,7 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
 
 
 def _kind(words: frozenset[str]) -> FileKind:
-    """Return the kind of a mask with these further words: a label of the atrium, or of another structure."""
+    """Return the kind of a mask with these further words."""
     return FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
 
 
@@ -200,7 +193,7 @@ class _SimilarPaths:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
         The files are grouped by the replaced part and its place in the path: `p1/LA` and `p2/LA` are in one group.
-        Probably all files of a group are masks, or all are scans. Therefore, a whole group may be skipped.
+        Probably all files of a group are masks, or all are scans, so a whole group may be skipped.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
@@ -220,9 +213,9 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that fits paths with other parts than `part`, too; None if there is no such pattern.
+        """Return the first pattern that also fits paths with other parts than `part`, if any.
 
-        The result is also None if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
+        Return None if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
         """
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
@@ -235,7 +228,6 @@ class _SimilarPaths:
         return None
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
-        """Return {path: label with the scan's key} for a file with few values that fits a pattern."""
         scans = self._scans(pattern)
         # Beside the scans `a` and `b`, a file `phantom` with few values may be a scan, but a file `LA` is a mask.
         may_be_scan = len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))

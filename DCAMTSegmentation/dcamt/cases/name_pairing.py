@@ -45,7 +45,6 @@ _REASONS = {
     FileKind.OTHER_CHANNEL: OTHER_CHANNEL,
     FileKind.CONTOURS: CONTOURS,
 }
-"""Why files of these kinds are skipped."""
 
 
 def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
@@ -58,9 +57,6 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
     - A label without a scan is skipped.
     - DCAMT results are skipped if their scan also has a label from another source.
     - A zip file is a scan if there are no other scans.
-
-    Args:
-        ignored: folders that are not searched.
     """
     images = list(images_below(folder, ignored))
     files = classify_all(images, folder)
@@ -78,7 +74,6 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
 
 
 def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
-    """Return the files; each label that is a DCAMT result gets the kind `FileKind.DCAMT_RESULT`."""
     return [
         replace(file, kind=FileKind.DCAMT_RESULT) if file.kind is FileKind.LABEL and is_uncorrected(file.path) else file
         for file in files
@@ -86,10 +81,9 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
+    """Make the first of the channel files `x_0000`, `x_0001`, ... the scan `x`.
 
-    A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds;
-    otherwise the files stay separate scans:
+    Such numbers mean channels, not patients, in two cases:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
     - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).
@@ -110,7 +104,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Join channel files that fulfil the second condition of `_join_channels`."""
+    """Join channel files in the second case of `_join_channels`."""
     scans, labels, results = (_keys(files, kind) for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT))
     case_keys: dict[Key, Key] = {}
     others: set[Key] = set()
@@ -132,10 +126,7 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; labels and DCAMT results get the keys of their scans.
-
-    A DCAMT result becomes a label if its scan has no label from another source.
-    """
+    """A DCAMT result becomes a label if its scan has no label from another source."""
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)
     )
@@ -159,7 +150,6 @@ def _names_of_cases(scans: Sequence[NamedFile], folder: Path) -> dict[str, Key]:
 
 
 def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases:
-    """Return the cases and skipped files of `find_cases_by_names`."""
     scans: defaultdict[Key, list[Path]] = defaultdict(list)
     labels: defaultdict[Key, list[Path]] = defaultdict(list)
     skipped = []
@@ -190,10 +180,7 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
 def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder: Path) -> Iterator[SkippedFile]:
     """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do.
 
-    An example is `p1_v2` beside the result `p1.seg.nrrd`: the file's name begins with the name of the case's scan.
-
-    Args:
-        results: the DCAMT results below `folder`.
+    Such a file's name begins with the name of the case's scan: `p1_v2` beside the result `p1.seg.nrrd`.
     """
     cases: defaultdict[tuple[Path | None, str], list[Case]] = defaultdict(list)
     for case in found.cases:
@@ -210,10 +197,7 @@ def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder:
 
 
 def _with_advice(file: SkippedFile, case: Case, folder: Path) -> str:
-    """Return the reason of a skipped file and, if possible, a new name that makes the file the label of a case.
-
-    A file of another structure gets no new name.
-    """
+    """Return the reason of a skipped file and, if possible, a new name that makes the file the label of a case."""
     words, words_of_scan = (words_of(" ".join(path.relative_to(folder).parts)) for path in (file.path, case.image))
     names = (f"{scan_name(case.image)}_{label}{ending(file.path)}" for label in ("seg", "corrected_seg"))
     new = next((path for path in map(case.image.with_name, names) if not path.exists()), None)

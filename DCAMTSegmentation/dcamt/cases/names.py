@@ -9,7 +9,7 @@ Terms of the package `cases` (the examples leave out the endings of files):
   `labels/p1_seg` have the key `("p1",)`.
 - Loose key: the key in lower case, without words for the modality or the file format. `MRI/P1_lge` has the loose key
   `("p1",)`.
-- Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1` (see `masks`).
+- Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1`.
 - Further words: the words that a file's path has in addition to a scan's path. `p1_LA` adds `la` to `p1`.
 """
 
@@ -71,7 +71,7 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
     """Return the kind and the key of a file below `folder`, judged by the words of its path alone.
 
     The first rule that applies determines the kind:
-    - a word of `PREDICTION_WORDS`: an automatic result, such as `p1_pred`. A folder's word `predict` does not count;
+    - a word of `PREDICTION_WORDS`: an automatic result, such as `p1_pred`;
     - a word of `OTHER_LABEL_WORDS`: a label of another structure, such as `p1_lawall`;
     - a word of `LABEL_WORDS`, or an ending that only labels have: a label, such as `labels/p1` or `p1.seg.nrrd`;
     - otherwise: a scan.
@@ -102,9 +102,6 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
 
     The folder `segmentation set` with the files `p1` and `p1_seg` is returned. But if a scan `mri/p1` or `mri/p1_post`
     exists, the folder is not returned, because `segmentation set/p1` is probably a label of this scan.
-
-    Args:
-        named: the files below `folder`, with the kinds of `classify`.
     """
     below: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in named:
@@ -127,7 +124,7 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
     """Return the keys of the scans in a folder that has a word for labels in its name.
 
     Args:
-        files: the folder's files, classified by their paths below the folder.
+        files: classified by their paths below the folder.
     """
     place_words = {word for word in words_of(place.name) if not word.isdecimal()}
     only_labels = place_words <= _WORDS_OF_ANY_LABEL
@@ -145,13 +142,11 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
 
 
 def _parts(path: Path, folder: Path) -> list[str]:
-    """Return the names of the folders between `folder` and a file, and the file's name without ending."""
     parts = list(path.relative_to(folder).parts)
     return [*parts[:-1], scan_name(path)] if parts else []
 
 
 def _key(path: Path, folder: Path, dropped: Collection[str]) -> Key:
-    """Return the parts of a file's path without the words in `dropped`."""
     return tuple(filter(None, (without_words(part, dropped) for part in _parts(path, folder))))
 
 
@@ -166,10 +161,9 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
 
 def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; labels that a model in MONAI Label predicted get the kind `FileKind.RESULT`.
+    """Give labels that a model in MONAI Label predicted the kind `FileKind.RESULT`.
 
-    MONAI Label stores predicted labels in a folder `original`, and corrected labels in a folder `final` beside it. If
-    `final` holds a label and `original` holds no scan, the labels in `original` get the kind `FileKind.RESULT`.
+    MONAI Label stores predicted labels in a folder `original`, and corrected labels in a folder `final` beside it.
     """
     folders = {file.path.parent for file in named if file.kind is FileKind.LABEL}
     corrected = {folder.parent for folder in folders if folder.name.lower() == "final"}
@@ -185,7 +179,7 @@ def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
+    """Make files that belong to a scan or label and have a word of `RESULT_WORDS` results.
 
     - `p1_output` or `output/p1`, beside the scan `p1`;
     - `p1_output`, beside the label `p1_label`;
@@ -208,7 +202,6 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 
 def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
-    """Return whether a key adds words for structures to a scan's `loose_key`."""
     shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES_WITHOUT_LGE)
     keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
     return not keys.isdisjoint(loose_scans)
@@ -221,8 +214,7 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
     a label of another structure.
 
     Args:
-        masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
-            scans.
+        masks: files of the kind `FileKind.SCAN` that do not count as scans.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN and file.path not in masks}
 
@@ -240,8 +232,8 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
 def _shorter_keys(key: Key, droppable: Collection[str]) -> Iterator[tuple[Key, set[str]]]:
     """Yield (remaining key, dropped words) for each way to drop words at the ends of the key's last part.
 
-    Each word is dropped with the separator beside it. For `LA_p1_final` and the droppable words `la` and `final`, the
-    last parts are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in this order.
+    For `LA_p1_final` and the words `la` and `final`, the last parts are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in
+    this order.
     """
     *folders, name = key or ("",)
     words = SEPARATORS.split(name)  # Words and separators alternate.
@@ -283,6 +275,5 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _has_only_label_words(path: Path) -> bool:
-    """Return whether a file's name consists of words for labels and of numbers."""
     words = {word for word in words_of(scan_name(path)) if word and not word.isdecimal()}
     return bool(words) and words <= LABEL_WORDS
