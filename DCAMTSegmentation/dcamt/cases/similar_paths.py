@@ -1,14 +1,13 @@
 """Compare the paths of files: a file whose path is similar to a scan's path may be a mask of the scan.
 
-The module `names` explains the terms. Two terms are added here:
+Terms, besides those of the module `names`:
 
-- Plain key: the loose key without channel numbers such as `_0000`. The plain key of `P1/p1_lge_0000` is
-  `("p1", "p1")`.
+- Plain key: the loose key without channel numbers such as `_0000`. The plain key of `P1/p1_lge_0000` is `("p1", "p1")`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
   `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
-Each function `replace_...` replaces a part of a file's path by `*`. If another path has the resulting pattern, the file
-may be a mask of the other file.
+Each function `replace_...` replaces a part of a file's path by `*`. The file may be a mask of a file whose path has the
+resulting pattern.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ from .words import (
 MIN_NAMES_OF_CASES = 10
 """If similar paths have at least this many different names at one place, these names are taken for names of cases.
 
-In `p1/x` to `p10/x`, the names `p1` to `p10` are names of cases, so none of these files is a mask of another.
-Names of structures, such as `LA_wall`, do not count.
+In `p1/x` to `p10/x`, none of the files is therefore a mask of another. Names of structures, such as `LA_wall`, do not
+count.
 """
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""The value by which the module `masks` groups files: usually the part of a file's path that `*` replaces.
+"""The part of a path that `*` replaces, by which the module `masks` groups files.
 
-Some functions yield the file's own path, so that `masks` does not group their files.
+A file whose part is its own path is not grouped.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
@@ -56,8 +55,7 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
-    # A file with the name of its folder also has the patterns of the folder's path: `cohort/p1/p1` has the pattern
-    # `*/p1`, like `cohort/p1`.
+    # `cohort/p1/p1` also has the patterns of its folder `cohort/p1`, such as `*/p1`.
     has_name_of_folder = key[-1:] == key[-2:-1]
     for shorter in (key, key[:-1]) if has_name_of_folder else (key,):
         yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
@@ -111,8 +109,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     for file in files:
         folder = file.path.parent
         more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
-        # In `p1/x_p1` to `p10/x_p10`, each name occurs only once. Therefore, these files are grouped by the folder in
-        # which the folders `p1` to `p10` lie.
+        # In `p1/x_p1` to `p10/x_p10`, each name occurs once: the files are grouped by the folder above `p1` to `p10`.
         is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
             yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]
@@ -131,7 +128,6 @@ def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
 
 
 def _with_star(key: Key, n: int) -> Pattern:
-    """Return a plain key with `*` in place of part n."""
     return (*key[:n], "*", *key[n + 1 :])
 
 
@@ -144,7 +140,7 @@ def names_structure(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def plain_key(key: Key) -> Key:
-    """Return the plain key of a file with this key: the loose key without channel numbers.
+    """Return the loose key without channel numbers.
 
     >>> plain_key(("P1_0000", "LA_0000"))
     ('p1', 'la')

@@ -46,27 +46,24 @@ from .labels import (
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""Highest number of labelled cases that are selected, evenly over the list, to read their scans.
+"""At most this many labelled cases are selected, evenly over the list, to read their scans.
 
-A further scan is read if its label contains a class that no label read before contains.
+A further scan is read if its label contains a new class.
 """
 SMALL_FRACTION = 0.005
-"""A class is small if the median of its fractions of the scans' voxels is below this value.
-
-For a small class, a higher `Training.foreground` is suggested.
-"""
+"""A higher `Training.foreground` is suggested if a class's median fraction of the voxels is below this value."""
 
 
 @dataclass(frozen=True)
 class CaseStatistics:
-    """The statistics of a labelled case; axes along patient R-L, A-P, S-I.
+    """Statistics of a labelled case; axes along patient R-L, A-P, S-I.
 
     Attributes:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
         foreground: the lowest of the channels' 0.5th percentiles, and the highest of their 99.5th, in labelled voxels.
-        hounsfield: for each channel, whether it is in Hounsfield units.
+        hounsfield: whether each channel is in Hounsfield units.
     """
 
     shape: tuple[int, int, int]
@@ -86,7 +83,7 @@ def suggest_recipe(
     """Return a complete recipe for the cases.
 
     Args:
-        memory_bytes: free memory of the device that will train; None means unknown, and 4 GiB are assumed.
+        memory_bytes: free memory of the device that will train; None: 4 GiB are assumed.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
         on_note: called with each note on a label; the note begins with the label's path.
 
@@ -94,7 +91,7 @@ def suggest_recipe(
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or does
             not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or the label values from 1 on
             have a gap. A label without a mapping is also refused if it contains the value that `dataset.json` names
-            'ignore', or if `refuse_names_of_other_classes` refuses it.
+            'ignore', or by `refuse_names_of_other_classes`.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -145,7 +142,6 @@ def suggest_recipe(
 
 
 def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | None) -> None:
-    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'."""
     ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, so it is read once.
     for case, values in values_of.items():
         assert case.label is not None
@@ -160,7 +156,6 @@ def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | Non
 
 
 def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
-    """Raise InputError if a label contains a value above `MAXIMUM_CLASS`."""
     for case, values in values_of.items():
         if (highest := max(values, default=0)) > MAXIMUM_CLASS:
             what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
@@ -171,13 +166,7 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
 
 
 def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: Mapping[str, int]) -> None:
-    """Raise InputError if `values` has a gap, that is, lacks the label value of a class.
-
-    Args:
-        classes: the classes 1 to the highest of `values`.
-        values: the label values that occur in a label (above 0) or that a label mapping gives.
-        mapped: the result of `list_mapped_classes`.
-    """
+    """Raise InputError if `values`, which labels or mappings give, lack one of the classes 1 to the highest value."""
     missing = {info.label for info in classes} - set(values)
     if missing:
         what = f"every label value from 1 to {max(values)} must occur, but {min(missing)} is missing"
@@ -218,14 +207,11 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
 def _examine_cases(
     labelled: Sequence[Case], mapped: Mapping[str, int], on_note: Callable[[str], None]
 ) -> tuple[dict[Case, set[int]], list[CaseStatistics], bool]:
-    """Read the labels of all cases, and the scans of some cases (`MAX_CASES`).
-
-    Args:
-        mapped: the result of `list_mapped_classes`.
+    """Read the labels of all cases, and the scans of some (`MAX_CASES`).
 
     Returns:
-        The label values of each case, the statistics of the cases whose scans are read, and whether in every label
-        each class has one component (`single_classes`).
+        The label values of each case, the statistics of the cases whose scans are read, and whether in every label each
+        class has one component (`single_classes`).
     """
     values_of: dict[Case, set[int]] = {}
     examined: list[CaseStatistics] = []
@@ -244,10 +230,10 @@ def _examine_cases(
 
 
 def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
-    """Read the scan of a labelled case, and return the statistics that a suggestion needs.
+    """Read the scan of a labelled case, and return its statistics.
 
     Args:
-        labelmap: the case's label, after applying its label mapping.
+        labelmap: the case's label, after its label mapping.
 
     Raises:
         InputError: the scan cannot be read, or the label is empty or does not fit the scan.
@@ -269,7 +255,6 @@ def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
 
 
 def _class_sizes(labels: np.ndarray) -> dict[int, int]:
-    """Return the number of voxels of each value above 0."""
     values, counts = np.unique(labels[labels > 0], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
@@ -290,7 +275,6 @@ def single_classes(labels: np.ndarray, sizes: Mapping[int, int]) -> set[int]:
 
 
 def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> Labelmap:
-    """Return a case's label after applying its label mapping, and pass the notes on the label to `on_note`."""
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
     mapping = parse_case_mapping(case, infos)
@@ -303,7 +287,7 @@ def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str],
 
 
 def _read_any(path: Path) -> Volume:
-    """Read a scan with all channels of its file or of nnU-Net's channel files."""
+    """Read a scan with all its channels."""
     files = channel_files(path) if has_channel_files(path) else ()
     return read_scan(path, channels=len(files) or read_header(path).channels)
 
@@ -313,9 +297,8 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with names and colours.
 
-    - With label mappings, the names are those of `mapped`; a number does not count as a name.
-    - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
-      the value, the name is taken from the first label that has a segment with a name for the value.
+    With label mappings, the names are those of `mapped`; a number does not count as a name. Without, they come from the
+    first label's `dataset.json` or else from the first label with a named segment for the value.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.
@@ -362,11 +345,7 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: `clip` with limits from the labelled voxels if all channels are in HU, else `local`.
-
-    Args:
-        hounsfield: whether all channels are in HU.
-    """
+    """Return `clip` with limits from the labelled voxels if all channels are in HU (`hounsfield`), else `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))

@@ -38,7 +38,7 @@ def calibration_cases(cases: Sequence[Case]) -> list[Case]:
 
 
 def uncorrected_label_notes(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield one note on all labelled cases whose label is a DCAMT result, and one on all such validation cases."""
+    """Yield a note on the labelled cases whose label is a DCAMT result, and one on such validation cases."""
     for role, advice in _ADVICE.items():
         if names := [case.name for case in with_uncorrected_label(cases, role)]:
             yield (

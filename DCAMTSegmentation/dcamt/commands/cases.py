@@ -27,7 +27,6 @@ def run_cases(options: argparse.Namespace) -> int:
 
 
 def _find(options: argparse.Namespace) -> int:
-    """Print the cases found in a folder, and write the case list if an output file is given."""
     console = Console(options.json)
     if options.output:
         check_table_path(options.output, [], existing_rule(options))
@@ -45,9 +44,9 @@ def _find(options: argparse.Namespace) -> int:
 
 
 def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
-    """Assign `count` labelled cases to validation, and return all cases.
+    """Assign the last `count` labelled cases to validation, and return all cases.
 
-    The last cases are chosen. Cases whose label is a DCAMT result are chosen only if there are too few others.
+    Cases whose label is a DCAMT result are chosen only if there are too few others.
 
     Raises:
         InputError: no labelled case would be left for training.

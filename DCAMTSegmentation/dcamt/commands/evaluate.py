@@ -20,10 +20,8 @@ MAX_NAMES = 5
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE.
 
-    Return 1 if a case was not scored (`Evaluation.failures`), else 0.
-
-    If FILE cannot be written, or another program has written FILE meanwhile, the error is raised after the scores are
-    printed.
+    Return 1 if a case was not scored (`Evaluation.failures`), else 0. If FILE cannot be written, the error is raised
+    after the scores are printed.
     """
     console = Console(options.json)
     if options.csv:
@@ -71,7 +69,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _print_warnings(evaluation: Evaluation, console: Console) -> None:
-    """Print the notes, what was not scored, and the label values that are absent from some cases."""
     for note in evaluation.notes:
         console.print_error(note)
     for failure in evaluation.failures:

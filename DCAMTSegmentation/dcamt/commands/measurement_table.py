@@ -33,8 +33,7 @@ def remove_outdated_rows(
 ) -> None:
     """Remove the rows of segmentations that were replaced or corrected after their rows were written.
 
-    If a command was killed, or had no option `--measurements`, it may have replaced a segmentation without replacing
-    the segmentation's rows in the table.
+    A command that was killed, or had no `--measurements`, may have replaced a segmentation but not its rows.
 
     Raises:
         InputError: the table is another kind of table or cannot be read.
@@ -43,7 +42,7 @@ def remove_outdated_rows(
     rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
     for row in read_measurements_csv(table):
         rows_of_scan[row.scan].append(row)
-    # If a name has two rows of one segment, there may be scans of this name in different folders.
+    # Two rows of one segment may come from scans of one name in different folders.
     ambiguous = {name for name, rows in rows_of_scan.items() if len({row.segment for row in rows}) < len(rows)}
     existing = {csv_cell(job.name): job for job in jobs if os.path.exists(job.segmentation)}
     foreign = {name for name in existing.keys() - ambiguous if foreign_files([existing[name].segmentation])}
@@ -67,7 +66,6 @@ def remove_outdated_rows(
 
 
 def _differs(job: ScanJob, rows: Iterable[Measurements], segments: Sequence[SegmentInfo]) -> bool:
-    """Return whether a segmentation has other measurements than `rows`; False if it cannot be read."""
     try:
         measured = measure(read_labelmap(job.segmentation), segments, job.name)
     except DCAMTError:
@@ -77,7 +75,7 @@ def _differs(job: ScanJob, rows: Iterable[Measurements], segments: Sequence[Segm
 
 
 def _are_close(row: Measurements, other: Measurements) -> bool:
-    """Return whether two rows differ at most by rounding; the expected overlaps are not compared."""
+    """Return whether two rows differ at most by rounding; expected overlaps are not compared."""
     own, others = ([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]] for one in (row, other))
     return bool(np.allclose(own, others, rtol=1e-4, atol=0, equal_nan=True))
 
@@ -91,8 +89,7 @@ def measure_unlisted_segmentations(
 ) -> None:
     """Measure the segmentations that have no row in the table, and append the new rows to `rows`.
 
-    A command that was killed leaves segmentations without rows. A segmentation that is no DCAMT result is not
-    measured; a segmentation that cannot be read causes a message.
+    A segmentation that is no DCAMT result is not measured; one that cannot be read causes a message.
 
     Raises InputError if the table is another kind of table or cannot be read.
     """
@@ -113,7 +110,6 @@ def measure_unlisted_segmentations(
 
 
 def _replaceable_rows(table: Path) -> list[Measurements]:
-    """Return the rows of `table`; [] if `table` is not a readable table of measurements."""
     try:
         return read_measurements_csv(table)
     except InputError:

@@ -93,7 +93,7 @@ def _list_models(console: Console) -> int:
 
 
 def _calibrate(options: argparse.Namespace, console: Console) -> None:
-    """Calibrate a model on the validation cases of a list; write the calibration to --output or into the model file."""
+    """Write the calibration to --output or into the model file."""
     path = model_path(options.model)
     if options.output is None and any(model.shipped and model.path.samefile(path) for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
@@ -159,12 +159,11 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _would_remove_calibration(model: Path) -> bool:
-    """Return whether `write_package` would remove a model's calibration or a calibration file beside the model."""
+    """Return whether `write_package` would remove a calibration in or beside a model."""
     return open_model(model).calibration is not None or calibration_path(model).exists()
 
 
 def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) -> None:
-    """Raise InputError if the scan of a validation case was used to train a model."""
     progress = partial(console.show_progress, "comparing the scans with those of the training")
     for _, error in find_trained_scans(cases, model, progress, console.print_note):
         raise error
@@ -172,10 +171,7 @@ def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) 
 
 
 def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:
-    """Report that the calibration in a model takes precedence over the calibration that `output` will contain.
-
-    Raises InputError if `output` is the calibration file beside the model.
-    """
+    """Print that the model's calibration takes precedence; raise InputError if `output` is the file beside it."""
     error = InputError(
         f"would not be used, since the model {model} contains a calibration, which takes precedence",
         path=output,
@@ -187,7 +183,6 @@ def _report_unused_calibration(output: Path, model: Path, console: Console) -> N
 
 
 def _is_beside(output: Path, model: Path) -> bool:
-    """Return whether `output` is the calibration file beside a model."""
     return os.path.realpath(output) == os.path.realpath(calibration_path(model))
 
 

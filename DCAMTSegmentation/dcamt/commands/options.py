@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction
-"""What `add_subparsers` returns: the commands of `dcamt`, or a command's actions (`find` in `dcamt cases find`)."""
+"""The commands of `dcamt`, or a command's actions (`find` in `dcamt cases find`)."""
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
@@ -52,11 +52,7 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_name(text: str) -> str:
-    """Return a name; refuse an empty text.
-
-    If the shell variable `MODEL` is not set, `--model "$MODEL"` passes an empty text. The command must then fail and
-    not use the default model.
-    """
+    """Return a name; refuse an empty text, which `--model "$MODEL"` passes if the variable is not set."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text
@@ -116,5 +112,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # By default, commands do not end when stdin closes: a shell may start a command with stdin closed already.
+    # Not the default, since a shell may start a command with stdin closed already.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

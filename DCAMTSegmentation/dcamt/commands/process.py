@@ -39,8 +39,7 @@ def refuse_missing_working_folder() -> None:
 def exit_when_stdin_closes(status: int = 1, cleanup: Callable[[], None] = lambda: None) -> threading.Thread:
     """Call `cleanup` and exit this process as soon as its stdin closes, whatever it is computing.
 
-    An application may have started this process through a launcher. If the application cancels the command, only the
-    launcher is killed. If the application crashes, no process is killed. In both cases stdin closes.
+    Stdin closes if the application crashes, or kills only the launcher through which it started this process.
 
     Returns:
         The thread that waits for the end of stdin.

@@ -108,7 +108,6 @@ def _refuse_saved(segmentation: Path, existing: str, keep_corrected: bool) -> No
 
 
 def _find_model(run: RunFolder | None, model: str | None) -> Path:
-    """Return the file of `model`, by default the run's model, or `DEFAULT_MODEL` if there is no run."""
     if model or not run:
         return model_path(model or DEFAULT_MODEL)
     if not run.model.is_file():
@@ -125,8 +124,8 @@ def _run_files(run: RunFolder) -> list[Path]:
 def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str]:
     """Return the names of the cases' segmentations, without the ending.
 
-    If a case's name cannot be a file name, such as "a/b", its segmentation is named after the case's number in `cases`:
-    "case1" for the first case. If `listed` contains this name, "_" is added.
+    If a case's name cannot be a file name, its number in `cases` is used: "case1". If `listed` contains this name, "_"
+    is added.
 
     Args:
         listed: names of all cases of the case list.

@@ -36,13 +36,10 @@ SKIP_REMEDY = (
 )
 DIFFERENCE_REMEDY = "Give another folder, use the options that made this file, or replace the file with --overwrite."
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_ENDINGS)
-"""Endings of files in which DCAMT writes a mark.
-
-Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.
-"""
+"""Endings of files in which DCAMT writes a mark."""
 _MINUTE_NS = 60 * 10**9
 _DATA_ENDINGS = (".raw", ".zraw", ".gz", ".bz2")
-"""Endings of the files that hold the voxels of an image whose header is another file, such as `.mhd` or `.nhdr`."""
+"""Endings of voxel files that have a separate header, such as `.mhd` or `.nhdr`."""
 
 FileStamp = tuple[int, int, int]
 """A file's modification time (ns), size (bytes) and inode."""
@@ -57,7 +54,7 @@ class ResultDiffers(InputError):
 
 
 def existing_rule(options: argparse.Namespace) -> str:
-    """Return `REFUSE`, `OVERWRITE` or `SKIP`, from a command's options --overwrite and --skip-existing."""
+    """Return `REFUSE`, `OVERWRITE` or `SKIP`, from a command's options."""
     return OVERWRITE if options.overwrite else SKIP if getattr(options, "skip_existing", False) else REFUSE
 
 
@@ -69,7 +66,7 @@ def case_files(cases: Iterable[Case]) -> list[Path]:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise an error for the first of `paths` to which a result cannot be written.
 
-    Where the file system ignores capitals, as on Windows and macOS, `a.nrrd` and `A.nrrd` are one path.
+    Where the file system ignores capitals, `a.nrrd` and `A.nrrd` are one path.
 
     Raises:
         InputError: in one of these cases:
@@ -130,10 +127,10 @@ def _without_ignored_capitals(path: Path) -> Path:
 
 @lru_cache(maxsize=16)
 def _ignores_capitals(folder: Path) -> bool:
-    """Return whether the file system of a folder ignores capitals, as on Windows and macOS.
+    """Return whether a folder `Data` is also found as `dATA`, as on Windows and macOS.
 
-    Capitals are ignored if the folder `Data` is also found as `dATA`. If the folder does not exist, or its name has no
-    letter, the test is made with the nearest parent folder that exists and whose name has a letter.
+    If the folder does not exist, or its name has no letter, the nearest parent folder that exists and whose name has a
+    letter is tested.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(above.name.swapcase()) if above.name else above
@@ -151,7 +148,6 @@ def _is_image_in(path: Path, folders: AbstractSet[Path]) -> bool:
 
 
 def _check_place(path: Path) -> None:
-    """Raise the OutputError of `check_result_paths` if a result cannot be written to `path`."""
     if os.path.isdir(path):
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)
@@ -168,7 +164,7 @@ def _check_place(path: Path) -> None:
 
 
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
-    """Raise InputError for the first of `paths` that exists, since a result would replace it.
+    """Raise InputError for the first of `paths` that exists.
 
     A link to a missing file counts as existing, since the result would be written where the link leads.
     """
@@ -192,7 +188,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
     """Raise ResultAppeared for the first of `paths` that exists and whose stamp has changed.
 
     Args:
-        stamps: the stamps of files when the command began; files that are not listed are not checked.
+        stamps: the files' stamps when the command began; other files are not checked.
     """
     for path in paths:
         if path in stamps and file_stamp(path) not in (None, stamps[path]):
@@ -201,7 +197,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
-    """Return the paths that have a stamp: the files existed when the command began, and must not be replaced."""
+    """Return the paths of files that existed when the command began, and must not be replaced."""
     return [path for path in paths if stamps.get(path) is not None]
 
 
@@ -252,10 +248,7 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError if the ending is that of an image or a compressed file.
-
-    Such endings are, for example, `.nrrd`, `.raw` and `.gz`.
-    """
+    """Raise the errors of `check_file`, and InputError if the ending is that of an image or a compressed file."""
     if ending(path) in _DATA_ENDINGS:
         what = "has the ending of image data or of a compressed file, not of a table"
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")
@@ -280,9 +273,8 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    A segmentation that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
-    example because another program cropped it to its segments. If the segmentation or the scan cannot be read, nothing
-    is refused.
+    A segmentation that is no DCAMT result may be cropped: it is accepted if `fit_labelmap` can bring it onto the scan's
+    grid. If the segmentation or the scan cannot be read, nothing is refused.
     """
     if not os.path.exists(segmentation):
         return
@@ -305,7 +297,7 @@ def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoi
 def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
     """Return the results that are at least a minute older than their segmentation.
 
-    `dcamt segment` writes some results a few seconds before the segmentation; these are not outdated.
+    `dcamt segment` writes some results a few seconds before the segmentation.
     """
     if not os.path.exists(segmentation):
         return []
@@ -315,5 +307,5 @@ def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files, also links to missing files, that `is_dcamt_file` does not recognise."""
+    """Return the existing files and links to missing files that `is_dcamt_file` does not recognise."""
     return [path for path in paths if os.path.lexists(path) and not is_dcamt_file(path)]

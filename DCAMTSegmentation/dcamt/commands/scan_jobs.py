@@ -33,13 +33,11 @@ from .result_files import (
 )
 from .scan_paths import FoundScans
 
-# Endings of files that cannot hold a segmentation. A path with one of these endings is refused as the output, unless
-# the path is an existing folder.
+# An output with one of these endings is refused, unless it is an existing folder.
 _OTHER_FILE_ENDINGS = (".gz", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
 SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, DICOM_ENDING)
-"""Endings that a segmentation can be written with."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,7 @@ class SideResult:
     """A kind of result besides the segmentation, one file for each scan.
 
     Attributes:
-        option: the option that requests it.
         suffix: appended to the segmentation's name, before the ending.
-        endings: possible file endings.
     """
 
     option: str
@@ -86,7 +82,6 @@ class RequestedResults:
     """The results that a command line requests besides the segmentations.
 
     Attributes:
-        wall: whether to measure the wall.
         probabilities, surface, report, dicom_measurements: a path, or only an ending such as "html".
         table: the CSV file for the measurements of all scans.
     """
@@ -126,12 +121,10 @@ class WallJob:
 
     @property
     def wall_surface(self) -> Path:
-        """The file of the wall's surface."""
         return self.folder / f"{self.name}.wall.vtp"
 
     @property
     def table(self) -> Path:
-        """The file of the wall's table."""
         return self.folder / f"{self.name}.wall.csv"
 
     @property
@@ -175,7 +168,6 @@ class ScanJob:
 
     @property
     def wall_files(self) -> tuple[Path, ...]:
-        """The files of the wall's measurement."""
         return self.wall.results if self.wall is not None else ()
 
     @property
@@ -213,10 +205,9 @@ def plan_scan_jobs(
 
     Raises:
         UsageError: the output or the path of a requested result cannot be used for these scans.
-        InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
-            exists (only with `REFUSE`), or `requested.table` has the ending of an image file (for example `.raw`).
-        OutputError: a result's path is a folder, device or pipe, its name is too long, or its nearest existing parent
-            is not a writable folder.
+        InputError: a scan is given twice, a result exists (only with `REFUSE`), or as in `check_result_paths` and
+            `check_table_path`.
+        OutputError: as in `check_result_paths`.
     """
     _refuse_repeated_scans(found)
     files = [scan for path in found for scan in path.scans]
@@ -231,7 +222,7 @@ def plan_scan_jobs(
     for scan, name in zip(files, names, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
         jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files)))
-    # A scan whose own name is too long does not exist: `read_scan` refuses the scan, and other scans are segmented.
+    # A scan whose own name is too long does not exist: `read_scan` refuses only this scan.
     results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
     check_result_paths(results, files)
     if requested.table is not None:
@@ -242,7 +233,6 @@ def plan_scan_jobs(
 
 
 def _refuse_repeated_scans(found: Sequence[FoundScans]) -> None:
-    """Raise InputError if two paths of the command line stand for the same scan."""
     found_by_scan: dict[str, FoundScans] = {}
     for path in found:
         for scan in path.scans:
@@ -257,8 +247,6 @@ def _plan_scan_job(
     requested: RequestedResults,
     scan_count: int,
 ) -> ScanJob:
-    """Return the job for one of `scan_count` scans."""
-
     def side_result(kind: SideResult, text: str | None) -> Path | None:
         return None if text is None else kind.path(text, segmentation, scan_count)
 
@@ -279,7 +267,7 @@ def _plan_scan_job(
 
 
 def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the files of all jobs. Raises InputError if two of them have the same path."""
+    """Return the files of all jobs; raise InputError if two have the same path."""
     job_of_result: dict[Path, ScanJob] = {}
     for job in jobs:
         for path in job.files:
@@ -295,10 +283,7 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
 
 
 def _segmentation_ending(output: Path, format_name: str | None, scan_count: int) -> tuple[bool, str]:
-    """Return whether `output` is a file (not a folder), and the segmentations' ending.
-
-    Raises UsageError if the output cannot hold the segmentations.
-    """
+    """Return whether `output` is a file (not a folder), and the segmentations' ending."""
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not os.path.isdir(output)
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not os.path.isdir(output):

@@ -54,9 +54,9 @@ def run_segment(options: argparse.Namespace) -> int:
 
     Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
 
-    Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
-    and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
-    the table lists only the leader's scans, and a message names the scans without a result.
+    Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs,
+    writes the table and prints the failures. If another process ends early, or if all are interrupted, the table lists
+    only the leader's scans.
     """
     if options.agreement and options.quality == FAST:
         raise UsageError("--agreement compares the network's two branches: it needs --quality accurate")
@@ -88,11 +88,7 @@ def run_segment(options: argparse.Namespace) -> int:
 def _plan_jobs(
     options: argparse.Namespace, requested: RequestedResults
 ) -> tuple[list[ScanJob], dict[Path, FileStamp | None], list[ScanJob]]:
-    """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips; print what is skipped.
-
-    Raises the errors of `find_scans` and `plan_scan_jobs`. Raises InputError if the model or the table cannot be used,
-    if there is only one job and its scan does not exist, or if --skip-existing would keep the result of another scan.
-    """
+    """Return the jobs to do, their files' stamps, and the jobs that --skip-existing skips; print what is skipped."""
     existing = existing_rule(options)
     channels = _model_channels(options)
     found = [find_scans(path, channels, [options.output]) for path in options.scans]
@@ -126,8 +122,7 @@ def _plan_jobs(
 def _model_channels(options: argparse.Namespace) -> int:
     """Return the number of channels that the model needs.
 
-    If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
-    and the result is 1.
+    If no scan in the folders has several channel files, the model is not read, and the result is 1.
     """
     folders = [walk_folders(folder) for folder in options.scans if os.path.isdir(folder)]
     files = (file for folder in folders for _, _, inside in folder for file in inside)
@@ -135,7 +130,6 @@ def _model_channels(options: argparse.Namespace) -> int:
 
 
 def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
-    """Print which subfolders and files of a path are skipped; the folder of the results is not named."""
     folders = [folder for folder in found.skipped_folders if os.path.realpath(folder) != os.path.realpath(output)]
     if folders:
         names = _relative_names(path, folders)
@@ -173,11 +167,6 @@ def _first_names(names: Sequence[str]) -> str:
 
 
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
-    """Print how many scans --skip-existing skips, and what is special about these scans.
-
-    Print the number of scans whose wall is not measured, the result files without a valid mark, and the results
-    that are older than their segmentation.
-    """
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
     without_wall = [job for job in skipped if not all(os.path.exists(path) for path in job.wall_files)]
@@ -204,12 +193,12 @@ def _segment_with_team(
     stamps: Mapping[Path, FileStamp | None],
     skipped: Sequence[ScanJob],
 ) -> int:
-    """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
+    """Segment this process's part of the jobs; the leader also writes the table and prints the summary.
 
     Args:
-        table: the table to write; None in every process but the leader.
+        table: None in every process but the leader.
         stamps: the stamps of the jobs' files when the jobs were planned.
-        skipped: in the leader, the jobs that --skip-existing skips; in every other process, empty.
+        skipped: the jobs that --skip-existing skips; empty in every process but the leader.
     """
     console = Console(options.json, with_bar=team.leads)
     session = _start_session(options, team, jobs, {} if options.overwrite else stamps, console)
@@ -266,7 +255,6 @@ def _start_session(
     stamps: Mapping[Path, FileStamp | None],
     console: Console,
 ) -> SegmentSession:
-    """Load the model and return the session; with --wall, also start to import the modules that measure a wall."""
     from ..api.segmentation import Segmenter
     from ..geometry import Region
     from ..wall.analysis import VTK_MODULES, import_in_background
@@ -297,7 +285,7 @@ def _scan_choice(options: argparse.Namespace) -> ScanChoice:
 def _print_summary(
     console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
 ) -> bool:
-    """Print the failures and the number of segmented scans; return whether there are failures."""
+    """Print the summary, and return whether there are failures."""
     segmented = {record.number for record in records if record.failure is None and not record.is_skipped}
     if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE
@@ -314,7 +302,6 @@ def _print_summary(
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
-    """Return the results that the options request."""
     table = options.measurements
     as_dicom = table is not None and _is_dicom(table)
     return RequestedResults(
@@ -342,8 +329,7 @@ def jobs_without_result(
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
-    A file's stamp is compared with its earlier stamp, not with the time at which the command began. Some file systems
-    round times down, so a file that this command wrote may have a time before the command began.
+    Times are not compared with the command's start, since some file systems round a file's time down.
 
     Args:
         stamps: the stamps of the segmentations before the work.
@@ -357,7 +343,6 @@ def jobs_without_result(
 
 
 def _describe_missing(jobs: Sequence[ScanJob]) -> str:
-    """Describe which scans have no result. If there are none, state that measurements may be missing."""
     if not jobs:
         return "all segmentations were written, but some measurements may be missing"
     return f"without a result: {_first_names([job.name for job in jobs])}. Segment these scans again."

@@ -67,7 +67,6 @@ def add_segment(commands: Commands[Parser]) -> None:
 
 
 def _add_scan_choice(parser: Parser) -> None:
-    """Add the options that choose one of several images in DICOM files (`io.dicom_stacks.ScanChoice`)."""
     parser.add_argument(
         "--series",
         type=parse_name,
@@ -87,7 +86,6 @@ def _add_scan_choice(parser: Parser) -> None:
 
 
 def _add_side_results(parser: Parser) -> None:
-    """Add the options that request results besides the segmentation (`commands.scan_jobs.RequestedResults`)."""
     parser.add_argument(
         "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
     )
@@ -121,7 +119,6 @@ def _add_side_results(parser: Parser) -> None:
 
 
 def _add_identity(parser: Parser) -> None:
-    """Add the option --identity, which belongs to --report."""
     parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
 
 
@@ -229,7 +226,6 @@ def add_wall(commands: Commands[Parser]) -> None:
 
 
 def _add_wall_method(parser: Parser) -> None:
-    """Add the options that set threshold and sampling of the wall (`wall.settings.WallSettings`)."""
     parser.add_argument(
         "--preset",
         default=DEFAULT_THRESHOLD.name,
