@@ -58,9 +58,6 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
 
     Args:
         may_be_cut: whether to accept a list of records that ends too early.
-
-    Raises:
-        InputError: the DICOMDIR is damaged.
     """
     named, series = [], ""
     entries = cache(_entries_in_any_case)
@@ -80,10 +77,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
 
 
 def _cut_records_error(path: Path, data: Any) -> InputError | None:
-    """Return the error for a DICOMDIR whose list of records ends too early; None if the list is complete.
-
-    pydicom often reads a truncated list without an error.
-    """
+    """Return an error if the list of records ends too early; pydicom often raises none."""
     from pydicom.dataelem import RawDataElement
 
     records = data.get_item("DirectoryRecordSequence")
@@ -99,7 +93,6 @@ def _entries_in_any_case(folder: Path) -> dict[str, Path]:
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str], entries: Callable[[Path], dict[str, Path]]) -> Path:
-    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name."""
     file = folder
     for part in parts:
         below = file / part
@@ -108,9 +101,9 @@ def _find_in_any_case(folder: Path, parts: Sequence[str], entries: Callable[[Pat
 
 
 def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
-    """Raise InputError if there is evidence that files of a scan are missing or damaged beyond recognition.
+    """Raise InputError if files of a scan are probably missing or damaged.
 
-    Each of these is evidence:
+    Evidence:
     - a concatenation (one image in several files) lacks one of its files;
     - a file beside the slices is named like them, but is no DICOM file;
     - a DICOMDIR names a missing file of the scan's series.
@@ -165,7 +158,6 @@ def icloud_error(path: Path, missing: Sequence[Path]) -> InputError:
 
 
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
-    """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a damaged DICOMDIR."""
     if not directory.is_file():
         return
     try:
@@ -184,7 +176,6 @@ def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) 
 
 
 def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> None:
-    """Raise InputError if a concatenation (one image in several files) lacks a file, according to the headers."""
     numbers: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for frame in frames:
@@ -203,7 +194,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name in which "#" replaces each number and hexadecimal identifier, to compare names of slices."""
+    """Return a file's name in which "#" replaces each number and hexadecimal identifier."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
     return pattern if "#" in pattern else str(file)  # No other file has this pattern.
 
@@ -226,7 +217,6 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
 
 
 def _lengths_and_endings_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
-    """Return the lengths and endings of the slices' names, for each folder where these names are random."""
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in slices:
         of_folder[file.parent].append(file)
@@ -238,13 +228,12 @@ def _lengths_and_endings_of_random_names(slices: Iterable[Path]) -> dict[Path, s
 
 
 def _have_random_names(slices: Sequence[Path]) -> bool:
-    """Return whether slices have random names, such as `QVZK3A7B` and `PLWQNVEE`."""
+    """Return whether the names are like `QVZK3A7B` and `PLWQNVEE`."""
     patterns = {_pattern(file) for file in slices}
     return len(slices) >= FEW and len(patterns) > len(slices) / 2
 
 
 def _length_and_ending(file: Path) -> tuple[int, str]:
-    """Return the length of a file's name without its ending, and the ending."""
     return len(file.stem), file.suffix
 
 
@@ -290,7 +279,7 @@ def missing_slices_notes(
 
 
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
-    """Return the numbers of missing slices at the start of the stack; [] if they may belong to another time point."""
+    """Return the numbers of missing slices at the start of the stack."""
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)
     missing = list(range(1, first))
@@ -338,7 +327,7 @@ def _is_hidden_or_packed(file: Path) -> bool:
 
 
 def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> bool:
-    """Return whether a file, which may be compressed with gzip, is DICOM and may be a slice that was not read.
+    """Return whether a file is DICOM and may be a slice that was not read.
 
     Args:
         series: UID of the series; a file of an unknown series may belong to it.
@@ -356,13 +345,10 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
     """Return the image numbers that a series lacks.
 
-    The list is empty in three cases, in which the numbers do not suggest that an image is missing:
-    - an image of `series` has no number;
-    - two images of `series` have the same number;
-    - more numbers would be returned than `series` has images.
+    The list is empty if an image has no number, two images have one number, or more numbers than images are lacking.
 
     Args:
-        of_others: the numbers of the series' other files, such as screenshots. These numbers are not returned.
+        of_others: the numbers of the series' other files, such as screenshots.
     """
     numbers = {frame.instance for frame in series}
     used = numbers.union(of_others)

@@ -26,9 +26,8 @@ SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary or fractional
     "1.2.840.10008.5.1.4.1.1.66.7",  # labelmap
 )
-"""The SOP classes of segmentations."""
 CONTOUR_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-"""The SOP class of contours for radiotherapy (RT Structure Set)."""
+"""SOP class of contours for radiotherapy (RT Structure Set)."""
 CONTOUR_REMEDY = "Convert them to a segmentation, for instance in 3D Slicer with the extension SlicerRT."
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _IMAGE_CLASSES = {
@@ -50,12 +49,12 @@ _OTHER_ENDINGS = frozenset(
         *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
     )
 )
-"""Endings of other formats; files with these endings are not opened."""
+"""Files with these endings are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
 _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for compressed pixel data, which have items and an end marker.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which have items and an end marker
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
@@ -76,7 +75,7 @@ class RejectedFile:
     """A file whose frames cannot be used.
 
     Attributes:
-        what: the fault or the kind of file in words, such as "empty", "no DICOM" or "RT Structure Set".
+        what: the fault or kind of file in words, such as "empty" or "RT Structure Set".
         series: "" if unknown.
         instance: number of a foreign file in its series; 0 if not stated.
     """
@@ -106,15 +105,12 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    are followed, except links that lead to:
-
-    - `folder` itself or a folder inside `folder`,
-    - a folder that contains the link, because the search would never end, or
-    - a folder to which a link that was found earlier also leads.
+    are followed, except links into `folder`, to a folder that contains the link (an endless search), or to the target
+    of an earlier link.
 
     Args:
-        on_error: is called with the error for each folder that cannot be listed and is therefore left out. The error's
-            `filename` is the folder's path.
+        on_error: is called with the error for each folder that cannot be listed. The error's `filename` is the folder's
+            path.
     """
     root = os.path.realpath(folder)
     left_out = {os.path.realpath(path) for path in ignored}
@@ -151,10 +147,7 @@ def unreadable_folders(folder: Path, ignored: Iterable[Path] = ()) -> list[Path]
 
 
 def files_below(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Return the files of a folder, then those of each subfolder, as `walk_folders` finds them.
-
-    Args:
-        on_error: as for `walk_folders`.
+    """Return the files from `folder` down, as `walk_folders` finds them.
 
     Raises:
         InputError: there are more than 100000 files.
@@ -169,15 +162,12 @@ def files_below(folder: Path, on_error: Callable[[OSError], None] | None = None)
 
 
 def is_dicom_name(path: Path) -> bool:
-    """Return whether a file may be DICOM by its name: no hidden file, no DICOMDIR, none of `_OTHER_ENDINGS`."""
+    """Return whether a file may be DICOM by its name."""
     return not (path.name.startswith(".") or path.name.upper() == "DICOMDIR" or path.suffix.lower() in _OTHER_ENDINGS)
 
 
 def is_no_file(path: Path) -> bool:
-    """Return whether a path leads to a folder, pipe, socket or device.
-
-    False for a missing file and for a link to a missing file.
-    """
+    """Return whether a path leads to a folder, pipe, socket or device; False for a missing file or a broken link."""
     return os.path.exists(path) and not os.path.isfile(path)
 
 
@@ -263,7 +253,7 @@ def read_attributes(file: Path | IO[bytes], *keywords: str) -> dict[str, Any] | 
 
 
 def read_attributes_in_zip(archive: Path, extracted: Path, *keywords: str) -> dict[str, Any] | None:
-    """Return what `read_attributes` returns for a member of a zip file; None if the member cannot be read.
+    """Return what `read_attributes` returns for a member of a zip file.
 
     Args:
         extracted: the path at which the member was extracted. The file may be gone.
@@ -279,7 +269,7 @@ def read_attributes_in_zip(archive: Path, extracted: Path, *keywords: str) -> di
 
 
 def _extracted_name(member: str) -> str:
-    """Return the path at which `ZipFile.extractall` extracts a member, relative to the folder."""
+    """Return the path at which `ZipFile.extractall` extracts a member."""
     return "/".join(part for part in member.split("/") if part not in ("", ".", ".."))
 
 
@@ -297,7 +287,6 @@ def read_files(files: Iterable[Path]) -> FoundFiles:
 
 
 def _read_file(path: Path) -> list[Frame] | RejectedFile:
-    """Return the frames of a file; an empty list for a DICOMDIR."""
     from pydicom.errors import InvalidDicomError
 
     try:
@@ -334,11 +323,7 @@ def _is_data_of_pair(path: Path) -> bool:
 
 
 def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | RejectedFile:
-    """Return the frames of a file with the header `data`.
-
-    Args:
-        held: the result of `_pixel_bytes`.
-    """
+    """Return the frames of a file; `held` is the result of `_pixel_bytes`."""
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
@@ -374,10 +359,7 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
 
 
 def class_name(sop_class: str) -> str:
-    """Return the name of an SOP class, such as "MR Image".
-
-    An unknown UID is returned unchanged. For other text, the result is "unknown kind".
-    """
+    """Return the name of an SOP class, such as "MR Image"; an unknown UID itself; "unknown kind" for other text."""
     from pydicom.uid import UID
 
     known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
@@ -385,9 +367,7 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file.
-
-    The result is None for missing or cut pixel data, and -1 for compressed pixel data.
+    """Return the number of bytes of pixel data in a file; None if missing or cut, -1 if compressed.
 
     Args:
         file: the open file, positioned at the pixel data.
@@ -402,9 +382,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
-    # Bytes after the tag:
-    # - explicit VR: the VR ("OB", "OW" or "UN"), two unused bytes, the length in four bytes;
-    # - implicit VR: the length in four bytes.
+    # After the tag follow, with explicit VR, the VR and two unused bytes; then the length in four bytes.
     has_explicit_vr = head[4:6] in _PIXEL_VRS
     if has_explicit_vr:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
@@ -432,7 +410,7 @@ def _encoding_of(data: Any) -> tuple[bool, bool]:
 
 
 def _expected_bytes(data: Any) -> int | None:
-    """Return the number of bytes of pixel data according to the header; None for compressed pixel data."""
+    """Return the number of bytes of pixel data according to the header; None if compressed."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
         return None

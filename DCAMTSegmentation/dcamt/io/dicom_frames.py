@@ -21,7 +21,10 @@ _COMPONENTS = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at this place."""
+    """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at this place.
+
+    Defaults, and "", 0 or None in tuples, mean that the header states nothing.
+    """
 
     file: Path
     index: int  # within the file
@@ -36,22 +39,22 @@ class Frame:
     slope: float
     intercept: float
     stated_scaling: tuple[bool, bool] = (False, False)  # whether the header states slope and intercept
-    stack: str = ""  # stack ID; "" if not stated
-    component: str = ""  # "magnitude", "phase", "real" or "imaginary"; "" if not stated
-    properties: tuple[str, ...] = ()  # image type, echo and b-value, each "" if not stated
-    times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES; None if not stated
-    instance: int = 0  # number of the file in the series; 0 if not stated
-    stack_position: int = 0  # number of the slice in its stack, in multi-frame files; 0 if not stated
+    stack: str = ""  # stack ID
+    component: str = ""  # "magnitude", "phase", "real" or "imaginary"
+    properties: tuple[str, ...] = ()  # image type, echo and b-value
+    times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES
+    instance: int = 0  # number of the file in the series
+    stack_position: int = 0  # number of the slice in its stack, in multi-frame files
     sop_class: str = ""
-    modality: str = ""  # "MR", "CT", ...; "" if not stated
+    modality: str = ""  # "MR", "CT", ...
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
-    concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
-    stated_gap: float = 0.0  # mm between slices according to the header; 0 if not stated
-    stated_count: int = 0  # images in the acquisition or series according to the header; 0 if not stated
+    concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files
+    stated_gap: float = 0.0  # mm between slices
+    stated_count: int = 0  # images in the acquisition or series
 
     @property
     def order(self) -> tuple[int, int]:
-        """The sort key of frames: the file's number in the series, then the frame's index in the file."""
+        """The sort key of frames."""
         return self.instance, self.index
 
 
@@ -89,7 +92,7 @@ TIME_ATTRIBUTES = (
 )
 """Attributes that may sort the frames at one place by time, in order of preference.
 
-Each attribute comes with its functional group ("" if it has none). A plus sign joins a date and a time of day.
+Each has its functional group ("" for none). A plus sign joins a date and a time of day.
 """
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
@@ -101,25 +104,20 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-"""A number in a description; it may have one decimal point or comma. The list `1,2,3` consists of three numbers."""
+"""A number in a description; it may have one decimal point or comma."""
 NUMBERED_TIMES = 2
-"""How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
+"""How many of the first `TIME_ATTRIBUTES` state the number of a time point."""
 COMPUTED_TIMES = 2
-"""How many of `TIME_ATTRIBUTES`, counted from the last, state when the image was computed, not acquired."""
+"""How many of the last `TIME_ATTRIBUTES` state when the image was computed, not acquired."""
 
 
 class UnplacedError(Exception):
-    """A header does not state where its frames lie in the patient, for example because it lacks the pixel spacing."""
+    """A header does not state where its frames lie in the patient."""
 
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The attributes of a frame.
-
-    Attributes:
-        data: the file's header.
-        groups: the frame's own functional groups, then the shared ones, if any.
-    """
+    """The header of the file, and a frame's own functional groups before the shared ones."""
 
     data: Any
     groups: tuple[Any, ...] = ()
@@ -130,10 +128,7 @@ class _FrameHeader:
         return self.data.get(keyword) if value is None else value
 
     def place(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return position (3,), orientation (6,) and pixel spacing (2,).
-
-        Raises UnplacedError if one of them is missing or invalid.
-        """
+        """Return position (3,), orientation (6,) and pixel spacing (2,)."""
         position = _numbers(self.value("ImagePositionPatient", "PlanePositionSequence"), 3)
         orientation = _numbers(self.value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
         spacing = _numbers(self.value("PixelSpacing", "PixelMeasuresSequence"), 2)
@@ -156,9 +151,7 @@ class _FrameHeader:
         return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
-        """Return the component, such as "phase", and the properties image type, echo time and b-value.
-
-        A component or property that is not stated is "".
+        """Return `Frame.component` and `Frame.properties`.
 
         The first two values of the image type are ignored: they state how the image was made, not what it shows.
         """
@@ -177,17 +170,13 @@ class _FrameHeader:
         return _component(component, image_type) or _ge_component(self.data), properties
 
     def constants(self) -> tuple[str, ...]:
-        """Return the values of `CONSTANT_ATTRIBUTES`; "" if not stated."""
         rescale_type = self.value("RescaleType", "PixelValueTransformationSequence")
         stated = {keyword: self.data.get(keyword) for keyword in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
         return tuple(_plain_text(value) for value in stated.values())
 
 
 def words_of(value: Any) -> list[str]:
-    """Return the values of a text attribute, such as the image type, as a list.
-
-    pydicom returns a list only for several values. A single value is a `str`, and is put into a list here.
-    """
+    """Return the values of a text attribute as a list; pydicom returns a single value as a `str`."""
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
@@ -281,14 +270,12 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
 
 
 def _time(header: _FrameHeader, keyword: str, group: str) -> float | None:
-    """Return one of `TIME_ATTRIBUTES` as a number, or None; a date with a time of day is converted to seconds."""
     if "Date" not in keyword:
         return number(header.value(keyword, group))
     return _seconds("".join(str(header.value(part, group) or "") for part in keyword.split("+")))
 
 
 def _component(stated: str, image_type: Sequence[str]) -> str:
-    """Return "magnitude", "phase", "real" or "imaginary"; "" if neither argument states it."""
     for word in (stated, *image_type):
         for name, known in _COMPONENTS.items():
             if word.upper() in known:
@@ -297,7 +284,6 @@ def _component(stated: str, image_type: Sequence[str]) -> str:
 
 
 def _ge_component(data: Any) -> str:
-    """Return the component that GE states in a private element; "" if it states none or the element is damaged."""
     try:
         index = data.private_block(*_GE_BLOCK)[_GE_COMPONENT].value
     except Exception:  # The element is missing, or was damaged, for instance when patient data was removed.
@@ -306,15 +292,12 @@ def _ge_component(data: Any) -> str:
 
 
 def _plain_text(value: Any) -> str:
-    """Return an attribute's text for comparisons: its words in lower case, joined by single spaces.
-
-    Blanks and carets separate words ("DOE^JANE": "doe jane").
-    """
+    """Return an attribute's text for comparisons, such as "doe jane" for "DOE^JANE"."""
     return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:
-    """Return `count` finite numbers, float64; None if `value` is not a sequence of `count` finite numbers."""
+    """Return `count` finite numbers; None for any other value."""
     try:
         numbers = np.array([float(number) for number in value])
     except (TypeError, ValueError):
@@ -339,10 +322,9 @@ def number(value: Any) -> float | None:
 
 
 def _seconds(text: str) -> float | None:
-    """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
+    """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000.
 
-    `float(text)` would be too coarse: near 20240131101530 (31 January 2024, 10:15:30), a float64 has steps of 0.004,
-    which is 4 ms.
+    `float(text)` would be too coarse: near 20240131101530, a float64 has steps of 0.004, which is 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:

@@ -22,7 +22,7 @@ from .stored_image import library_errors
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 UTF8 = "ISO_IR 192"
-"""DICOM's name of the character set UTF-8."""
+"""DICOM's name of UTF-8."""
 
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -40,7 +40,7 @@ Dataset = Any
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The algorithm that made a segmentation: the model's name, version and serial number, and the software version."""
+    """The algorithm that made a segmentation; `name`, `version` and `serial_number` are those of the model."""
 
     name: str
     version: str
@@ -50,7 +50,7 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """The DICOM images of a scan, to which the DICOM segmentation of the scan's labelmap refers.
+    """The DICOM images to which the segmentation of a scan refers.
 
     Attributes:
         datasets: one image for each slice, in the order of k, or one multi-frame image.
@@ -69,8 +69,8 @@ def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> Sour
         frames: the file and the frame index of each slice (`Volume.frames`).
 
     Raises:
-        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or one
-            of the files no longer exists.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or a
+            file no longer exists.
     """
     import pydicom
 
@@ -101,7 +101,7 @@ def build_dicom_segmentation(
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
     Patient, study and frame of reference are copied from the source images. Each segment has a frame for every slice,
-    even for an empty slice. Programs that stack the frames then get the scan's own grid.
+    even for an empty slice, so that programs that stack the frames get the scan's grid.
 
     Raises:
         InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
@@ -116,7 +116,7 @@ def build_dicom_segmentation(
         _unify_planes(source.datasets, labelmap.grid)
     else:
         geometry = _frame_geometry(labelmap.grid)
-    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
+    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I)
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
     descriptions = _describe_segments(segments, algorithm)
     try:
@@ -172,13 +172,7 @@ def _crc32(pixels: bytes) -> str:
 def _complete_header(image: Dataset, as_utf8: bool) -> None:
     """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
 
-    A header in several character sets, or in one that highdicom does not know, is converted to UTF-8.
-
-    Args:
-        as_utf8: convert the header to UTF-8 in any case (`needs_utf8`).
-
-    Raises:
-        InputError: the image lacks one of `_REQUIRED_OF_SOURCE_IMAGES`.
+    The header is converted to UTF-8 if `as_utf8` is true, or if highdicom does not support its character sets.
     """
     import highdicom as hd
 
@@ -198,20 +192,14 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
 
 
 def needs_utf8(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> bool:
-    """Return whether a text about the segments or the algorithm has a letter that is not ASCII.
-
-    The character set of the source images may lack this letter.
-    """
+    """Return whether a text has a letter that is not ASCII, which the source images' character set may lack."""
     codes = [code for info in segments for code in (info.category, info.type)]
     texts = [algorithm.name, algorithm.version, *(info.name for info in segments), *(code.meaning for code in codes)]
     return not all(text.isascii() for text in texts)
 
 
 def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
-    """Give all single-frame images the orientation of the first, and a slice thickness to images that lack it.
-
-    highdicom refuses images without a thickness, and orientations that differ, even by rounding.
-    """
+    """Adapt the images to highdicom, which refuses a missing thickness and orientations that differ by rounding."""
     for image in images:
         image.ImageOrientationPatient = images[0].ImageOrientationPatient
         if not image.get("SliceThickness"):
@@ -232,7 +220,6 @@ def _is_valid(keyword: str, value: Any) -> bool:
 
 
 def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> list[Any]:
-    """Return highdicom's description of each segment, numbered from 1."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
@@ -314,8 +301,5 @@ def _remove_other_references(dataset: Dataset, frames: Sequence[int]) -> None:
 
 
 def _series_number(source: SourceImages) -> int:
-    """Return the last four digits of the source's series number, followed by 01.
-
-    If the source has no series number, or text in its place, return 1.
-    """
+    """Return the last four digits of the source's series number, followed by 01."""
     return integer(source.datasets[0].get("SeriesNumber")) % 10_000 * 100 + 1

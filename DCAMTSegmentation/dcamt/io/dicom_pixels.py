@@ -25,20 +25,20 @@ _TOO_MANY_PIXELS = "non-conformant padding"
 _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: of JPEG or JPEG-LS, of JPEG 2000, and of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
-"""Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
+"""Last bytes of such a frame; padding may follow."""
 _MAXIMUM_PADDING = 15  # bytes
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each frame rescaled with its own slope and intercept.
 
-    Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
-    by whole numbers become int16 or int32 if the results fit; other rescaled voxels become float32. If the frames'
-    types differ, all voxels get NumPy's common type, or float32 in place of float64.
+    Voxels that are not rescaled keep the file's type. Integers rescaled by whole numbers become int16 or int32 if the
+    results fit; other rescaled voxels become float32. Frames of several types get NumPy's common type. float64 becomes
+    float32.
 
     Raises:
         InputError: a file cannot be read or decompressed, a file has a modality LUT, or the frames' sizes differ. The
-            message about sizes names `path`; the other messages name the file.
+            message about sizes names `path`.
     """
     planes: list[np.ndarray] = [np.empty(0)] * len(frames)
     of_file: defaultdict[Path, list[int]] = defaultdict(list)
@@ -108,7 +108,7 @@ def _decode(data: Any) -> np.ndarray:
 
 
 def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
-    """Return the pixels as ITK's library GDCM decompresses them, not rescaled; raise InputError if this fails."""
+    """Return the pixels as ITK's library GDCM decompresses them, not rescaled."""
     syntax = data.file_meta.TransferSyntaxUID.name
     if not _remove_scaling(data):
         return _read_with_itk(file, syntax, file)
@@ -119,7 +119,7 @@ def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
 
 
 def _remove_scaling(data: Any) -> bool:
-    """Remove the rescale slopes and intercepts from a data set and its frames; return whether there were any."""
+    """Remove the rescale slopes and intercepts; return whether there were any."""
     shared, of_frames = (data.get(f"{name}FunctionalGroupsSequence") or () for name in ("Shared", "PerFrame"))
     found = False
     for item in (data, *shared, *of_frames):
@@ -131,7 +131,7 @@ def _remove_scaling(data: Any) -> bool:
 
 
 def _read_with_itk(path: Path, syntax: str, original: Path) -> np.ndarray:
-    """Return the pixels of `path`, which is `original` or its copy; raise InputError if they cannot be decompressed."""
+    """Return the pixels of `path`, which is `original` or its copy."""
     if not is_utf8(path):
         with temporary_folder() as folder:
             return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, original)
@@ -177,9 +177,8 @@ def _ends_with_padding(segment: bytes, size: int) -> bool:
 def check_fragments(file: Path, data: Any) -> None:
     """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
 
-    Each frame needs at least one fragment. A JPEG frame counts as cut if it ends with many zeros instead of the end
-    marker (`_has_zero_tail`), as after an interrupted copy. GDCM would return random numbers for the missing part.
-    Videos are not checked, because their frames share fragments.
+    A JPEG frame counts as cut if it ends with many zeros instead of the end marker, as after an interrupted copy. GDCM
+    would return random numbers for the missing part. Videos are not checked, because their frames share fragments.
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
@@ -204,16 +203,12 @@ def check_fragments(file: Path, data: Any) -> None:
 
 
 def _has_zero_tail(data: bytes) -> bool:
-    """Return whether JPEG data end with more than `_MAXIMUM_PADDING` zeros, without the end marker before the zeros."""
     used = data.rstrip(b"\0")
     return len(data) - len(used) > _MAXIMUM_PADDING and not used.endswith(_END_MARKER)
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Invert MONOCHROME1 pixels, so that higher values are brighter.
-
-    Pixels from `_decompress_with_itk` need no inversion: GDCM, with which ITK reads, has inverted them.
-    """
+    """Invert MONOCHROME1 pixels. Those from `_decompress_with_itk` are already inverted by GDCM."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

@@ -30,9 +30,9 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
-        InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames state no
-            geometry or lie on no common grid; a segment has several frames at one position; or a frame belongs to no
-            segment that the header describes. The pixels of a labelmap are checked by `load`.
+        InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames lie on no
+            common grid; a segment has several frames at one position; or a frame belongs to no described segment. The
+            pixels of a labelmap are checked by `load`.
     """
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = read_dicom(path)
@@ -76,7 +76,6 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
 
 def _refuse_incomplete(path: Path, data: Any) -> None:
-    """Raise InputError if a segmentation lacks frames or their descriptions, or has too few or too many pixels."""
     if "PixelData" not in data:
         raise InputError("lacks its pixels", path=path, remedy=COPY_AGAIN)
     stated = int(data.get("NumberOfFrames") or 1)
@@ -100,11 +99,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
 
 
 def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]) -> list[int]:
-    """Return the segments' numbers in the order of the file, without the background, which has the number 0.
-
-    Raises:
-        InputError: there are no segments, a segment lacks its number, or two segments have equal numbers.
-    """
+    """Return the segments' numbers in the order of the file, without 0, the background."""
     stated = [item.get("SegmentNumber") for item in data.get("SegmentSequence") or ()]
     if not stated:
         stated = sorted(filter(None, set(map(_stated_segment, groups_of_frames))))
@@ -120,7 +115,6 @@ def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any
 
 
 def _refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> None:
-    """Raise InputError if frames or pixels have the number of a segment that is not described."""
     missing = sorted(used - {0, *numbers})
     if missing:
         listed = list_names([str(number) for number in missing])
@@ -131,11 +125,7 @@ def _refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> N
 def _geometry(
     path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]
 ) -> tuple[np.ndarray, tuple[int, int, int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k.
-
-    Raises:
-        InputError: the frames do not lie on one grid, or a position, an orientation or a spacing is unknown.
-    """
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k."""
 
     def values(group: str, keyword: str) -> np.ndarray:
         stated = [group_value(groups, group, keyword) for groups in groups_of_frames]
@@ -176,10 +166,6 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
     """Return the mm between neighbouring slices; 0 if unknown.
 
     A file may omit empty slices: frames at 0, 4 and 10 mm with a `SliceThickness` of 2 mm are slices 0, 2 and 5.
-
-    Args:
-        depths: the frames' positions along the slices' normal.
-        groups: the functional groups of a frame.
     """
     slice_depths = np.unique(depths.round(3))
     step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
@@ -213,12 +199,7 @@ def _has_fractions(path: Path, data: Any) -> bool:
 def _segments_of_frames(
     path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]], numbers: Sequence[int]
 ) -> list[int]:
-    """Return the segment number of each frame; 0 for frames of a labelmap, whose pixels are segment numbers.
-
-    Raises:
-        InputError: a frame does not state its segment, although the file describes several segments; or a frame states
-            a segment that the file does not describe.
-    """
+    """Return the segment number of each frame; 0 for frames of a labelmap, whose pixels are segment numbers."""
     if _is_labelmap(data):
         return [0] * len(groups_of_frames)
     stated = list(map(_stated_segment, groups_of_frames))

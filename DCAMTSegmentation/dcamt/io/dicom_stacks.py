@@ -16,7 +16,7 @@ from .dicom_files import RejectedFile, list_names
 from .dicom_frames import Frame, is_part
 
 FEW = 3
-"""A stack or SOP class with fewer frames than this number may be skipped: it may contain scouts or screenshots."""
+"""A stack or SOP class with fewer frames may be skipped: it may contain scouts or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its number"
@@ -28,15 +28,13 @@ _CHOOSE_UID = (
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _ROUNDING_SLOPE = 0.002
-"""If direction cosines are rounded to 3 decimals, each slice seems to be shifted in plane.
-
-The shift is less than this number of mm for each mm along the slices' normal."""
+"""Direction cosines rounded to 3 decimals seem to shift slices in plane by less than this part of their distance."""
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """The image to read from DICOM files; fields are needed only if the files contain several possible images.
+    """The image to read from DICOM files that contain several possible images.
 
     Attributes:
         series: the number of a stack in the list of `choose_stack`'s error message, the SeriesNumber, the series' UID,
@@ -55,7 +53,7 @@ class ScanChoice:
 class Stack:
     """Frames of one series with the same size, pixel spacing and orientation.
 
-    Frames with different stack IDs belong to different stacks, unless `_join_stacks` joins these stacks.
+    Frames with different stack IDs belong to different stacks, unless `_join_stacks` joins them.
     """
 
     frames: list[Frame]
@@ -73,8 +71,7 @@ class Stack:
         title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
         name = f'"{title.encode("utf-8", "replace").decode()}"' if title else "unnamed series"
         if self.first.series_number:
-            # The text says "SeriesNumber 5", not "series 5": a user could take the 5 in "series 5" for the stack's
-            # number in the list of stacks.
+            # Not "series 5", because a user could take the 5 for the stack's number in the list of stacks.
             name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
@@ -104,10 +101,7 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
 
 
 def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
-    """Join stacks of one series that have the same size, pixel spacing and orientation, but different stack IDs.
-
-    Such stacks are joined only if they have no place in common and together form one evenly spaced stack.
-    """
+    """Join stacks that differ only in their stack ID, if they have no common place and together are evenly spaced."""
     of_series: defaultdict[str, list[list[Stack]]] = defaultdict(list)
     for stack in stacks:
         groups = of_series[stack.first.series]
@@ -154,12 +148,11 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks and on a choice by number.
 
-    If `choice.series` is None, and only one stack has `FEW` slices or more, the smaller stacks are skipped if all of
-    them belong to other series.
+    Without a choice, the only stack with `FEW` slices or more is returned if its series has no other stack.
 
     Raises:
-        InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
-            possible. The error lists the stacks.
+        InputError: `choice.series` fits no stack or several, or is None although several stacks are possible. The error
+            lists the stacks.
     """
     wanted = choice.series
     if wanted is not None:
@@ -184,7 +177,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
-    """Return how the stacks of one series differ, such as " (the stacks differ in size)"; empty for several series."""
+    """Return text such as " (the stacks differ in size)"; "" for stacks of several series."""
     first, *others = (stack.first for stack in stacks)
     differing = {
         "stack ID": any(other.stack != first.stack for other in others),
@@ -201,10 +194,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
     A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
-    If `wanted` is no number, or no stack has this number, the first of `tests` (below) that fits a stack decides.
-
-    Raises:
-        InputError: `wanted` is the number of one stack in the list, but the SeriesNumber of other stacks.
+    Otherwise, the first of `tests` (below) that fits a stack decides.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -230,7 +220,6 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
 
 
 def _number(wanted: str) -> int | None:
-    """Return the number by which the user chose a series; None if the user gave a UID or a description."""
     return int(wanted) if wanted.strip().isdecimal() else None
 
 
@@ -245,7 +234,6 @@ def _is_end_of_uid(text: str, uid: str) -> bool:
 
 
 def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[str]:
-    """Return a note that names the chosen stack if the user chose the stack by a number; otherwise []."""
     number = _number(wanted)
     if number and stacks[number - 1 : number] == [chosen]:
         return [IdentifyingNote(f"Number {number} in the list of series was read: {chosen.describe()}.")]
@@ -255,7 +243,6 @@ def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[s
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    """Return text that lists the stacks with their numbers."""
     of_series: defaultdict[str, list[str]] = defaultdict(list)
     for number, stack in enumerate(stacks, start=1):
         of_series[stack.first.series].append(f"({number}) {stack.describe()}")
@@ -286,17 +273,13 @@ def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _split_at_gaps(frames: Sequence[Frame], is_gap: np.ndarray) -> list[list[Frame]]:
-    """Split N sorted frames into groups, at the gaps where `is_gap` (N - 1,) is True."""
+    """Split N sorted frames where `is_gap` (N - 1,) is True."""
     bounds = [0, *(np.flatnonzero(is_gap) + 1).tolist(), len(frames)]
     return [list(frames[start:stop]) for start, stop in pairwise(bounds)]
 
 
 def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputError:
-    """Return the error for several frames at one place.
-
-    Args:
-        places: all frames, grouped by place.
-    """
+    """Return the error for several frames at one place; `places` holds all frames."""
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
     doubled = [place for place in places if len(place) > 1]
@@ -338,8 +321,7 @@ def refuse_metres(path: Path, frames: Sequence[Frame]) -> None:
 def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
     """Return the unit vectors (3, 3) along a slice's rows, along its columns and along its normal.
 
-    Headers state directions with few decimals. As in ITK, both directions are scaled to length 1, and the direction of
-    the rows is turned until it is perpendicular to the direction of the columns, which is not turned.
+    As in ITK, rounded directions are scaled to length 1, and that of the rows is turned until both are perpendicular.
 
     Args:
         orientation: directions of rows and columns, (6,).
@@ -360,8 +342,8 @@ def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy:
 def slice_step(first: np.ndarray, last: np.ndarray, count: int, normal: np.ndarray) -> np.ndarray:
     """Return the step (3,) mm from slice to slice.
 
-    If the slices are shifted in plane (tilted gantry), the step is oblique to their normal. If rounded direction
-    cosines may be the reason for the shift, the step is along the normal, as in ITK.
+    The step is oblique if the slices are shifted in plane (tilted gantry). If rounded direction cosines may be the
+    reason for the shift, the step is along the normal, as in ITK.
 
     Args:
         first: position of the first slice, (3,) mm.
@@ -382,7 +364,7 @@ def order_slices(
     """Return the affine (voxel index -> LPS mm) of two or more slices, and the frames in the order of k.
 
     Args:
-        skipped: other files, which are not slices; an error about uneven gaps names them.
+        skipped: files that an error about uneven gaps names.
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced

@@ -24,7 +24,7 @@ _AND = " + "
 _CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
 
 _Key = Callable[[Frame], tuple[float, ...]]
-"""A sort key: a function that returns, for a frame, the numbers by which frames are sorted."""
+"""A sort key of frames."""
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Frame], list[str]]:
@@ -33,10 +33,9 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
     Contradictions are checked after the choice of a kind, since magnitude and phase may have different units.
 
     Raises:
-        InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
-            out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot
-            be told apart by time; copies of a frame differ (`_without_copies`); or frames contradict each other
-            (`refuse_contradictions`).
+        InputError: the stack lacks the chosen kind or time point; several kinds fit `choice`; no time point is chosen
+            among several with different numbers of slices; frames at one place cannot be told apart by time; copies of
+            a frame differ; or frames contradict each other (`refuse_contradictions`).
     """
     frames, copy_notes = _without_copies(path, stack.frames)
     frames = _choose_kind(path, frames, choice.frame_type or "")
@@ -88,24 +87,20 @@ def _properties(frame: Frame) -> tuple[str, ...]:
 def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
     """Return the values of one of the `_properties` if they divide the frames into different kinds of images.
 
-    Components, such as "phase", always distinguish kinds. Values of other properties, such as an echo time, distinguish
-    kinds only if several frames lie at one place.
+    Components always distinguish kinds. Other properties, such as an echo time, distinguish kinds only if several
+    frames lie at one place.
     """
     kinds = {_properties(frame)[number] for frame in frames}
     return kinds if len(kinds) > 1 and (number == 0 or _share_places(frames)) else set()
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart."""
+    """Return a name for a frame that lacks the property by which kinds differ."""
     return next(filter(None, frame.properties), "without a name")
 
 
 def _without_copies(path: Path, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
-    """Return the frames without copies, and notes; a copy has the UID, the index and the position of another frame.
-
-    Raises:
-        InputError: a copy has other voxels.
-    """
+    """Return the frames without copies, and notes; a copy has the UID, the index and the position of another frame."""
     seen: dict[tuple[str, int], Frame] = {}
     copies: defaultdict[tuple[Path, Path], list[tuple[Frame, Frame]]] = defaultdict(list)
     for frame in frames:
@@ -130,7 +125,6 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 
 def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[list[Frame], list[str]]:
-    """Return the frames of the chosen or the first time point, and notes."""
     times = _group_by_time_number(frames) or _group_by_time_order(path, frames)
     if len(times) == 1:
         if wanted not in (None, 1):
@@ -156,9 +150,9 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group frames by the number of their time point; return an empty list if the headers do not number time points.
+    """Group frames by the number of their time point; return [] if the headers do not number time points.
 
-    Numbers that may stand for parts of one image, not for time points, are ignored.
+    Numbers that may stand for parts of one image are ignored.
     """
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)
@@ -181,12 +175,7 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
-    """Group frames by time: the first group holds the earliest frame of each place, the second the next, and so on.
-
-    Raises:
-        InputError: the places hold different numbers of frames, or nothing distinguishes the times of the frames at
-            each place (see `_time_order`).
-    """
+    """Group frames by time: the first group holds the earliest frame of each place, the second the next, and so on."""
     places = group_places(frames)
     if len(places) == len(frames):
         return [frames]
@@ -209,10 +198,10 @@ def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
 
 
 def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _Key | None:
-    """Return the key that sorts by the first attribute that distinguishes the frames of each place; None if none does.
+    """Return the key that sorts by the first attribute that distinguishes the frames of each place.
 
     Args:
-        numbers: indices in `TIME_ATTRIBUTES` of the attributes to try, in this order.
+        numbers: indices in `TIME_ATTRIBUTES`.
     """
     for number in numbers:
         times_by_place = [[frame.times[number] for frame in place] for place in places]
@@ -222,7 +211,6 @@ def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _
 
 
 def _number_order(places: Sequence[list[Frame]]) -> _Key | None:
-    """Return `Frame.order` as the key if the orders all differ and `_are_in_sequence` returns True for the key."""
     orders = [frame.order for place in places for frame in place]
 
     def order(frame: Frame) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Decide which names every operating system can store as names of files and folders."""
+"""Decide which names of files and folders every operating system can store."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
-"""Windows reserves these names for devices, with and without an ending: `nul`, `nul.txt`."""
+"""Windows reserves these names, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
 """Largest length of a name in most file systems, in bytes."""
 _KEPT = 20
-"""A name that is too long loses characters before its last `_KEPT` characters, so that it keeps the file ending."""
+"""Number of last characters that a shortened name keeps, because of the file ending."""
 
 
 def is_file_name(name: str) -> bool:
@@ -28,7 +28,7 @@ def is_file_name(name: str) -> bool:
 
 
 def as_file_name(name: str) -> str:
-    """Change a name so that `is_file_name` accepts the changed name.
+    """Change a name so that `is_file_name` accepts it.
 
     >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
@@ -40,7 +40,7 @@ def as_file_name(name: str) -> str:
 
 
 def is_too_long(path: Path) -> bool:
-    """Return whether the disk refuses a path because the path, or a name in it, is too long."""
+    """Return whether a path, or a name in it, is too long for the disk."""
     try:
         os.lstat(path)
     except OSError as error:

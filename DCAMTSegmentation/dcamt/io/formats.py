@@ -18,8 +18,8 @@ class Format:
     Attributes:
         scan: whether a file with this ending counts as a scan when a folder is searched.
         labels: whether such a file counts as a labelmap.
-        writes_labels: whether `io.writers` writes labelmaps with this ending.
-        writes_volume: whether `io.writers` writes other volumes with this ending.
+        writes_labels: whether `io.writers` writes labelmaps.
+        writes_volume: whether `io.writers` writes other volumes.
     """
 
     ending: str
@@ -33,7 +33,7 @@ BENCHMARK_ENDING = ".h5"
 """Ending of the left atrium benchmark's files, which contain scan and label."""
 ZIP_ENDING = ".zip"
 DICOM_ENDING = ".dcm"
-"""Ending with which DICOM segmentations and reports are written."""
+"""Ending of written DICOM segmentations and reports."""
 DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
 ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
@@ -48,14 +48,12 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
+    # Such a file counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
-    # In a folder that is searched for scans, a zip file counts as a scan only if the folder holds no other scan
-    # (`cases.name_pairing`).
+    # A zip file counts as a scan only if its folder holds no other scan (`cases.name_pairing`).
     Format(ZIP_ENDING, scan=True),
-    # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder. Input
-    # folders are not searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and
-    # `labelmaps_by_case` finds DICOM segmentations.
+    # An output path with one of the remaining endings counts as a file, not as a folder. Input folders are not searched
+    # for such files, except for folders of DICOM slices and DICOM segmentations (`labelmaps_by_case`).
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
     *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
     *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),
@@ -66,7 +64,7 @@ LABELMAP_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_label
 VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
 IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
 REPORT_ENDINGS = (".html", ".htm")
-"""Endings with which the HTML report of a scan is written; a DICOM report of measurements has `DICOM_ENDING`."""
+"""Endings of the HTML report of a scan; a DICOM report has `DICOM_ENDING`."""
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 _HEADER_ENDINGS = (".hdr", ".hdr.gz", ".mhd", ".nhdr", ".seg.nhdr")
@@ -76,7 +74,7 @@ _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:
-    """Convert a path to a `Path`, but refuse an empty text.
+    """Convert a path to a `Path`.
 
     Raises:
         InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.
@@ -89,7 +87,7 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 def in_resolved_folder(path: Path) -> Path:
     """Return the absolute path. Links to folders are resolved; a link to the file is kept.
 
-    The link is kept because a scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link.
+    A scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link.
     """
     return path.parent.resolve() / path.name
 
@@ -118,7 +116,7 @@ def scan_name(path: str | Path) -> str:
 def data_files_beside(path: Path) -> list[Path]:
     """Return the paths beside a header at which the image's data file may lie, such as `la.img` for `la.hdr`.
 
-    The files need not exist. The list is empty if `path` has none of `_HEADER_ENDINGS`.
+    The files need not exist.
     """
     if ending(path) not in _HEADER_ENDINGS:
         return []

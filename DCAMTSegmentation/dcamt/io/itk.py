@@ -147,9 +147,9 @@ def _read_header(path: Path) -> Any:
 
 
 def _placement(path: Path, reader: Any, axes: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the affine (4, 4) of an image, voxel index -> RAS mm, and notes about the affine.
+    """Return the affine (4, 4), voxel index -> RAS mm, and notes about it.
 
-    `axes` is the number of the image's dimensions. A NIfTI pair is placed like a NIfTI file with the same header.
+    A NIfTI pair is placed like a NIfTI file with the same header.
     """
     if ending(path) in PAIR_ENDINGS and (of_pair := pair_placement(pair_files(path)[0])):
         return of_pair
@@ -158,7 +158,6 @@ def _placement(path: Path, reader: Any, axes: int) -> tuple[np.ndarray, tuple[st
 
 
 def _affine(reader: Any, axes: int) -> np.ndarray:
-    """Return the affine (4, 4), voxel index -> RAS mm, of a reader's image with `axes` dimensions."""
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
@@ -167,11 +166,6 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
 
 
 def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
-    """Return notes if ITK assumed the geometry (TIFF) or the spacing, or if a MetaImage states two spacings.
-
-    Args:
-        affine: the image's affine (4, 4).
-    """
     kind = ending(path)
     if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)
@@ -181,7 +175,6 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
 
 
 def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
-    """Return a note if a MetaImage lacks its spacing or states two different spacings."""
     fields = meta_header(path)[0]
     name = next((name for name in ("ElementSpacing", "ElementSize") if fields.get(name.lower())), None)
     if name is None:

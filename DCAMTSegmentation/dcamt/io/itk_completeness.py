@@ -36,7 +36,7 @@ from .stored_image import (
 from .tiff import check_tiff
 
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-# Windows programs store 64-bit voxels as these types, because "long" has 4 bytes on Windows:
+# 64-bit types of Windows programs, where "long" has 4 bytes:
 _VTK_BYTES |= {"long_long": 8, "vtktypeint64": 8, "vtktypeuint64": 8}
 _VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
 """Words of a VTK header after which the voxels follow."""
@@ -47,13 +47,12 @@ _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2,
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
-"""Endings of the files of Analyze 7.5 and NIfTI pairs."""
+"""Endings of Analyze 7.5 and NIfTI pairs."""
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a line of a VTK header."""
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise EOFError if a GIPL file is shorter than its header states."""
     with open_plain_or_gzip(path) as file:
         head = file.read(256)
         if len(head) < 256:
@@ -66,11 +65,6 @@ def _check_gipl(path: Path) -> None:
 
 
 def _check_vtk(path: Path) -> None:
-    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
-
-    Raises InputError if the file does not hold structured points with voxels in POINT_DATA, if the header is damaged,
-    or if a voxel of an ASCII file is not a valid number.
-    """
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
         sizes = [whole_number(path, "DIMENSIONS", size) for size in words.get("DIMENSIONS", [])]
@@ -103,12 +97,7 @@ def _check_vtk(path: Path) -> None:
 
 
 def _are_numbers(words: Sequence[bytes], kind: str, each: int) -> bool:
-    """Return whether all words are valid numbers; for invalid numbers, ITK returns wrong values without an error.
-
-    Args:
-        kind: VTK's name of the numbers' type.
-        each: bytes of a number.
-    """
+    """Return whether all words are valid numbers of VTK's type `kind`; for others, ITK returns wrong values."""
     if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
         return False
     try:
@@ -155,14 +144,7 @@ def _skip_lookup_table(file: IO[bytes]) -> None:
 
 
 def _check_analyze(path: Path) -> None:
-    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
-
-    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. NIfTI-2 pairs, which ITK
-    does not read, are refused.
-
-    Raises:
-        EOFError: the header is cut.
-    """
+    """Check an Analyze 7.5 or NIfTI pair: ITK assumes 1 mm for an impossible spacing, and does not read NIfTI-2."""
     header, image = pair_files(path)
     with open_plain_or_gzip(header) as file:
         head = file.read(348)
@@ -205,7 +187,6 @@ def pair_files(path: Path) -> tuple[Path, Path]:
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise EOFError if an MRC file is shorter than its header says."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:
@@ -232,4 +213,4 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
-"""The function that checks a file, for each file ending. `itk.open_itk` refuses a file with any other ending."""
+"""The function that checks a file, for each file ending. `itk.open_itk` refuses other endings."""

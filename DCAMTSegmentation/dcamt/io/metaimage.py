@@ -28,7 +28,7 @@ _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a header."""
 _SAMPLE = 1024
-"""Number of bytes that `_refuse_text` examines."""
+"""Bytes that `_refuse_text` examines."""
 _NO_TEXT = re.compile(rb"[^\t-\r -~]")
 """A byte that is neither printable ASCII nor whitespace."""
 
@@ -102,7 +102,6 @@ def _is_true(value: str | None) -> bool:
 
 
 def _refuse_text(path: Path, start: bytes) -> None:
-    """Raise InputError if the data begins with numbers written as text."""
     try:
         numbers = [float(word) for word in start.split()[:-1]]  # The last word may be cut.
     except ValueError:
@@ -113,13 +112,12 @@ def _refuse_text(path: Path, start: bytes) -> None:
 
 
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
-    """Return how many numbers the `text` of a MetaImage holds.
+    """Return how many numbers `text` holds.
 
     InputError is raised if `text` holds anything else, or if no whitespace follows the number of the last voxel.
 
     Args:
-        element: the numbers' type, such as `USHORT`. If the type is an integer type, fractions and numbers out of the
-            type's range are errors, because ITK would convert these to other numbers.
+        element: the numbers' type, such as `USHORT`. ITK would convert fractions and numbers out of the type's range.
         binary_size: the number of bytes that all voxels would have if they were stored as binary numbers.
     """
     each = _BYTES[element.removeprefix("U")]
@@ -147,7 +145,6 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
 
 
 def _check_numbers(path: Path, fields: dict[str, str]) -> None:
-    """Raise InputError if the numbers in a MetaImage's header are damaged, or are too few or too many for NDims."""
     dimensions = whole_number(path, "NDims", fields.get("ndims") or "0")
     needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
     needed |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), dimensions**2)
@@ -170,18 +167,12 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
 def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
     """Return a MetaImage's data files.
 
-    A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis.
-    For `LIST n`, see `_axes_per_file`.
+    A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis:
+    ITK would return random memory for the voxels of missing files. For `LIST n`, see `_axes_per_file`.
 
     Args:
         value: the text of the field ElementDataFile.
         rest: the bytes after this field.
-        sizes: the image's size along each axis.
-
-    Raises:
-        InputError: no file is named, a pattern is damaged, the n of `LIST n` is negative or equals the number of axes,
-            the number of files is wrong, or a list does not end with a line break. ITK would return random memory for
-            the voxels of missing files.
     """
     words = value.split()
     if not words:
@@ -232,8 +223,6 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
     Args:
         start: the first byte of the compressed data.
         stated: the size in the header.
-        path: the header file, for error messages.
-        data: the file with the compressed data; it may be the same file as `path`.
     """
     held = os.path.getsize(data) - start
     size = whole_number(path, "CompressedDataSize", stated or "0")

@@ -36,13 +36,13 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type. Voxels that the header scales (`scl_slope`) become
-    float32, unless they are float64 or complex.
+    beyond the third become channels. Voxels keep the stored type, but voxels that the header scales (`scl_slope`)
+    become float32, unless they are float64 or complex.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
-            colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or
-            an impossible spacing.
+            colours, voxels of an unknown type, fewer than three dimensions, or an impossible size (`check_size`) or
+            spacing.
     """
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
@@ -90,7 +90,7 @@ def stated_shape(dim: Sequence[int]) -> tuple[int, ...]:
 
 
 def _read_header(path: Path) -> Any:
-    """Return nibabel's header object; raise InputError if the file is not NIfTI or is the header of a pair."""
+    """Return nibabel's header object."""
     import nibabel as nib
 
     with open_plain_or_gzip(path, 544) as file:
@@ -109,7 +109,6 @@ def _read_header(path: Path) -> Any:
 
 
 def _voxel_type(path: Path, header: Any) -> np.dtype:
-    """Return the type of the voxels; refuse unknown types and colours."""
     try:
         dtype: np.dtype = header.get_data_dtype()
     except KeyError:
@@ -123,10 +122,7 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:
-    """Return slope and intercept of the voxels, both None without scaling.
-
-    As in ITK, a number that is not finite counts as 0.
-    """
+    """Return slope and intercept, both None without scaling; as in ITK, a number that is not finite counts as 0."""
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     slope, intercept = (number if math.isfinite(number) else 0.0 for number in (slope, intercept))
     return (slope or 1.0, intercept) if slope or intercept else (None, None)
@@ -142,25 +138,20 @@ def _placement(path: Path, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    - Directions and origin come from the first of these that applies:
+    The spacing comes from `pixdim`; a negative spacing reverses its axis. Directions and origin come from the first of
+    these that applies:
 
-      1. the sform, if its axes are orthogonal, and either its code is 1 (scanner), or its code is above 1 and it is
-         similar to the qform (`_reversed_axes`);
-      2. the qform, if its code is above 0;
-      3. the sform, if its code is above 0;
-      4. axes to the patient's left, posterior and superior, and the origin 0.
+    1. an sform with orthogonal axes, if its code is 1 (scanner), or above 1 and it is similar to the qform
+       (`_reversed_axes`);
+    2. the qform, if its code is above 0;
+    3. the sform, if its code is above 0;
+    4. axes to the patient's left, posterior and superior, and the origin 0.
 
-    - The spacing comes from `pixdim`. A negative spacing reverses its axis.
+    nibabel takes directions, origin and spacing from any sform whose code is not 0.
 
-    (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from
-    the sform.)
-
-    Exceptions:
-
-    - If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
-      ignores `pixdim`.
-    - If an oblique sform with a code above 1 equals the qform except that some axes are opposite, rounding errors
-      decide which of the two ITK uses. This function uses the sform.
+    ITK refuses a file with a sheared sform and no qform; this function returns the sform and ignores `pixdim`. If an
+    oblique sform with a code above 1 equals the qform except that some axes are opposite, rounding errors decide which
+    of the two ITK uses; this function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -195,17 +186,16 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, forms are similar if their origins and steps are equal, and each axis of one form equals the same axis of
-    the other or, in some cases, is opposite to it.
+    As in ITK, similar forms have equal origins and steps, and their axes are equal or, in some cases, opposite.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
     if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
         return None
     directions = sform[:3, :3] / _lengths(sform)
-    # ITK compares the left factors of singular value decompositions of the directions, which are equal even if certain
-    # axes are opposite. The left factors of QR decompositions, which this code compares, are equal for the same forms.
-    # Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
+    # ITK compares the left factors of singular value decompositions, which are equal even if certain axes are opposite.
+    # The left factors of QR decompositions are equal for the same forms. Adding 0.0 turns -0.0 into 0.0, since the sign
+    # of -0.0 would change the decomposition.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None
@@ -223,7 +213,6 @@ def _lengths(sform: np.ndarray) -> np.ndarray:
 
 
 def _spacing_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if the directions come from an sform whose spacing contradicts `pixdim`; otherwise ()."""
     sform = _used_sform(header)
     if sform is None:
         return ()
@@ -239,10 +228,7 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 
 
 def _direction_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
-
-    `itk_affine` says when ITK may use the qform. Without a note, return ().
-    """
+    """Return a note if axes of the qform and the sform are opposite, and ITK may use the qform (see `itk_affine`)."""
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:
         return ()
@@ -278,7 +264,6 @@ def _by(numbers: np.ndarray) -> str:
 
 
 def _qform_origin(header: Any) -> np.ndarray:
-    """Return the first voxel's position (3,) according to the qform."""
     return np.array([float(header[f"qoffset_{axis}"]) for axis in "xyz"])
 
 

@@ -31,7 +31,7 @@ _TO_RAS = {
 # ITK reads these spaces as "left-posterior-superior-time".
 _MIRRORED_BY_ITK = ("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last")
 _STATE_SPACE = 'Write the correct space into its header, such as "space: left-posterior-superior", or export it again.'
-_SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
+_SPACING_TOLERANCE = 0.01  # Spacings that differ by a larger fraction contradict each other.
 _NOT_STATED = ("none", "???", "nan")  # words in place of the direction or spacing of an axis
 _SPATIAL_KINDS = ("domain", "space")
 _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
@@ -40,19 +40,17 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
-    Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. A fourth spatial axis of size 1 becomes a
-    channel axis. The axes that are not spatial become channels. Without an origin, the first voxel lies at 0. Bytes
-    after the data are ignored.
+    Axes with a direction are spatial. Without directions, the axes of the kind "domain" or "space" are spatial, or else
+    all axes. The other axes, and a fourth spatial axis of size 1, become channels. Without an origin, the first voxel
+    lies at 0. Bytes after the data are ignored.
 
-    The field `space` states the coordinate system. A header may lack `space` if it also lacks `space directions`, or if
-    its `space dimension` is 4: the coordinates are then LPS.
+    Without `space`, the coordinates are LPS if the header also lacks `space directions` or its `space dimension` is 4.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
             fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space` nor
-            `space origin`.
+            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space origin` nor
+            `space`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
@@ -131,12 +129,10 @@ def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[st
 
 
 def _without_single_voxels(spatial: list[int], sizes: list[int]) -> list[int]:
-    """Return the first three spatial axes if all further axes have size 1; otherwise all spatial axes."""
     return spatial[:3] if all(sizes[axis] == 1 for axis in spatial[3:]) else spatial
 
 
 def _in_three_dimensions(vector: np.ndarray) -> np.ndarray:
-    """Remove the fourth component of a 4D vector if the component is 0."""
     return vector[:3] if vector.shape == (4,) and vector[3] == 0 else vector
 
 
@@ -151,12 +147,7 @@ def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
 
 
 def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndarray) -> None:
-    """Raise InputError if the spacings contradict the directions. ITK refuses every header that states both.
-
-    Args:
-        spacings: (3,) mm; NaN where not stated.
-        directions: the steps along the spatial axes, (3, 3).
-    """
+    """Refuse spacings (3,) that contradict the directions (3, 3). ITK refuses every header that states both."""
     lengths = np.linalg.norm(directions, axis=1)
     differs = np.abs(np.abs(spacings) - lengths) > _SPACING_TOLERANCE * lengths  # False for NaN
     if differs.any():
@@ -220,10 +211,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    A segment's value in the file (`LabelValue`) becomes the segment's label in the labelmap. But if two segments have
-    the same value, or a value is below 1, all segments are numbered 1, 2, 3, ... instead. For example, files from
-    before Slicer 4.11 lack the fields `LabelValue` and `Layer`: all segments have the value 1, and segment n lies in
-    channel n of the file.
+    A segment's `LabelValue` becomes its label. But if two values are equal, or a value is below 1, the labels are 1, 2,
+    ... instead. Files from before Slicer 4.11 lack the fields `LabelValue` and `Layer`: all segments have the value 1,
+    and segment n lies in channel n of the file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     segments = [_stored_segment(path, pairs, layers, number) for number in sorted(numbers)]
@@ -234,7 +224,6 @@ def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[St
 
 
 def _stored_segment(path: Path, pairs: dict[str, str], layers: int, number: int) -> StoredSegment:
-    """Return the segment of this number; its label is its value."""
     try:
         value = int(pairs.get(f"Segment{number}_LabelValue", 1))
         layer = int(pairs.get(f"Segment{number}_Layer", number if layers > 1 else 0))

@@ -63,8 +63,8 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type is not supported; the encoding or the byte order is unknown; "line skip" or "byte skip" is
-            damaged; the header's list or pattern of data files is empty or damaged; or a data file is missing.
+        InputError: the type, the encoding or the byte order is not supported; "line skip", "byte skip" or the list or
+            pattern of data files is damaged; or a data file is missing.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
@@ -91,11 +91,10 @@ class NrrdData:
         """Return all numbers as a flat array, in the machine's byte order; the image's first axis varies fastest.
 
         Raises:
-            InputError: a data file is incomplete, damaged or unreadable; text data is damaged; or the numbers cannot
-                be divided evenly among the data files.
-            EOFError: the data after the header is incomplete.
-            zlib.error: gzip data after the header is damaged.
-            OSError: bzip2 data after the header is damaged, or a file cannot be opened.
+            InputError: a data file is incomplete, damaged or unreadable; text data is damaged; or the numbers cannot be
+                divided evenly among the data files.
+            EOFError, zlib.error, OSError: the data after the header is incomplete or damaged, or a file cannot be
+                opened.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
@@ -133,7 +132,6 @@ class NrrdData:
             check_complete(name, self._count // len(files) * self._dtype.itemsize, start, packed, self._path)
 
     def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
-        """Skip the lines and bytes that the header states; return the next `count` numbers."""
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
@@ -160,7 +158,7 @@ class NrrdData:
 
 
 def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Return the last `size` bytes of a stream, or all bytes of a shorter stream. The stream may exceed the memory."""
+    """Return the last `size` bytes of a stream, or all bytes of a shorter one. The stream may exceed the memory."""
     chunks: deque[bytes] = deque()
     held = 0
     while chunk := stream.read(_CHUNK):
@@ -174,12 +172,7 @@ def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
 
 
 def _read_text(file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return the first `count` numbers of data in `hex` or `ascii`; the rest of the file is not read.
-
-    Raises:
-        EOFError: the data holds fewer numbers.
-        ValueError, OverflowError: a part of the data is not a number of type `dtype`.
-    """
+    """Return the first `count` numbers of data in `hex` or `ascii`."""
     if encoding == "hex":
         digits = bytearray()
         while len(digits) < 2 * count * dtype.itemsize:
@@ -203,7 +196,6 @@ def _first_words(file: IO[bytes], count: int) -> list[bytes]:
     """Return the first `count` words of a text; whitespace and commas separate words.
 
     Raises:
-        EOFError: the text has fewer words.
         ValueError: a word is far too long for a number.
     """
     words: list[bytes] = []
