@@ -21,18 +21,15 @@ from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
-"""Number of lines kept from the end of the log."""
+"""Lines kept from the end of the log."""
 KILLED = 9
 """The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
 """Reason of the failure if the worker did not start, ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
-"""Milliseconds for stopping a cancelled request; a process that takes longer is killed.
-
-Killing the process costs time, since a new process must load the model again.
-"""
+"""A process that takes longer to stop a cancelled request is killed; a new process must load the model again."""
 IDLE_MS = 15 * 60000
-"""Milliseconds without a request until the process is killed to release its memory."""
+"""Time without a request until the process is killed to release its memory."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
@@ -40,7 +37,7 @@ class SegmentationWorker(Protocol):
     """The worker's methods that the logic and its jobs call; tests use a fake worker."""
 
     def make_folder(self) -> str:
-        """Create an empty folder for the files of a request, and return its path. Raises OSError if that fails."""
+        """Create an empty folder for a request's files, and return its path; raise OSError if that fails."""
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made."""
@@ -63,8 +60,6 @@ class SegmentationWorker(Protocol):
 
 @dataclass(frozen=True)
 class _SentRequest:
-    """A request that the process computes; `line` is the request as it was written to the process."""
-
     id: str
     line: bytes
     on_event: OnEvent
@@ -76,9 +71,8 @@ class WorkerProcess:
     No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
-        temporary_folder: returns the path of Slicer's temporary folder. The files of all requests are in one new
-            folder in the temporary folder. The worker process removes the new folder when Slicer ends, even if Slicer
-            was killed.
+        temporary_folder: returns the path of Slicer's temporary folder. One new folder in it holds the files of all
+            requests; the worker process removes the new folder when Slicer ends, even if Slicer was killed.
     """
 
     def __init__(self, temporary_folder: Callable[[], str]) -> None:
@@ -106,14 +100,14 @@ class WorkerProcess:
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def make_folder(self) -> str:
-        """Create an empty folder for a request, and return its path; start the process if it does not run."""
+        """Create an empty folder for a request; start the process if it does not run."""
         root = self._choose_root()
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._start_process()
         return tempfile.mkdtemp(dir=root)
 
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder that `make_folder` made. On Windows, open files remain until `shutdown`."""
+        """On Windows, open files remain until `shutdown`."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def request(self, request: Request, on_event: OnEvent) -> None:
@@ -131,7 +125,7 @@ class WorkerProcess:
         self._send(_SentRequest(identifier, line, on_event))
 
     def cancel(self) -> None:
-        """Make the process stop the running request and keep the model; deliver no further events of the request."""
+        """Make the process stop the running request and keep the model; deliver no further events of it."""
         running, self._running = self._running, None
         if running is None or self._process is None:
             return
@@ -150,10 +144,7 @@ class WorkerProcess:
             self._root = None
 
     def _choose_root(self) -> str:
-        """Return the folder for the files of all requests; create the folder at the first call.
-
-        If no request runs, and the user has chosen another temporary folder in Slicer, a new folder replaces the old.
-        """
+        """Return the folder of all requests; replace it if the temporary folder has changed and no request runs."""
         parent = self._temporary_folder()
         if self._root is not None and (parent == self._parent_of_root or self.is_busy):
             return self._root
@@ -166,7 +157,6 @@ class WorkerProcess:
         return root
 
     def _start_process(self) -> EngineProcess:
-        """Return the process; start it if it does not run."""
         if self._process is None:
             self._earlier_log = self.log()
             arguments = ["-m", "dcamt.commands.worker"]
@@ -184,11 +174,7 @@ class WorkerProcess:
         process.write(request.line)
 
     def _end_process(self, keep_files: bool = True) -> None:
-        """Kill the process, and forget its requests.
-
-        Args:
-            keep_files: whether to keep all folders; the next process may need some of them.
-        """
+        """Kill the process; `keep_files` keeps all folders, since the next process may need some of them."""
         self._idle.stop()
         self._grace.stop()
         process, self._process = self._process, None
@@ -197,10 +183,7 @@ class WorkerProcess:
             process.kill(_line_of(KeepFilesRequest()) if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request.
-
-        A request that was sent after the cancelled one is sent again, to a new process.
-        """
+        """Kill a process that did not stop a cancelled request; send a later request again, to a new process."""
         running = self._running
         self._end_process()
         if running is not None:

@@ -18,18 +18,17 @@ from slicer.i18n import tr as _
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
 """The folder that contains the package `dcamt`."""
 LOG_BYTES = 1 << 14
-"""Number of bytes kept from the end of a process's stderr."""
+"""Kept from the end of a process's stderr."""
 WRITE_TIMEOUT_MS = 1000
 MAX_DELIVERY_S = 0.02
-"""After this many seconds, a call of `EngineProcess._deliver` delivers no further event.
+"""After this time, `EngineProcess._deliver` leaves the remaining events to later turns of the event loop.
 
-The remaining events are delivered in later turns of the event loop, so that Slicer stays responsive if a process writes
-many events.
+Slicer thus stays responsive if a process writes many events.
 """
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
-"""The running processes. The references prevent the deletion of a process before its last signal."""
+"""The running processes, so that none is deleted before its last signal."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Python (by default Slicer's) with `arguments` in the engine's folder, after a call of `start`.
+    """Runs Python (by default Slicer's) with `arguments` in the engine's folder.
 
     `on_event` receives each event; `on_end` is called once, after the last event. If successive progress events wait
-    for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
-    `wait_for_end`, and `kill` if it gets a `last_line` to write to the process's stdin.
+    for delivery, only the last of them is delivered. After `kill`, neither function is called. Only `wait_for_end`, and
+    `kill` with a `last_line`, block.
 
-    The Python program that `arguments` names must end when the program's stdin closes (see `kill`).
+    The program that `arguments` name must end when its stdin closes (see `kill`).
     """
 
     def __init__(
@@ -127,7 +126,6 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Call `on_event` for each waiting event and, after the last event of an ended process, `on_end`."""
         until = time.monotonic() + MAX_DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:
@@ -171,8 +169,8 @@ class EngineProcess:
     def _release(self) -> None:
         """Schedule the deletion of the QProcess.
 
-        As soon as Python holds no reference to a QProcess, PythonQt deletes the QProcess. The deletion must not happen
-        inside a handler of the QProcess's signals, so the timer keeps a reference.
+        PythonQt deletes a QProcess as soon as Python holds no reference to it. The deletion must not happen inside a
+        handler of the QProcess's signals, so the timer keeps a reference.
         """
         self._is_running = False
         _alive.discard(self)
@@ -192,7 +190,7 @@ class EngineProcess:
 
 
 def python_program() -> str:
-    """Return the path of PythonSlicer or, if there is no PythonSlicer, of the running Python."""
+    """Return the path of PythonSlicer, otherwise of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

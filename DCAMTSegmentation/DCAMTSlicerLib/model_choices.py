@@ -33,10 +33,9 @@ class ModelChoice:
 
     Attributes:
         name: the model's name in the store.
-        title: the text in the list.
         tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
-        removable: whether the user may remove the model: true unless it is shipped.
-        channels: the names of the channels that the model takes; one empty name if its file cannot be used.
+        removable: true unless the model is shipped.
+        channels: the names of the model's channels; one empty name if its file cannot be used.
     """
 
     name: str
@@ -62,7 +61,7 @@ def title_of(name: str | Path) -> str:
 
 
 def channel_names_of(name_or_file: str) -> tuple[str, ...]:
-    """Return the names of the channels that a model takes; one empty name if it does not exist or cannot be used."""
+    """Return the names of a model's channels; one empty name if the model does not exist or cannot be used."""
     for choice in model_choices():
         if choice.name == name_or_file:
             return choice.channels
@@ -111,7 +110,7 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
     """Return the text of a card: what the model segments, in which scans and how accurately, and the card's notes.
 
     Args:
-        channels: the names of the model's channels; the text names them if there are several.
+        channels: the names of the model's channels; named in the text if there are several.
     """
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
@@ -140,13 +139,11 @@ def _choice(model: StoredModel) -> ModelChoice:
 
 
 def _channels(recipe: Recipe) -> tuple[str, ...]:
-    """Return the name of each input channel: its name in the recipe, otherwise its number."""
     numbers = range(1, recipe.input_channels + 1)
     return recipe.channel_names or tuple(str(_("Channel {number}").format(number=number)) for number in numbers)
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return texts for the first evaluation's Dice and for the iterations; omit a text if the card lacks the value."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)
@@ -158,7 +155,6 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return an evaluation's Dice, averaged over classes; None without Dice values."""
     dice = entry.get("dice_mean")
     if dice is None:
         values = _dice_by_class(entry).values()
@@ -167,14 +163,13 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return an evaluation's Dice by class."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     of_both_branches = by_branch.get("mean")
     return of_both_branches or next(iter(by_branch.values()), {})
 
 
 def _evaluation_text(entry: Mapping[str, Any]) -> str:
-    """Return a card's evaluation as text, such as "Dice 0.92 (accurate) on 20 scans"."""
+    """Return a text such as "Dice 0.92 (accurate) on 20 scans"."""
     dice = entry.get("dice_mean")
     if dice is None:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

@@ -9,8 +9,6 @@ from slicer.parameterNodeWrapper.guiConnectors import QLineEditToStrConnector
 
 
 class _LineEditConnector(QLineEditToStrConnector):
-    """Connects a line edit to a parameter; the cursor stays where the user types."""
-
     def write(self, value: str) -> None:
         # Setting the same text would move the cursor to the end.
         if value != self.read():
@@ -20,10 +18,8 @@ class _LineEditConnector(QLineEditToStrConnector):
 def parameter_widgets(ui: Any) -> dict[str, Any]:
     """Return a dictionary for `connectParametersToGui`: name of a parameter -> the panel's widget, or its connector.
 
-    The `.ui` file states the name of each widget's parameter.
-
-    Disconnect a panel before connecting it again: otherwise each combo box is reset to its first item (Slicer's issue
-    7545).
+    The `.ui` file states each widget's parameter. Disconnect a panel before connecting it again: otherwise each combo
+    box is reset to its first item (Slicer's issue 7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {

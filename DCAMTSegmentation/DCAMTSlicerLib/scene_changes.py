@@ -18,8 +18,8 @@ from .subject_hierarchy import remove_stale_items
 class SceneChanges:
     """The changes of an insertion, which are undone in reverse order if the `with` block ends by an exception.
 
-    The insertion must add nodes with `add`, or pass them to `record_added`. Before the insertion changes a node that
-    was in the scene, it must pass the node to `save`.
+    The insertion must add nodes with `add`, or pass them to `record_added`, and must pass any other node to `save`
+    before changing it.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,7 @@ class SceneChanges:
         return self.record_added(slicer.mrmlScene.AddNewNodeByClass(class_name, name))
 
     def record_added(self, node: Node | None) -> Node:
-        """Record a node that was added to the scene, and return the node; do nothing for None.
-
-        Undoing removes the node with its display nodes.
-        """
+        """Record a node that was added to the scene, and return the node; do nothing for None."""
         if node is not None:
             # `ExitStack` calls the last callback first.
             self._undo.callback(remove_stale_items, slicer.mrmlScene, [node])
@@ -52,10 +49,10 @@ class SceneChanges:
         return node
 
     def save(self, node: Node | None) -> None:
-        """Store the state of a node with its display nodes, so that undoing restores this state; do nothing for None.
+        """Store the state of a node with its display nodes, for undoing; do nothing for None.
 
-        A volume's image is kept, not copied. Therefore, the insertion must give the volume a new image, and must not
-        change the voxels of the old image. For a segmentation node, see `_SegmentationState`.
+        A volume's image is not copied: the insertion must give the volume a new image, and must not change the voxels
+        of the old image.
         """
         if node is None:
             return
@@ -67,10 +64,7 @@ class SceneChanges:
 
 
 class _SegmentationState:
-    """A segmentation node's DCAMT segments with their display, and the node's properties.
-
-    Voxels are not copied: an insertion makes new segments, and this object keeps the old ones.
-    """
+    """Voxels are not copied: an insertion makes new segments, and this object keeps the old ones."""
 
     def __init__(self, segmentation_node: SegmentationNode) -> None:
         self._node, self._name = segmentation_node, segmentation_node.GetName()
@@ -89,7 +83,7 @@ class _SegmentationState:
         self._is_shown_in_3d = display.GetVisibility3D() if display is not None else None
 
     def restore(self) -> None:
-        """Restore the stored state. If no segment was replaced, the segments keep their present display."""
+        """If no segment was replaced, the segments keep their present display."""
         node, segmentation = self._node, self._node.GetSegmentation()
         node.SetName(self._name)
         are_replaced = _dcamt_segments(node) != self._segments
@@ -125,7 +119,6 @@ def remove_with_display(node: Node) -> None:
 
 
 def _display_nodes(node: Node) -> list[Node]:
-    """Return the display nodes of a node; an empty list if the node cannot have any."""
     if not node.IsA("vtkMRMLDisplayableNode"):
         return []
     return [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
@@ -139,10 +132,7 @@ def _copier(node: Node) -> Callable[[], None]:
 
 
 def _copy(source: Node, target: Node) -> None:
-    """Copy a node's name, attributes, content and references.
-
-    Of a volume's references, copy only the reference to its transform.
-    """
+    """Of a volume's references, copy only the reference to its transform."""
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
         # `Copy` would also copy the voxels of the image.
@@ -159,7 +149,6 @@ def _dcamt_segments(node: SegmentationNode) -> dict[str, Any]:
 
 
 def _references_of(node: SegmentationNode) -> dict[str, list[str]]:
-    """Return a node's references as {role: node IDs}, for DCAMT's roles and the role of the reference geometry."""
     roles: list[str] = []
     node.GetNodeReferenceRoles(roles)
     geometry = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

@@ -1,7 +1,4 @@
-"""Open a segmentation in Slicer's Segment Editor, and add a button there that leads back to a module.
-
-The segmentation is a result or a proposal. A proposal is a model's segmentation of a case, which a person corrects.
-"""
+"""Open a segmentation in Slicer's Segment Editor, and add a button there that leads back to a module."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ BACK_BUTTON = "DCAMTBackButton"
 
 
 def open_in_segment_editor(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
-    """Open the Segment Editor with a result or a proposal, its volume (if any) and the first segment that DCAMT wrote.
+    """Open the Segment Editor with a segmentation, its volume (if any) and the first segment that DCAMT wrote.
 
     Args:
-        back_to: the module that the button in the Segment Editor's panel leads to.
+        back_to: the module that the button leads to.
     """
     slicer.util.selectModule("SegmentEditor")
     panel = slicer.modules.segmenteditor.widgetRepresentation()
@@ -47,8 +44,6 @@ def _show_back_button(panel: Any, module: str) -> None:
 
 
 def _go_back_to(module: str) -> Callable[..., None]:
-    """Return a slot that selects a module and removes the button."""
-
     def go_back(checked: bool = False) -> None:
         slicer.util.selectModule(module)
         remove_back_button()

@@ -10,7 +10,7 @@ from typing import Any
 import qt
 
 DOUBLE_CLICK_S = 0.5
-"""Two clicks within this time, in seconds, count as a double click."""
+"""Two clicks within this time count as a double click."""
 
 
 class SteppedTask:
@@ -19,8 +19,8 @@ class SteppedTask:
     `cancel` closes the generator, so that it can undo its work; neither `on_end` nor `on_step` is called afterwards.
 
     Args:
-        on_end: on_end(error) is called once: error is the exception that a step raised, or None after the last step.
-        on_step: on_step(value) is called after each step with the value that the generator yielded.
+        on_end: called once, with the exception that a step raised, or with None after the last step.
+        on_step: called after each step with the value that the generator yielded.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class DelayedCall:
 class DoubleClickGuard:
     """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started.
+    The owner ignores the second click, which would cancel the job that the first click started.
     """
 
     def __init__(self) -> None:
@@ -115,11 +115,11 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        A click's handler calls `record` last. Qt delivers the second click only after the handler has returned; if the
-        time were recorded earlier, `DOUBLE_CLICK_S` could be over by then.
+        A click's handler calls `record` last: Qt delivers the second click only after the handler has returned, when
+        `DOUBLE_CLICK_S` could be over.
         """
         self._time = time.monotonic()
 
     def is_repeated(self) -> bool:
-        """Return whether a click now is the second of a double click; such a click must not start or cancel a job."""
+        """Return whether a click now is the second of a double click."""
         return time.monotonic() - self._time < DOUBLE_CLICK_S

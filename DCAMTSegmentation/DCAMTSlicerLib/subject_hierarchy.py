@@ -15,11 +15,7 @@ _FOLDER = "DCAMT.folder"
 
 
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
-    """Move a result into the DCAMT folder of its scan.
-
-    Args:
-        earlier: earlier results of the scan.
-    """
+    """Move a result into the DCAMT folder of its scan; `earlier` are earlier results of the scan."""
     hierarchy = _hierarchy(node)
     scan_item = hierarchy.GetItemByDataNode(volume)
     parent = hierarchy.GetItemParent(scan_item) if scan_item else hierarchy.GetSceneItemID()
@@ -45,7 +41,6 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
     if hierarchy is None:
         return
     for node in nodes:
-        # Slicer may have removed the item already.
         item = hierarchy.GetItemByDataNode(node)
         if item:
             # False: keep the data node and the item's children.
@@ -63,7 +58,7 @@ def _remove_empty_folders(hierarchy: Node) -> None:
 
 
 def _folder_of(hierarchy: Node, node: Node) -> int:
-    """Return the item of the DCAMT folder in which a node lies; 0 if it lies in none."""
+    """Return the item of a node's DCAMT folder; 0 if there is none."""
     item = hierarchy.GetItemByDataNode(node)
     parent = hierarchy.GetItemParent(item) if item else 0
     return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0

@@ -42,7 +42,7 @@ def confirm_terms(model: str) -> None:
 
 
 def record_acceptance(model: str) -> None:
-    """Record that the user accepted the terms of use of a model, so that they are not shown again.
+    """Record that the user accepted the terms of use of a model.
 
     Raises:
         InputError: the terms of a shipped model are missing or cannot be read.
@@ -70,7 +70,6 @@ def read_terms(model: str) -> str:
 
 
 def _shipped_file(model: str) -> Path | None:
-    """Return the file of a shipped model, given by its name or its file; None for any other model."""
     path = Path(model).resolve()
     shipped = [stored for stored in stored_models() if stored.shipped]
     return next((stored.path for stored in shipped if model == stored.name or path == stored.path.resolve()), None)

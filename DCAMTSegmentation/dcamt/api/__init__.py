@@ -1,5 +1,4 @@
 """Implement the Python API: functions that segment, train, evaluate and write results.
 
-The package `dcamt` exports the most used functions. The commands of `dcamt` run the same code, so that command and API
-agree.
+The package `dcamt` exports the most used functions. The commands of `dcamt` run the same code.
 """

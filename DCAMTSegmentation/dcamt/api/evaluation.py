@@ -45,24 +45,20 @@ def evaluate(
         spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
         label_mapping: maps values or segments of the labels to classes of the predictions, such as "420,421=1"; all
             other voxels become background. Without a mapping the values are kept.
-        prediction_mapping: maps values or segments of the predictions to classes of the labels, by the same rules. If
-            both mappings are given, they map predictions and labels to the same class numbers, which you choose.
+        prediction_mapping: likewise maps values or segments of the predictions to classes of the labels. With both
+            mappings, you choose the class numbers.
 
     Returns:
-        An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
-        contains each class's standard deviation. Without folders, a case has the name of its label's file, or "case 1",
-        "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. `notes` state how
-        files were interpreted, such as an assumed voxel spacing. A case is not scored if a prediction in a folder has
-        no label, a file cannot be read, a prediction does not fit on its label's grid, a label holds none of the mapped
-        values, or a prediction or label is probably a scan. `failures` contains a message about each of these cases,
-        and the means do not cover them. Labels in a folder that have no prediction are not scored, either;
-        `labels_without_prediction` lists them.
+        An `Evaluation`. Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. A
+        case is not scored, and `failures` contains a message about it, if a prediction in a folder has no label, a file
+        cannot be read, a prediction does not fit on its label's grid, a label holds none of the mapped values, or a
+        prediction or label is probably a scan.
 
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
-            are empty; all predictions are empty after a mapping; or the predictions have label values, but none in
-            common with the labels. InputError is also raised if a prediction and its label are the same file. But
-            with two different mappings, a file may be given as prediction and as label.
+            are empty; all predictions are empty after a mapping; the predictions have label values, but none in common
+            with the labels; or a prediction and its label are the same file. With two different mappings, a file may be
+            given as both.
         TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.
@@ -102,18 +98,6 @@ def evaluate(
 def _file_or_labelmap(
     content: LabelmapLike, name: str, spacing: Sequence[float] | np.ndarray | None
 ) -> Path | Labelmap:
-    """Return a file as its path, a labelmap unchanged, or an array as a labelmap.
-
-    Args:
-        name: the name of an array in messages.
-        spacing: (3,) mm; needed for an array.
-
-    Raises:
-        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty or has
-            too many voxels (`volume.check_size`), or `volume.check_label_grid` refuses the grid of a labelmap or array.
-        TypeError: the content is not a file, a labelmap or an array.
-        ValueError: an array is not (I, J, K) or has masked voxels, or `spacing` is not three positive, finite numbers.
-    """
     if isinstance(content, Labelmap):
         check_label_grid(content.grid, content.path or name, content.partial)
         return content
@@ -133,7 +117,6 @@ def _file_or_labelmap(
 
 
 def _refuse_folder_of_files(source: LabelmapLike) -> None:
-    """Raise InputError if a prediction or label is a folder of image files; a folder of DICOM files is accepted."""
     if not isinstance(source, str | os.PathLike) or not os.path.isdir(source):
         return
     if image_files(files_below(folder := given_path(source))) and not has_dicom_file(folder):
@@ -145,7 +128,6 @@ def _refuse_folder_of_files(source: LabelmapLike) -> None:
 
 
 def _parse_spacing(spacing: Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
-    """Return the spacing of arrays in mm; raise ValueError if it is not three positive, finite numbers."""
     try:
         steps = tuple(float(mm) for mm in (() if spacing is None else spacing))
     except (TypeError, ValueError):

@@ -36,21 +36,17 @@ class SegmentedScan:
     """A segmented scan; all arrays lie on the scan's own grid.
 
     Attributes:
-        scan: the scan, voxels (C, I, J, K).
+        scan: voxels (C, I, J, K).
         labelmap: the class of each voxel (I, J, K): 0 for background, n for the n-th of `segments`.
-        segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity, and
             `expected_overlap`.
         disagreement: float32 (I, J, K), from 0 (the network's two branches agree on the probabilities of a voxel's
             classes) to 1 (the branches are certain of different classes); None in quality `fast`.
-        doubt_map: float32 (I, J, K), from 0 to 1: the higher, the more probable it is that a voxel's label is wrong.
-            If `is_doubt_calibrated`, the value estimates this probability; otherwise it serves only to rank voxels. The
-            value is 0 outside the region, if one was given. `doubt_map` is None in quality `fast`.
-        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in
-            quality `fast`.
+        doubt_map: float32 (I, J, K), from 0 to 1: the estimated probability that a voxel's label is wrong; without
+            `is_doubt_calibrated`, it serves only to rank voxels. 0 outside a given region; None in quality `fast`.
+        trust: Dice (0 to 1) between the branches' own segmentations, within a given region; None in quality `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
-        model: the card of the model.
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
             calibrated for this `quality`, or if the region cuts the segmentation (then `notes` says so).
@@ -185,12 +181,10 @@ def segment(
         quality: `fast` (one branch) or `accurate` (both).
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         region: segment only inside this region of the patient; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
-        keep_probabilities: return the probabilities too.
         progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:
-        InputError: scan, model, quality, region or device cannot be used, or the memory is too small; the message
-            states what to do.
+        InputError: scan, model, quality, region or device cannot be used, or the memory is too small.
         TypeError: `scan` is not a path, a volume or an array. Convert a tensor with `numpy.asarray`.
         ValueError: `affine` is missing or not allowed, an array or volume has the wrong number of axes or channels, or
             an array has masked voxels.

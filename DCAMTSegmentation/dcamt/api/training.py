@@ -45,11 +45,8 @@ class TrainedRun:
     """A run that reached its last iteration or was stopped; its models are written.
 
     Attributes:
-        folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if `model` is the best or no validation took place.
-        report: the report in the run folder; None if there is no report.
-        iterations: number of iterations trained.
     """
 
     folder: Path
@@ -68,11 +65,10 @@ class Observer:
     """The functions that a run calls.
 
     Attributes:
-        on_event: called with each event of the run.
-        on_calibration_progress: called as on_calibration_progress(done, total) after each case of the calibration.
-        on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
-        on_warning: called once with each note on a label, and with a message if the calibration or the report is
-            missing or incomplete, or if a change of the recipe or the cases has no effect because the run is finished.
+        on_calibration_progress: called with (done, total) after each case of the calibration.
+        on_report_progress: called with (done, total) after each validation case of the report.
+        on_warning: called once with each note on a label, and with each message about a missing or incomplete
+            calibration or report, or about a change of recipe or cases without effect on the finished run.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -97,8 +93,7 @@ def train(
     """Train a model on labelled and unlabelled scans, and write the model into a run folder.
 
     Args:
-        cases: a CSV file (columns: name, image, label, role) or a list of `dcamt.cases.case_list.Case`; not with
-            `resume`.
+        cases: a CSV file (columns: name, image, label, role) or a list of `dcamt.cases.case_list.Case`.
         run: the folder of the run, new or empty; with `resume`, the folder of an existing run.
         recipe: name or file of a recipe, or a `Recipe` (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
@@ -113,7 +108,7 @@ def train(
         ValueError: `run` is missing, or `cases` is missing for a new run, or `resume` is given together with `cases`,
             `recipe`, `start_from`, `settings` or `effort`.
         InputError: cases, recipe, model, settings, effort, device or folder cannot be used, or the losses are no longer
-            finite; the message states what to do.
+            finite.
         OutputError: a file of the run cannot be written.
         Cancelled: a signal or a request paused the run, or stopped it before its first iteration; `resume=True`
             continues the run.
@@ -165,7 +160,7 @@ class TrainingSession:
                 losses are no longer finite.
             OutputError: a file cannot be written.
             Cancelled: the run was paused, or stopped before its first iteration.
-            TeamLost: another process of the team, which `torchrun` started, has ended, has failed or cannot be reached.
+            TeamLost: another process that `torchrun` started has ended, has failed or cannot be reached.
         """
         run, resume = self._run, self._plan.resume
         if not (resume or run.lock.exists()):
@@ -234,14 +229,12 @@ class TrainingSession:
         return self._build_trained_run(result.step)
 
     def _cancelled(self, step: int) -> Cancelled:
-        """Return the error for a run that was paused, or stopped before its first iteration."""
         path, what = self._run.path, f"paused at iteration {step}"
         if step == 0 and read_request(self._run) == STOP:
             what = "stopped before the first iteration, so there is no model"
         return Cancelled(f"{path}: {what}. Continue with: dcamt train --run {shlex.quote(str(path))} --resume")
 
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
-        """Create the run's files and train; remove the files if an error ends the run before its first iteration."""
         plan, run = self._plan, self._run
         run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove the file.
         try:
@@ -269,11 +262,7 @@ class TrainingSession:
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
-        """Return whether the run's model was trained for `step` iterations; False if the model is missing or damaged.
-
-        If the run was stopped and then resumed, the file still holds the model of the iteration at which the run was
-        stopped, until the models are written again.
-        """
+        """Until a stopped and resumed run writes its models again, the file holds the model of the earlier stop."""
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:
@@ -302,10 +291,9 @@ class TrainingSession:
             self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
     def _changed_files(self, trained: list[tuple[str, ...]] | None) -> list[Path]:
-        """Return the recipe file and the case list of a finished run, each only if it no longer matches the model.
+        """Return which of the recipe file and the case list no longer match the finished model.
 
-        Args:
-            trained: the `Trainer.case_list`; if it is None, only the numbers of cases with each role are compared.
+        If `trained`, the `Trainer.case_list`, is None, only the numbers of cases with each role are compared.
         """
         run, plan = self._run, self._plan
         trained_on = read_card(run.model).trained_on
@@ -317,7 +305,6 @@ class TrainingSession:
         return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
     def _warn_of_uncorrected_labels(self) -> None:
-        """Warn of labels that are DCAMT results, and count the validation labels among them."""
         self._uncorrected = len(with_uncorrected_label(self._plan.cases, VALIDATION))
         for note in uncorrected_label_notes(self._plan.cases):
             self._warn(note)
@@ -333,10 +320,7 @@ class TrainingSession:
         return f"Write the report with: dcamt report {shlex.quote(str(self._run.path))}"
 
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
-        """Calibrate the run's model on its validation cases, if there are enough.
-
-        A failure, a signal or a request to pause or stop ends the calibration with a warning.
-        """
+        """A failure, a signal or a request to pause or stop ends the calibration with a warning."""
         from ..inference.calibrating import calibrate
         from ..inference.predictor import Predictor
         from ..networks.packaging import verify_model
@@ -365,7 +349,7 @@ class TrainingSession:
         self._warn(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
 
     def _write_report(self, device: torch.device) -> None:
-        """Write the run's report. A failure only causes a warning, since the model is already saved."""
+        """A failure only causes a warning, since the model is already saved."""
         from ..report.run_report import write_run_report
 
         run = self._run
@@ -424,8 +408,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # Return 0 if the run is paused, too: if this process returned another status, torchrun would kill the leader
-        # before the leader has saved the run.
+        # Also if the run is paused: for another status, torchrun would kill the leader before the run is saved.
         return 0
     except DCAMTError:
         stop_requested = trainer is not None and trainer.stop_requested
@@ -438,7 +421,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
 
 
 def _without_folders(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the rows of a case list without the folders of scans and labels, which change if a run is moved."""
+    """The folders of scans and labels change if a run is moved."""
     return [(name, Path(image).name, Path(label).name, *rest) for name, image, label, *rest in rows]
 
 
