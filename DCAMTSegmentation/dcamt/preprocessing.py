@@ -39,11 +39,11 @@ def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = N
 
 
 def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
-    """Return a scan's intensities on the network grid, float32 (C, X, Y, Z), using little additional memory."""
+    """Return a scan's intensities on the network grid, float32 (C, X, Y, Z)."""
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # Y and Z are resampled first, a few X slices at a time: only these slices are in float32 at the scan's resolution.
+    # To save memory, only a few X slices at a time are in float32 at the scan's resolution.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
         # Writeable, since torch warns of read-only arrays.
@@ -91,16 +91,12 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # `invert` may return a view with a reversed axis. `torch.from_numpy`, which callers use, would refuse such a view.
+    # Copied, since callers use `torch.from_numpy`, which refuses a view with a reversed axis.
     return grid.orientation.invert(array).copy()
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan's voxels whose values from `to_source` depend on voxels in `box`.
-
-    Args:
-        box: a box (X, Y, Z) of the network grid.
-    """
+    """Return the box (I, J, K) of the scan's voxels whose values from `to_source` depend on `box` (X, Y, Z)."""
     reached = list(box)
     for axis, side in enumerate(box):
         weights = _axis_weights(grid, axis, backward=True)
@@ -122,8 +118,7 @@ def normalise(
 
     Args:
         spacing: spacing of the voxels in mm.
-        precision: type in which local mean and variance are computed. float32 is accurate enough only
-            for intensities around 0.
+        precision: type of the local mean and variance. float32 is accurate enough only for intensities around 0.
     """
     if rule.rule == "clip":
         return image.clamp(rule.low, rule.high).sub_(rule.low).mul_(2 / (rule.high - rule.low)).sub_(1)
@@ -145,8 +140,7 @@ def _normalise_locally(
 
     Args:
         smoothing: the matrices of the box filter along X, Y and Z; the last has rows only for the part.
-        part: the voxels of the part, which holds all of X and Y and a range of Z.
-        reach: the largest magnitude in the result.
+        part: all of X and Y, and a range of Z.
     """
     x, y, z = smoothing
     moments = torch.empty((2, *part.shape), dtype=z.dtype, device=image.device)
@@ -162,11 +156,7 @@ def _normalise_locally(
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int, voxels: int | None = None) -> Iterator[slice]:
-    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `voxels` each, but at least one plane.
-
-    Args:
-        voxels: by default `SLAB`.
-    """
+    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `voxels` each, but at least one plane."""
     length = image.shape[axis]
     thickness = max(1, (voxels or SLAB) * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))
@@ -187,17 +177,12 @@ def smoothing_matrix(length: int, reach: int) -> Tensor:
 
 
 def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:
-    """Return `geometry.axis_weights` as a tensor, float32."""
     weights = axis_weights(grid, axis, backward=backward)
     return None if weights is None else torch.from_numpy(weights).float()
 
 
 def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs).
-
-    Args:
-        weights: the matrix; None for the identity.
-    """
+    """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs), if any."""
     if weights is None:
         return values
     weights = weights.to(values)

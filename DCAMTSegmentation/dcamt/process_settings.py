@@ -25,7 +25,7 @@ def shared_by_threads(settings: Callable[[], Iterator[None]]) -> Callable[[], _G
     """Return a context manager whose settings stay changed as long as any thread is inside its block.
 
     Args:
-        settings: a generator function as for `contextlib.contextmanager`: changes settings, yields, and restores them.
+        settings: a generator function as for `contextlib.contextmanager`.
     """
     lock, changed, threads = threading.Lock(), ExitStack(), 0
 

@@ -1,7 +1,7 @@
 """Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file with the same structure as the dataclasses below. A missing key has the default defined here,
-if there is one. Shipped recipes lie in `recipes/`; another organ needs only another file.
+A recipe is a JSON file with the structure of the dataclasses below. A missing key has the default defined here.
+Shipped recipes lie in `recipes/`; a new organ needs only a new file.
 """
 
 from __future__ import annotations
@@ -42,16 +42,15 @@ class Network:
     """The shape of the two V-Nets and of their cross-attention."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Number of feature channels of each level, the finest level first."""
+    """Number of feature channels of each level, finest first."""
     strides: tuple[tuple[int, int, int], ...] = ()
     """Stride from each level to the next along patient R-L, A-P, S-I: 1 or 2 each. If empty, 2 along every axis.
 
-    An axis with a larger spacing than the others should have stride 1 at the first levels (see
-    `cases.network_plan.plan_strides`)."""
+    An axis with a larger spacing should have stride 1 at the first levels (see `cases.network_plan.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Number of 3x3x3 convolutions of each level."""
     normalisation: str = "batch"
-    """Batch normalisation (`batch`) or instance normalisation (`instance`)."""
+    """`batch` or `instance`."""
     attention_heads: int = 4
     """Heads of the cross-attention at the bottleneck; 0 for no cross-attention."""
     embedding: int = 32
@@ -76,13 +75,10 @@ class Objective:
     """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
     probability."""
     samples: int = 256
-    """Largest number of voxels of each class in the contrastive losses. MMD compares two sets of tokens (voxels of the
-    bottleneck); each set has at most `samples` tokens."""
+    """Largest number of voxels of each class in the contrastive losses, and of tokens (voxels of the bottleneck) in
+    each of the two sets that MMD compares."""
     ramp_up: float = 0.4
-    """Fraction of the iterations during which the weights of all losses except `supervised` rise to their full values.
-
-    `supervised` has its full weight from the start.
-    """
+    """Fraction of the iterations in which the weights of all losses except `supervised` rise to their full values."""
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -95,11 +91,7 @@ class Augmentation:
     """Random changes of training patches; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
-    """Largest rotation about each axis.
-
-    Each angle is drawn from a normal distribution and clipped at plus or minus this limit. The standard deviation is a
-    third of the limit.
-    """
+    """Largest rotation about each axis. Angles have a normal distribution, clipped at three standard deviations."""
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
@@ -121,8 +113,8 @@ class Augmentation:
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
     box of the next patch."""
     mix_labelled: float = 0.0
-    """Probability, for each batch, that its labelled patches and their labels are mixed as described for `mix`. The box
-    is drawn independently of the box of the unlabelled patches."""
+    """Probability, for each batch, that its labelled patches and their labels are mixed likewise, with an independent
+    box."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +132,9 @@ class Training:
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
     """Learning rate before the schedule. `sgd` multiplies the rate by (1 - iteration / `iterations`) ** 0.9. `adamw`
-    multiplies the rate by 0.5 * (1 + cos(pi * iteration / `iterations`)), which falls from 1 to 0, and by a warm-up,
-    which rises linearly to 1 over the first 2% of the iterations."""
+    multiplies the rate by 0.5 * (1 + cos(pi * iteration / `iterations`)) and by a warm-up, which rises linearly to 1
+    over the first 2% of the iterations."""
     weight_decay: float = 1e-4
-    """Weight decay of the optimiser."""
     mixed_precision: bool = True
     """Whether to compute in 16 bits if that is faster on the device; weights and losses stay in 32 bits."""
     own_tokens: float = 0.5
@@ -153,22 +144,15 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per iteration of a moving average of the weights. The model gets the averaged weights; with 0, there is no
-    average, and the model gets the network's own weights."""
+    """Decay per iteration of the moving average of the weights that the model gets; 0 for no average."""
     seed: int = 0
-    """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if it would exceed either of two limits:
-
-    - The earlier validations and this one together may take at most 10% of the run's time so far.
-    - The earlier validations, this one and the final one together may take at most 10% of the expected time of the
-      whole run.
-
-    The final validation is never skipped.
+    A validation before the final one is skipped if validations would then take more than 10% of the run's time so far
+    or, together with the final one, more than 10% of the expected time of the whole run.
     """
 
 
@@ -177,7 +161,7 @@ class Inference:
     """Post-processing of the probabilities."""
 
     largest_component: bool = True
-    """Whether each class keeps only one component, selected by `inference.components.largest_component`."""
+    """Whether each class keeps only the component that `inference.components.largest_component` selects."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +182,7 @@ class Recipe:
     channel_names: tuple[str, ...] = ()
     """Name of each input channel, such as T1 or T2; empty if the channels have no names.
 
-    If a scan's `dataset.json` has these names in another order, the scan's channels are reordered to the order given
-    here.
+    A scan's channels are put into this order if its `dataset.json` has the same names.
     """
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
@@ -211,7 +194,7 @@ class Recipe:
 
     @property
     def output_channels(self) -> int:
-        """Number of output channels of the network: background and classes."""
+        """Number of classes, including background."""
         return 1 + len(self.classes)
 
     @property

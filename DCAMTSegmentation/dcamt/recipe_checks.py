@@ -33,7 +33,6 @@ def check_recipe(recipe: Recipe, source: str | Path) -> None:
 
 
 def _check_task(recipe: Recipe, require: Require) -> None:
-    """Check the format, the classes, the spacing, the input channels and the intensity rule."""
     require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
     require(len(recipe.classes) > 0, "the recipe names no class")
     require(
@@ -62,7 +61,6 @@ def _check_task(recipe: Recipe, require: Require) -> None:
 
 
 def _check_network(recipe: Recipe, require: Require) -> None:
-    """Check the network, and whether the patch fits the network's strides."""
     network, training = recipe.network, recipe.training
     require(len(network.channels) >= 2, "network.channels must name at least two levels")
     require(
@@ -104,7 +102,6 @@ def _check_network(recipe: Recipe, require: Require) -> None:
 
 
 def _check_training(recipe: Recipe, require: Require) -> None:
-    """Check the schedule and the augmentation."""
     training, augmentation = recipe.training, recipe.augmentation
     require(training.iterations >= 1, "iterations must be at least 1")
     require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie between 1 and batch")
@@ -145,8 +142,8 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # A sample's seed is computed from the sample's index, 0 to batch - 1. The indices 1022 and 1023 are reserved for
-    # `LABELLED_BOX` and `BOX` of `training.sampling`.
+    # Seeds are computed from the samples' indices, and from `LABELLED_BOX` (1022) and `BOX` (1023) of
+    # `training.sampling`.
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

@@ -38,7 +38,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Args:
         source: the file to name in error messages.
-        for_training: if False, settings that were removed from DCAMT (`REMOVED`) are ignored, whatever their values.
+        for_training: if False, settings in `REMOVED` are ignored, whatever their values.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
@@ -50,10 +50,6 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
 
 def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
-    """Return a recipe's dictionary without the `REMOVED` keys.
-
-    Raises InputError if the recipe is for training and a removed setting is not switched off.
-    """
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
         if isinstance(values, Mapping) and key in values:
@@ -71,8 +67,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
-            and a setting in `REMOVED` is not switched off.
+        InputError: there is no such recipe, the file cannot be read, or `recipe_from_dict` refuses its content.
     """
     if str(name_or_file) in shipped_recipes():
         return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)
@@ -87,7 +82,6 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
 
 def _read_recipe(path: Path, for_training: bool) -> Recipe:
-    """Return the recipe in a file."""
     try:
         # Given bytes, `parse_json` recognises UTF-8 with or without a byte order mark, UTF-16 and UTF-32.
         data = parse_json(path.read_bytes(), object_pairs_hook=_distinct)
@@ -111,7 +105,6 @@ class _RepeatedKey(Exception):
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of a JSON file. Raises _RepeatedKey if a key occurs twice."""
     if len(dict(pairs)) < len(pairs):
         raise _RepeatedKey(Counter(key for key, _ in pairs).most_common(1)[0][0])
     return dict(pairs)
@@ -137,9 +130,8 @@ def field_of_setting(setting: str) -> str:
 def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set") -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
-    A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name
-    may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`). A value may also be
-    written as in a recipe file (`[64, 64, 32]`, `"adamw"`).
+    A key names a field of the recipe (`spacing`) or of a section (`iterations` or `training.iterations`). Lists are
+    written with commas (`64,64,32`). Any value may be written as in a recipe file (`[64, 64, 32]`, `"adamw"`).
 
     Args:
         source: where the user wrote the settings, for error messages.
@@ -193,7 +185,6 @@ def _how_to_write(hint: Any) -> str:
 
 
 def _parse(text: str, hint: Any, source: str, key: str) -> Any:
-    """Parse the value of a setting for a field of the type `hint`. Raises InputError if the value does not fit."""
     if hint is str:
         return _without_quotes(text)
     try:

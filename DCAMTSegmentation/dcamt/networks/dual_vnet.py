@@ -20,8 +20,8 @@ class BranchOutput:
 
     Attributes:
         logits: (B, K, X, Y, Z).
-        bottleneck: (B, c, x, y, z), before cross-attention; input of the MMD loss (`losses.mmd`).
-        decoded: the decoder's features of the second finest level; input of the contrast losses (`losses.contrast`).
+        bottleneck: (B, c, x, y, z), before cross-attention; for `losses.mmd`.
+        decoded: the decoder's features of the second finest level; for `losses.contrast`.
     """
 
     logits: Tensor
@@ -66,8 +66,8 @@ class DualVNet(nn.Module):
         """Return both branches' outputs for images (B, C, X, Y, Z); X, Y and Z must be multiples of `stride`.
 
         Args:
-            own_tokens: booleans (2, B): for each branch and sample, True if the branch attends to its own tokens,
-                False if it attends to its partner's tokens. By default, all are False.
+            own_tokens: booleans (2, B): whether a branch attends to its own tokens instead of its partner's; by
+                default False.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)
@@ -88,10 +88,7 @@ class DualVNet(nn.Module):
     def exchange(self, bottlenecks: Sequence[Tensor], own_tokens: Tensor | None = None) -> list[Tensor]:
         """Return the bottlenecks of both branches, or of branch A alone, after cross-attention.
 
-        Without a partner, branch A attends to its own tokens. Without cross-attention, the bottlenecks stay unchanged.
-
-        Args:
-            own_tokens: as in `forward`.
+        Without a partner, branch A attends to its own tokens.
         """
         if not len(self.attentions):
             return list(bottlenecks)

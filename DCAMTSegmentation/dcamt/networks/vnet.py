@@ -32,7 +32,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Computes features at each level, finest first; those of level n have `channels[n]` channels."""
+    """Computes features at each level, finest first."""
 
     def __init__(self, inputs: int, shape: Network, strides: Sequence[Stride]) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ class TransposedUp(nn.Sequential):
 
 
 class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution whose output has the memory format `channels_last_3d` if the input has this format.
+    """A 1x1x1 convolution that keeps the memory format `channels_last_3d`.
 
-    For such input, the convolution is computed as a matrix product, because PyTorch's own convolution returns channels
-    first if it computes in float32 on one thread. Training with such mixed memory formats took 13% longer.
+    PyTorch's own convolution returns channels first in float32 on one thread. Training with such mixed memory formats
+    took 13% longer.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -104,7 +104,7 @@ class Trilinear(nn.Upsample):
 class TrilinearUp(nn.Sequential):
     """Upsamples by a 1x1x1 convolution and trilinear interpolation.
 
-    The two operations commute. The convolution comes first, since there are fewer voxels before the interpolation.
+    The two operations commute. The convolution comes first, since it then has fewer voxels.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
@@ -141,30 +141,26 @@ class Decoder(nn.Module):
         return self.decode_levels(half, skips[-1:], slice(-1, None)), half
 
     def decode_levels(self, decoded: Tensor, skips: Sequence[Tensor], selected: slice) -> Tensor:
-        """Run the `selected` levels, coarse to fine, each with its skip, and return the last features."""
+        """Return the features after the `selected` levels, which run from coarse to fine."""
         for up, level, skip in zip(list(self.ups)[selected], list(self.levels)[selected], skips, strict=True):
             decoded = level(add_skip(up(decoded), skip))
         return decoded
 
 
 def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
-    """Return the sum of both; without gradients, `upsampled` is overwritten to save memory."""
+    """Return the sum; without gradients, `upsampled` is overwritten to save memory."""
     return upsampled + skip if torch.is_grad_enabled() else upsampled.add_(skip)
 
 
 class VNet(nn.Module):
-    """A V-Net (Milletari et al., 3DV 2016); a branch of `DualVNet`.
+    """A V-Net (Milletari et al., 3DV 2016) with normalisation as in UA-MT (L. Yu et al., MICCAI 2019).
 
-    It has normalisation layers, as in UA-MT (L. Yu et al., MICCAI 2019).
-
-    `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
+    Between `encode` and `decode`, the branches of `DualVNet` attend to each other's bottleneck.
 
     Args:
         inputs: channels of the image.
         outputs: number of classes, including background.
-        shape: channels and convolutions of each level, and the normalisation.
         strides: stride from each level to the next.
-        up: the decoder's upsampling.
     """
 
     def __init__(
@@ -181,7 +177,7 @@ class VNet(nn.Module):
         self.head: nn.Conv3d = Pointwise(shape.channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Encode an image (B, C, X, Y, Z); return the features of each level, from the finest to the bottleneck."""
+        """Return the features of an image (B, C, X, Y, Z) at each level, from the finest to the bottleneck."""
         features: list[Tensor] = self.encoder(image)
         return features
 

@@ -12,13 +12,13 @@ from .colors import CHART_COLORS
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 26, 26, 30
 NAME_HEIGHT = 14
-"""Height of a row with the name of a line; the rows are stacked above the plot."""
+"""Height of the row with a line's name, above the plot."""
 MARK_WIDTH = 16
 """Width of the piece of a line beside the line's name."""
 DASHES = ("none", "7 3", "2 2", "9 3 2 3")
-"""Dashes of lines; all colours are used with a kind of dashes before the next kind."""
+"""Dashes of lines, each used with all colours before the next."""
 MAX_POINTS = 300
-"""Largest number of points of a line; a longer line is averaged to this many points."""
+"""Largest number of points of a drawn line."""
 
 Line = Sequence[tuple[float, float]]
 
@@ -30,8 +30,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
     Args:
         lines: name -> points (iteration, value).
-        bounds: range of the value axis. By default, from min(0, lowest value) to the largest value, or to 1 if the
-            largest value is 0.
+        bounds: range of the value axis; by default, from min(0, lowest value) to the largest value.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]

@@ -22,7 +22,7 @@ QUANTITIES: dict[str, tuple[Code, Code]] = {
     "transverse_diameter_mm": (Code("99DCAMT", "RL-EXTENT", "Transverse extent"), Code("UCUM", "mm", "millimeter")),
     "sphericity": (Code("IBSI", "QCFX", "Sphericity"), Code("UCUM", "1", "no units")),
 }
-"""Coded quantity and unit of each reported measurement, by the measurement's name in `Measurements`."""
+"""Quantity and unit of each reported measurement, by its name in `Measurements`."""
 
 
 def build_measurement_report(
@@ -66,7 +66,6 @@ def build_measurement_report(
 
 
 def _observation_context(algorithm: Algorithm) -> Any:
-    """Return highdicom's description of the observer, which is a device: DCAMT with its model."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
@@ -92,7 +91,6 @@ def _measurement_group(
     source: SourceImages,
     algorithm: Algorithm,
 ) -> Any:
-    """Return the measurements of segment `number` (from 1) as highdicom's measurement group."""
     import highdicom as hd
     from highdicom.sr import templates
 

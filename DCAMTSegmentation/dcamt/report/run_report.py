@@ -43,8 +43,8 @@ def write_run_report(
 
     Args:
         progress: as in `score_cases`.
-        on_warning: as in `score_cases`; also called if the run folder already holds a table `validation.csv` with cases
-            that are no longer validation cases. The message names these cases.
+        on_warning: as in `score_cases`; also called with the names of cases in an existing `validation.csv` that are no
+            longer validation cases.
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the
@@ -86,10 +86,9 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if a new table and report would lose existing scores, which happens in two situations:
+    """Raise InputError if a new table and report would lose earlier scores.
 
-    - `scored` is not empty, and one of `cases` is in the run's existing table, but missing in `scored`;
-    - `scored` is empty, and the run's existing table or report has scores.
+    If a case is scored, earlier scores of cases outside `cases` may be lost.
 
     Args:
         earlier: the names of the cases in the existing table.
@@ -112,7 +111,6 @@ def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case]
 
 
 def _cases_in_table(path: Path) -> set[str]:
-    """Return the cases of a table of scores; the set is empty if there is no such table."""
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             return {row.get("case") or "" for row in csv.DictReader(file)} - {"", "mean", "std"}
@@ -123,7 +121,7 @@ def _cases_in_table(path: Path) -> set[str]:
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return facts about the run and its model, such as classes and iterations, as texts by name.
 
-    The numbers of cases are those of the training. If the card lacks them, `cases` are counted.
+    The numbers of cases are those of the training; if the card lacks them, those of `cases`.
     """
     lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     counts = {role: card.trained_on.get(role, count) for role, count in count_roles(cases).items()}
@@ -145,9 +143,8 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent], several_classes: bool) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If the task has `several_classes`, the Dice of single branches is omitted.
-
-    If a resumed run trained some iterations a second time, their first values are omitted.
+    If the task has `several_classes`, the Dice of single branches is omitted. If a resumed run trained some iterations
+    a second time, their first values are omitted.
     """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}
@@ -190,7 +187,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of DCAMT, Python and installed main packages, and the operating system's name, by title."""
+    """Return the versions of DCAMT, Python and the main packages, and the operating system's name, by title."""
     versions = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:

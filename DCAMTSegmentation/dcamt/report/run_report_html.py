@@ -106,7 +106,6 @@ def _pairs(lines: Mapping[str, str]) -> str:
 
 
 def _scores(evaluation: Evaluation, recipe: Recipe) -> str:
-    """Return the table of the validation scores, with mean and standard deviation."""
     names = {info.label: info.name for info in recipe.classes}
     head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Segmentation mL", "Label mL")
 
@@ -128,7 +127,7 @@ def _scores(evaluation: Evaluation, recipe: Recipe) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:
-    """Return a table of rows of text; all columns after the second contain numbers and are aligned right."""
+    """Return an HTML table; all columns after the second contain numbers."""
 
     def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
         kinds = [' class="n"' if column >= 2 else "" for column in range(len(cells))]

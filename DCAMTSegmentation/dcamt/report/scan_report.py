@@ -84,24 +84,22 @@ class ScanReport:
     """The content of the report; scan, labels and doubt lie on one grid.
 
     Attributes:
-        volume: the scan, (C, I, J, K), of which the first channel is shown.
-        labelmap: labels (I, J, K).
-        segments: name and colour of each label value; only the first segment is reported with all measurements.
+        volume: the scan, of which the first channel is shown.
+        segments: only the first is reported with all measurements.
         measurements: one row for each segment.
         model: the card of the model that made the outlines; None if it is unknown whether a model made them. A card
             with an empty `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
-        is_corrected: whether a person has edited the outlines that the model made.
+        is_corrected: whether a person has edited the model's outlines.
         from_dcamt_file: whether the outlines' file is a DCAMT result (`io.writers.is_dcamt_result`) and names no model.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
-        trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast` and
-            without a model.
-        doubtful_places: the places of high doubt, the worst first; None if they are unknown.
-        expected_overlap: expected Dice with an expert's outline; None if unknown, as without a calibration.
+        trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast`.
+        doubtful_places: the worst first; None if unknown.
+        expected_overlap: expected Dice with an expert's outline; None if unknown.
         is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader. Without `identity`, notes that may identify the patient are counted, not shown.
-        identity: values that identify the patient and the scan, by title; empty by default.
+        identity: values that identify the patient and the scan, by title.
     """
 
     volume: Volume
@@ -157,7 +155,6 @@ def render_scan_report(report: ScanReport) -> str:
 
 
 def _caution(report: ScanReport) -> str:
-    """Return the warning about an outline that DCAMT made; "" for an outline of unknown origin."""
     if report.from_dcamt_file:
         return " The outline was probably made automatically: check it against the images."
     if report.model is None:
@@ -204,7 +201,6 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of expected overlap, agreement and doubtful places."""
     expected, trust = report.expected_overlap, report.trust
     if report.model is None or (report.quality == ACCURATE and expected is None and trust is None):
         return ""
@@ -259,7 +255,6 @@ def _wall(wall: WallResult) -> str:
 
 
 def _wall_regions(wall: WallResult) -> str:
-    """Return the HTML table of each region's burden in percent."""
     cells = [
         f'<th>{escape(burden.region.capitalize())}</th><td class="n">{burden.percent_text or "–"}</td>'
         for burden in wall.burdens()[1:]

@@ -19,10 +19,7 @@ SURFACE_DISTANCE_MM = 0.03
 MAX_STEPS = 200
 """A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
-"""Length of a ray's step, as a fraction of the interpolated distance to the surface.
-
-The interpolated distance may exceed the true distance.
-"""
+"""Length of a ray's step, as a fraction of the interpolated distance, which may exceed the distance to the surface."""
 SILHOUETTE_CELL_MM = 3.0
 """Smallest `cell_mm` of `_silhouette`."""
 MARGIN_MM = 10
@@ -153,7 +150,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off by more than `OFF_MM[0]`.
+    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off (see `OFF_MM`).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
@@ -206,13 +203,12 @@ class _DistanceMap:
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
-        """Return the map for `mask` (I, J, K)."""
         from scipy import ndimage
 
         inside = np.argwhere(mask)
         low, high = inside.min(0), inside.max(0) + 1
         room = np.ceil(MARGIN_MM / spacing).astype(int)
-        # For the distances inside the segment, one voxel of margin is enough.
+        # For the distances inside, one voxel of margin is enough.
         tight = np.pad(mask[tuple(map(slice, low, high))], 1)
         inner = ndimage.distance_transform_edt(tight, sampling=spacing)[1:-1, 1:-1, 1:-1]
         mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])
@@ -264,10 +260,7 @@ class _DistanceMap:
 
 
 def _light(base: np.ndarray, normal: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """Return the colours (N, 3) of lit surface points.
-
-    `normal` (N, 3) is in screen axes: right, up, into the screen.
-    """
+    """Return the colours (N, 3) of lit surface points; `normal` (N, 3) is in screen axes."""
     left_lamp, right_lamp = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
     half = left_lamp + np.array([0, 0, -1.0])
     half /= np.linalg.norm(half)

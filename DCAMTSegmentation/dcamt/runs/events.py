@@ -29,8 +29,7 @@ class _Timed:
     """Base class of events.
 
     Attributes:
-        time: when the event was written to the run's file, in seconds since the epoch; None in an event that was not
-            read from that file.
+        time: when the event was written to the run's file, in seconds since the epoch; None if not read from a file.
     """
 
     time: float | None = None
@@ -69,13 +68,12 @@ class TrainingProgress(_Timed):
     """Progress of the training.
 
     Attributes:
-        losses: the mean of each loss over the iterations since the previous event of this kind in the same process;
-            the keys are the losses' names.
+        losses: the mean of each loss over the iterations since the previous event of this kind in the same process.
         steps_per_s: iterations per second since that previous event, without the time of validations and checkpoints;
             None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
-        memory_bytes: peak memory of the leader (rank 0) so far: GPU memory if the leader computes on a CUDA GPU,
-            otherwise main memory; None if unknown.
+        memory_bytes: peak memory of the leader (rank 0) so far: GPU memory if it computes on a CUDA GPU, otherwise main
+            memory; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -192,7 +190,6 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
 
 @functools.cache
 def _hints(event_class: type) -> dict[str, Any]:
-    """Return the types of the fields of an event class, by name."""
     hints = typing.get_type_hints(event_class)
     return {item.name: hints[item.name] for item in dataclasses.fields(event_class)}
 
@@ -247,8 +244,8 @@ class EventLog:
 class EventTail:
     """Reads the events of a run's file while the file grows.
 
-    Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
-    unfinished last line is returned once the line is complete. `newest_progress`: as in `JsonLines`.
+    Reading begins at the start of the file, or `from_end` bytes before the end. The event of an unfinished last line is
+    returned once the line is complete. `newest_progress`: as in `JsonLines`.
     """
 
     def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:
@@ -261,10 +258,7 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Return the next event; None if the bytes read so far contain no further event.
-
-        After None, the file may still contain events that were not read (see `at_end`).
-        """
+        """Return the next event; None if none is in the bytes read so far. The file may hold more (see `at_end`)."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:

@@ -37,7 +37,7 @@ def reserve_note(path: Path) -> None:
 
 
 def write_note(path: Path, note: FailureNote) -> None:
-    """Write the note. If that is impossible, do nothing, since the process also prints the failure."""
+    """Write the note. An error is ignored, since the process also prints the failure."""
     with suppress(OSError):
         path.unlink()  # The note takes the room of the blank file.
     with suppress(OutputError):
@@ -52,7 +52,7 @@ def remove_blank_note(path: Path) -> None:
 
 
 def read_note(path: Path) -> FailureNote | None:
-    """Return the note; None if the file cannot be read or holds no note, for example because the file is blank."""
+    """Return the note; None if the file cannot be read or holds no note."""
     with suppress(OSError, ValueError, TypeError):
         return FailureNote(**parse_json(path.read_text(encoding="utf-8")))
     return None

@@ -29,7 +29,7 @@ _KEPT_SCORES = re.compile(r"(validation|report)-(\d+|earlier)(-\d+)?\.(csv|html)
 
 @dataclass(frozen=True)
 class Origin:
-    """The model whose weights a run starts from; the fields are copied from its card."""
+    """The model whose weights a run starts from."""
 
     name: str
     title: str
@@ -79,10 +79,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice.
-
-        The file is missing if the run has no validation, or if `model` itself has the highest validation Dice.
-        """
+        """The model with the highest validation Dice; missing without validation, or if `model` is this model."""
         return self.path / "best.dcamt"
 
     @property
@@ -112,20 +109,17 @@ class RunFolder:
 
     @property
     def preview(self) -> Path:
-        """The folder with the current segmentation of a chosen validation case; see `runs.preview`."""
+        """The current segmentation of a chosen validation case; see `runs.preview`."""
         return self.path / "preview"
 
     @property
     def ranking(self) -> Path:
-        """The folder with a ranking of the run's unlabelled cases, and with a proposed segmentation of each case.
-
-        An application writes the ranking. `dcamt rank`, which the application starts, writes the proposals.
-        """
+        """An application's ranking of the unlabelled cases, and the segmentations that `dcamt rank` proposes."""
         return self.path / "ranking"
 
     @property
     def validation(self) -> Path:
-        """The finished model's scores on its validation cases, as `Evaluation.write_csv` writes them."""
+        """The finished model's validation scores, as `Evaluation.write_csv` writes them."""
         return self.path / "validation.csv"
 
     @property
@@ -136,8 +130,8 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the iteration of the earlier model, or "earlier" if it is unknown: `validation-6000.csv`.
-        If both models have the same iteration, nothing is renamed.
+        The new names state the earlier model's iteration, or "earlier" if unknown: `validation-6000.csv`. If both
+        models have the same iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.
@@ -230,7 +224,7 @@ class RunFolder:
         self.refuse_links_out(*results, self.events, self.request, self.failure)
 
     def refuse_links_out(self, *files: Path) -> None:
-        """Raise InputError if one of `files`, which lie in the folder, is a link to a file outside the folder."""
+        """Raise InputError if one of `files` in the folder is a link to a file outside."""
         for path in files:
             target = Path(os.path.realpath(path))
             if path.is_symlink() and not target.is_relative_to(os.path.realpath(self.path)):
@@ -279,15 +273,15 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the files of proposals in `ranking` that `is_dcamt_result` does not recognise as results of DCAMT.
+        """Return the proposals in `ranking` that are no longer results of DCAMT: a person has probably corrected them.
 
-        A person has probably corrected these proposals. The temporary files of a cancelled ranking are left out.
+        The temporary files of a cancelled ranking are left out.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]
 
     def foreign_files(self) -> list[Path]:
-        """Return the files and folders in the run's folder that do not belong to the run, and `foreign_proposals`.
+        """Return the files and folders here that do not belong to the run, and `foreign_proposals`.
 
         Raises:
             OSError: the folder cannot be read.
@@ -303,7 +297,6 @@ class RunFolder:
 
 
 def _free_name(path: Path) -> Path:
-    """Return `path`, with a number added to its stem if a file of that name exists."""
     free, number = path, 2
     while free.exists():
         free, number = path.with_stem(f"{path.stem}-{number}"), number + 1

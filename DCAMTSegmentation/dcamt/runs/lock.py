@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 ACQUIRE_TIMEOUT_S = 0.3
-"""How long one attempt of `run_lock` waits for the lock; then `is_held` tells whether a run holds it."""
+"""How long one attempt of `run_lock` waits for the lock."""
 PATIENCE_S = 30.0
 """How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program.
 
@@ -30,13 +30,12 @@ On Windows, `run_lock` cannot tell such a program from a run, and waits only `AC
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block
-    the file is removed, and so are folders that were created for it, if they are empty. On a file system without locks
-    nothing is locked, and no process is refused.
+    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block,
+    the file and the empty folders that were created for it are removed. On a file system without locks, no process is
+    refused.
 
     Raises:
-        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S` (on Windows: for
-            `ACQUIRE_TIMEOUT_S`).
+        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
         OutputError: the file cannot be created or locked.
     """
     created: list[Path] = []
@@ -53,8 +52,8 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's. If the package
-    `filelock` is missing there, every existing lock file counts as held.
+    On Windows, the lock is acquired for an instant, and any program's lock counts as a run's. Without the package
+    `filelock`, every existing lock file counts as held there.
     """
     if not os.path.isfile(path):
         return False
@@ -90,7 +89,6 @@ def _cannot_be_acquired(path: Path) -> bool:
 
 
 def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
-    """Return the acquired lock; None on a file system without locks."""
     # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
