@@ -44,16 +44,15 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 def default_torch_settings() -> Iterator[None]:
     """Inside the block, replace a caller's settings of torch by torch's defaults; afterwards, restore the settings.
 
-    The settings are the default type and device of new tensors, autocast, and whether gradients are recorded. A program
-    that calls DCAMT may have changed them for its own networks. This function replaces the default type in all threads,
-    and the other settings only in the current thread.
+    The settings are the default type of new tensors (in all threads) and, only in the current thread, their default
+    device, autocast, and whether gradients are recorded.
     """
     import torch
 
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
-        # Enter the context `torch.device` only if necessary, because torch's functions are slower inside this context.
+        # Torch's functions are slower inside the context `torch.device`.
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda", "mps"):
@@ -80,8 +79,7 @@ def _float32_by_default() -> Iterator[None]:
 def _supports_networks(device: str, training: bool) -> bool:
     """Return whether PyTorch implements the 3D operations of networks on `device`.
 
-    If `training`, the operations of training are required, too. Older releases lack some operations on Apple GPUs and
-    raise an error only when one is called.
+    Older releases lack some operations on Apple GPUs and raise an error only when one is called.
     """
     import torch
     import torch.nn.functional as F
@@ -120,9 +118,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device has hardware that makes bfloat16 faster than float32.
 
-    NVIDIA's GPUs since Ampere have tensor cores for bfloat16. AMD's GPUs are assumed to have such hardware. Some CPUs
-    have matrix tiles (AMX) or dot products (AVX-512 BF16) for bfloat16; other CPUs emulate it, which is many times
-    slower than float32.
+    NVIDIA's GPUs since Ampere and CPUs with AMX or AVX-512 BF16 have such hardware; AMD's GPUs are assumed to have it.
+    Other CPUs emulate bfloat16, which is many times slower than float32.
     """
     import torch
 
@@ -131,6 +128,6 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    # Not every PyTorch release has these private functions; without them float32 is used.
+    # Not every PyTorch release has these private functions.
     tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(supported() for supported in tests if supported)

@@ -1,9 +1,8 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-Several processes started by `torchrun` form a team; any other process is alone. (In `dcamt segment`, each process of a
-team segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The other
-processes receive recipe and case list from the leader, read the scans themselves and write no files. They print only
-failures that the leader does not see, such as a missing GPU on another machine.
+The processes that `torchrun` starts form a team. The team's leader (rank 0) writes the run folder, validates and
+prints. The other processes receive recipe and case list from the leader, read the scans themselves and write no files.
+They print only failures that the leader does not see, such as a missing GPU on another machine.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
@@ -15,13 +14,12 @@ Operations that couple samples see only the process's part of the batch:
   same box.
 
 A part should contain at least two labelled and two unlabelled patches; otherwise, CutMix would mix a patch with itself.
-If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single process up to
-rounding.
+Without the listed operations, a team's losses in float32 equal those of a single process up to rounding.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
-the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of labelled
-and unlabelled patches in a batch.
+the last checkpoint are lost. A team of any size that divides the numbers of labelled and unlabelled patches in a batch
+can resume the run.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the leader may be validating, or reading cases over a slow network."""
 
 LEADER_GRACE_S = 60.0
-"""How long a process with a failure waits for the leader to report it and for `torchrun` to end all processes."""
+"""How long a process with a failure waits for the leader to report it."""
 
 T = TypeVar("T")
 
@@ -56,14 +54,14 @@ class TeamLost(DCAMTError):
 
 @dataclass(frozen=True)
 class Team:
-    """The team of `size` processes that this process belongs to; `rank` is the number of this process, from 0."""
+    """A team of `size` processes; `rank` is the number of this process, from 0."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the leader, which writes the run folder."""
+        """Whether this process is the leader."""
         return self.rank == 0
 
     def sample_indices(self, labelled: int, batch: int) -> list[int]:
@@ -103,9 +101,8 @@ class Team:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
         Args:
-            uses_float16: whether this process trains in float16 (GPUs on which bfloat16 is slow).
-                Either all processes must use float16, or none: float16 needs scaled gradients, which must not be
-                averaged with the unscaled gradients of other processes.
+            uses_float16: whether this process trains in float16. Either all processes must do so, or none: float16
+                needs scaled gradients, which must not be averaged with unscaled ones.
 
         Raises:
             Exception, InputError or TeamLost:
@@ -116,8 +113,8 @@ class Team:
             | the block failed only in other processes | InputError | TeamLost |
             | only some processes use float16 | InputError | TeamLost |
 
-            If a process has ended, the table does not apply: each remaining process raises the error of its own block,
-            or TeamLost if its own block succeeded.
+            If a process has ended, each remaining process instead raises the error of its own block or, without one,
+            TeamLost.
         """
         if self.size == 1:
             yield
@@ -162,7 +159,6 @@ class Team:
         return values
 
     def _describe_failure(self, failure: Exception) -> str:
-        """Return the message of this process's failure."""
         text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
         return text if self.leads else f"{describe_process()}: {text}"
 
@@ -189,7 +185,6 @@ ALONE = Team()
 
 
 def _number_from_torchrun(variable: str, default: int) -> int:
-    """Return the number in an environment variable that `torchrun` sets; `default` if the variable has no number."""
     text = os.environ.get(variable, "").strip()
     return int(text) if text.isdecimal() else default
 
@@ -207,19 +202,19 @@ def team_rank() -> int:
 def wait_for_leader() -> None:
     """Give the leader time to report a failure: wait `LEADER_GRACE_S` seconds, unless this process is the leader.
 
-    If this process ended first, `torchrun` would end the leader before the leader reports anything.
+    If this process ended first, `torchrun` would end the leader before it reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
 
 
 def describe_process() -> str:
-    """Return this process's name for messages: its rank and machine."""
+    """Return this process's name for messages."""
     return f"process {team_rank()} on {socket.gethostname()}"
 
 
 def is_first_on_machine() -> bool:
-    """Return whether this is the first of the team's processes on this machine."""
+    """Return whether this process is the team's first on this machine."""
     return _number_from_torchrun("LOCAL_RANK", 0) == 0
 
 
@@ -281,7 +276,6 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _raising_team_lost(message: str = "another process of the run has ended. Go on with --resume.") -> Iterator[None]:
-    """Raise the errors of torch.distributed within a block as TeamLost."""
     try:
         yield
     # RuntimeError: a process has ended or cannot be reached. ValueError: a variable that `torchrun` sets is damaged.

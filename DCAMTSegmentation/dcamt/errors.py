@@ -25,7 +25,7 @@ class DCAMTError(Exception):
 
     Attributes:
         reason: a word for the kind of error.
-        detail: the output of a program that failed, for a report of the error; empty if no program failed.
+        detail: the output of a program that failed, for a report of the error.
     """
 
     reason: ClassVar[str] = "internal"
@@ -86,16 +86,15 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# For the CPU, torch has no error class for a lack of memory. So an error whose message contains one of these regular
-# expressions counts as a lack of memory, on the CPU as on a GPU.
+# Torch has no error class for a lack of memory on the CPU, so these regular expressions recognise it in messages.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
-    # Torch raises an error with this text if cuDNN has no memory for any of its algorithms.
+    # From torch, if cuDNN has no memory for any of its algorithms.
     "unable to find an engine to execute",
-    # Torch's library oneDNN raises an error with this text if the CPU has no memory for a convolution.
+    # From oneDNN, if the CPU has no memory for a convolution.
     "could not create a primitive(?! descriptor)",
-    # Python raises an ImportError with one of these texts if a library does not fit into memory.
+    # ImportError, if a library does not fit into memory.
     *("failed to map segment from shared object", "cannot allocate memory in static TLS block"),
 )
 
@@ -131,7 +130,7 @@ def fixed_number(value: float, digits: int) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
+    """Return whether an error means, by its type, number or text, a lack of memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return re.search("|".join(_NO_MEMORY), " ".join(str(error).split())) is not None
@@ -172,9 +171,9 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed. The returned error's message begins with this path, except in three cases. A
-            `DCAMTError` that already names the path is returned unchanged. For an `OSError` about another file,
-            the message names that file instead. For a `ModuleNotFoundError`, the message names no file.
+        path: the file being processed, with which the message begins. The message of an `OSError` about another file
+            names that file instead, the message of a `ModuleNotFoundError` no file. A `DCAMTError` that already names
+            the path is returned unchanged.
     """
     if isinstance(error, DCAMTError):
         return error if path is None or names_path(error, path) else _with_path(error, path)
@@ -227,7 +226,6 @@ def names_path(error: Exception, path: Path) -> bool:
 
 
 def _with_path(error: DCAMTError, path: Path) -> DCAMTError:
-    """Return an error with the class and the detail of `error`, and with the message "{path}: {error}"."""
     text = str(error)
     named = type(error)(text, path=path) if isinstance(error, InputError) else type(error)(f"{path}: {text}")
     named.detail = error.detail

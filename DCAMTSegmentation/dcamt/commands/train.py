@@ -55,7 +55,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
-    """Return the arguments in `_NEW_RUN`, which only a new run may have."""
+    """Return the arguments that only a new run may have."""
     return options.cases, options.labels, options.recipe, options.start_from, options.effort, options.set
 
 
@@ -73,7 +73,7 @@ def _train(options: argparse.Namespace) -> int:
         )
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
         if options.start_from is not None and not is_held(plan.run.lock):
-            # `TrainingSession.run` refuses the same folders and devices, but only after the slow comparison of scans.
+            # `TrainingSession.run` checks both too, but only after the slow comparison of scans.
             plan.run.check_new()
             choose_device(plan.device, training=True)
             progress = partial(console.show_progress, "comparing the scans with those of the training")

@@ -113,7 +113,6 @@ def add_estimate(commands: Commands[Parser]) -> None:
 
 
 def _add_planned_recipe(parser: Parser) -> None:
-    """Add the options of `dcamt train` that determine a run's recipe, except `--effort`."""
     parser.add_argument("--recipe", type=parse_name, metavar="NAME_OR_FILE", help="as for dcamt train")
     parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")

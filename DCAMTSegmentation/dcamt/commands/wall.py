@@ -135,12 +135,12 @@ class WallSession:
     """Measures the walls of scans one after another, and prints their results.
 
     Attributes:
-        mapping: the label mapping; None without `--labels`.
+        mapping: None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: what happens to a scan if another program has written one of the scan's result files since the
-            command began: True to skip the scan, False to let the scan fail.
-        results, failures: the walls measured so far, and the messages about the scans that failed.
+        skips_existing: whether a scan is skipped, instead of failing, if another program has written one of its result
+            files since the command began.
+        failures: one message for each scan that failed.
     """
 
     settings: WallSettings
@@ -185,7 +185,6 @@ class WallSession:
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
 
     def _print_notes(self, path: Path | None, notes: Sequence[str]) -> list[str]:
-        """Print the notes on a labelmap on stderr, each after the path, and return the printed lines."""
         lines = [f"{path}: {note}" for note in notes]
         for line in lines:
             self.console.print_error(line)
@@ -196,9 +195,8 @@ class WallSession:
 
         Args:
             planned: all jobs, including skipped jobs.
-            keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
-                This method reads the rows only when it writes the table. So it also keeps rows that another process
-                added after the command began.
+            keep: whether to keep the rows in `table` of scans that this command did not measure, also if another
+                process added them after the command began.
         """
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
@@ -227,7 +225,6 @@ class WallSession:
 
 
 def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
-    """Print which skipped scans have results that are older than their segmentation."""
     outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
     if outdated:
         what = "skipped scans with results that are older than the segmentation, and may be outdated"
@@ -236,14 +233,9 @@ def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of `table` (the table of all scans) and of the jobs' own tables.
+    """Return the rows of `table` (the table of all scans) and of the jobs' own tables, which take precedence.
 
-    The rows of a job's own table replace the rows of the same scan in `table`.
-
-    The jobs' own tables are read too, because the table of all scans may lack a scan. This happens, for example, if the
-    command that measured the scan was killed.
-
-    Raises InputError if `table` exists but is not a table of wall measurements, or cannot be read.
+    After a killed command, a scan may have its own table, but no rows in `table`.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table) if table is not None else []):
@@ -255,7 +247,6 @@ def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]
 
 
 def _scans_in(table: Path) -> set[str]:
-    """Return the names of the scans in the table of all scans; an empty set if it is another kind of table."""
     try:
         return {row[0] for row in read_wall_rows(table) if row}
     except InputError:
@@ -302,10 +293,6 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
 
 
 def _check_usage(options: argparse.Namespace) -> None:
-    """Refuse an unknown ending of --surface or --report, and a path for -o that ends like a surface or CSV file.
-
-    An existing folder is accepted for -o, whatever its ending.
-    """
     output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not os.path.isdir(output):
         raise UsageError(f"-o {output}: the command writes several files: give a folder")
@@ -316,10 +303,9 @@ def _check_usage(options: argparse.Namespace) -> None:
 
 
 def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
-    """Return a job for each scan of a folder, with the scan's segmentation from the folder `options.segmentation`.
+    """Return a job for each scan of a folder.
 
-    A scan and its segmentation are paired by their names (`pair_with_labels`). The names may differ, for example
-    `p1_lge` and `P1_label`.
+    Scans and segmentations are paired by name (`pair_with_labels`), for example `p1_lge` with `P1_label`.
     """
     for option, value in (
         ("--openings", options.openings),
@@ -362,11 +348,11 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
     """Raise InputError if a segmentation may belong to several scans.
 
-    For example, the scans `a` and `a_image` belong to the same case `a` (see `case_of`), so the segmentation `a_label`
-    may belong to either scan, unless there is also a segmentation `a_image`.
+    For example, the segmentation `a_label` may belong to the scan `a` or `a_image` (see `case_of`), unless there is a
+    segmentation `a_image`.
 
     Args:
-        names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
+        names_by_case: the scans' names for each case with several scans: `a` and `a_image` for the case `a`.
         labelmaps: the result of `labelmaps_by_case`: a segmentation with a scan's name (`a_image`) by its own name, any
             other segmentation (`a_label`) by its case (`a`).
     """
@@ -382,7 +368,6 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 
 
 def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
-    """Return the error for a scan that has no segmentation."""
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
         what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
@@ -410,9 +395,7 @@ def measure_wall(
 
     Args:
         stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
-        later_files: the scan's result files that the caller writes after this call. They are checked together with the
-            job's files: if another program has written any of all these files since `stamps` were taken, this function
-            writes nothing.
+        later_files: the scan's result files that the caller writes after this call; `stamps` are checked for them too.
 
     Raises:
         InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an
@@ -440,7 +423,6 @@ def measure_wall(
 def _write_report(
     result: WallResult, volume: Volume, labelmap: Labelmap, label: int | None, job: WallJob, path: Path
 ) -> None:
-    """Write the one-page report of an outline and its wall."""
     from ..api.outputs import describe_identity
     from ..report.outline_report import ReportedSegment, write_outline_report
 
@@ -458,11 +440,10 @@ def _write_report(
 
 
 def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
-    """Return the notes that concern the segment to measure, which has the value `label`.
+    """Return the notes on the segment to measure; all notes if `label` is None.
 
-    If `label` is None, return all notes. In this case, the labelmap has a single value, and the segment with this value
-    is measured. That segment may completely cover a second segment of the file, which then has no voxel in the
-    labelmap. The user may want the second segment, and only the note on it tells that it exists.
+    Without `label`, the labelmap has a single value. Its segment may completely cover a second segment of the file, and
+    only a note tells the user of the second one.
     """
     return labelmap.notes if label is None else labelmap.notes_about([label])
 
@@ -478,8 +459,8 @@ def print_wall(
     """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files.
 
     Args:
-        notes_on_labels: the notes on segmentation and openings. The caller has printed them already, so this function
-            does not print them as text again, but puts them into the JSON event `wall`.
+        notes_on_labels: the notes on segmentation and openings, for the JSON event only: the caller has printed them as
+            text.
     """
     burdens = result.burdens()
     console.print_event(

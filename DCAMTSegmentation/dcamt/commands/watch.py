@@ -23,7 +23,6 @@ from ..runs.state import FAILED, RUNNING, run_state
 from .console import Console, format_duration
 
 POLL_EVERY_S = 0.5
-"""Seconds between two checks for new events."""
 
 
 def watch_run(run: RunFolder, console: Console) -> int:
@@ -51,8 +50,8 @@ def watch_run(run: RunFolder, console: Console) -> int:
 def _show_new_events(tail: EventTail, run: RunFolder, console: Console) -> None:
     while (event := tail.next()) is not None:
         if isinstance(event, RunFinished):
-            # The event states the path of the model. This path is wrong if the run was moved, or if it is relative to
-            # the working directory of the process that trained. So the path in the run folder `run` is shown instead.
+            # The event's path is wrong if the run was moved, or if it is relative to the training process's working
+            # directory.
             event = replace(event, model=str(run.model))
         show_event(event, console)
 

@@ -1,13 +1,11 @@
 """Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
 The worker keeps the model loaded between requests, even if a request is cancelled. The process ends once stdin closes,
-even while it segments, so that it does not outlive an application that crashed. The application writes scans for the
-worker into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was
-read.
+even while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER`, it also
+removes the folder of the application's scans, unless a `KeepFilesRequest` was read.
 
 `worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
-with status 1, since its state may be invalid. If a Python package is missing or cannot be loaded at the start, the
-process exits with status 3.
+with status 1, since its state may be invalid.
 """
 
 from __future__ import annotations
@@ -42,12 +40,7 @@ REMOVALS = 100
 
 
 def _import_all() -> dict[str, str]:
-    """Import all modules that the worker needs, except those for a report; return the packages' versions by name.
-
-    Raises:
-        ImportError: a package cannot be imported.
-        OSError: a shared library cannot be loaded.
-    """
+    """Import all modules that the worker needs, except those for a report; return the packages' versions by name."""
     with without_garbage_collection():
         import scipy.ndimage
         import scipy.optimize
@@ -70,7 +63,6 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _remove_folder(folder: str) -> None:
-    """Remove a folder, even if the main thread is writing a result into it."""
     for _attempt in range(REMOVALS):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):
@@ -79,7 +71,7 @@ def _remove_folder(folder: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve requests; return the exit status 1 after an internal error, or 3 if a Python package is missing.
+    """Serve requests; return the exit status.
 
     Once stdin or stdout closes, the process ends with status 0, and this function does not return.
     """

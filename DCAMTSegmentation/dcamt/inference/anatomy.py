@@ -1,8 +1,8 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
-Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. Measured:
-if a cropped scan is padded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
-long, with the same Dice (Testing/benchmarks/README.md, "Whole scans").
+Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. A cropped
+scan that is padded with air or white noise to 576 x 576 x 88 voxels takes 1.1 times as long to segment, with the same
+Dice (Testing/benchmarks/README.md, "Whole scans").
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ from ..recipe import Recipe
 from ..volume import Volume
 
 AVERAGED = 4
-"""The spacing of the coarse grid, on which anatomy is found, is this multiple of the network's finest spacing."""
+"""Spacing of the coarse grid, on which anatomy is found, as a multiple of the network's finest spacing."""
 BOX_FILTER_REACH = 1
-"""The box filter of `_local_mean` averages a coarse voxel and this many coarse voxels on either side.
+"""Number of coarse voxels on either side that the box filter of `_local_mean` averages.
 
 Along each axis the filter is applied three times, so the local mean reaches three times as far."""
 BLUR = 2
 """Number of coarse voxels removed at each side of the mask of the anatomy.
 
-The mask is too large, since the local mean of a voxel beside the anatomy includes voxels of the anatomy."""
+The local mean of a voxel beside the anatomy includes voxels of the anatomy."""
 STRUCTURE = 0.1
 """A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""Two tests find planes of noise: `_is_empty` finds white noise, `_is_disordered` slightly blurred noise.
+"""Smallest ratio in planes of noise: mean squared difference of voxels at some distance, divided by the variance.
 
-Each test computes a ratio: the mean squared difference of all pairs of voxels that have a certain distance along an
-axis of the plane, divided by the plane's variance. The ratio is 2 for independent voxels. A plane is white noise if the
-ratio of neighbouring voxels is at least `DISORDER`. A plane is slightly blurred noise if its kurtosis is in
-`NOISE_KURTOSIS`, and the ratios at the distances `APART` and 2 `APART` are at least `DISORDER_APART`. Measured in
+The ratio is 2 for independent voxels. `_is_empty` finds white noise by `DISORDER` and the ratio of neighbouring voxels,
+`_is_disordered` slightly blurred noise by `DISORDER_APART` and the ratios at `APART` and 2 `APART` voxels. Measured in
 LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one
 voxel: 1.96 at a distance of `APART` voxels.
 """
@@ -52,16 +50,16 @@ A plane with a few vessels has a higher kurtosis, a plane of regular stripes a l
 ORDERED = 0.38
 """A coarse voxel is ordered if the ratio (local mean of `_roughness`) / (local variance) is less than this.
 
-The ratio measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels. The ratio measured in noise with voxels of 0.625 mm,
-after Gaussian smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels."""
+Measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels. Measured in noise with voxels of 0.625 mm, after Gaussian
+smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels."""
 
 
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
-    one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded, unless voxels are so large that tissue might be as uncorrelated as noise.
+    Constant padding is excluded exactly, white noise sometimes together with up to one coarse voxel of tissue. Noise
+    that was smoothed together with the scan is mostly excluded, unless voxels are so large that tissue might be as
+    uncorrelated as noise.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -89,7 +87,6 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
 
 def _local_mean(image: torch.Tensor) -> torch.Tensor:
-    """Return the local mean of each voxel of (..., X, Y, Z)."""
     for axis in (-3, -2, -1):
         image = apply_along_axis(image, smoothing_matrix(image.shape[axis], BOX_FILTER_REACH), axis)
     return image
@@ -124,10 +121,10 @@ def _without_blurred_rim(mask: np.ndarray) -> np.ndarray:
 def _without_smooth_noise(
     volume: Volume, box: Box, ordered: Box, grid: NetworkGrid, reach: Sequence[int], recipe: Recipe
 ) -> Box:
-    """Return `box` without its outer planes of smooth noise (see `_is_smooth_noise`).
+    """Return `box` without its outer planes of smooth noise.
 
-    If the ordered box is shorter than the smallest organ along any axis, `box` is returned unchanged: a part of the
-    organ may then lie outside the ordered box and look like noise.
+    If the ordered box is shorter than the smallest organ, `box` is returned unchanged: a part of the organ may then
+    look like noise.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
@@ -141,14 +138,14 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Before the test, each plane is cropped to the ordered box along the two other axes, because a whole plane with
-        # little tissue in much noise would count as noise.
+        # Each plane is cropped to the ordered box, because a whole plane with little tissue in much noise would count
+        # as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
         # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all of them count as
-        # noise, the test may mistake tissue for noise, so this end keeps its planes.
+        # noise, the test may be wrong, so this end keeps its planes.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start
@@ -171,8 +168,7 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
     """Return `side` without the empty planes at both ends, at most `most` at each; unchanged if nothing would remain.
 
     Args:
-        side: a box's range of indices along one axis.
-        planes: the planes at these indices, (N, C, A, B).
+        planes: the planes at the indices `side`, (N, C, A, B).
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))
@@ -182,9 +178,8 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
 def _is_empty(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant or white noise.
 
-    The test is the ratio of the mean square of successive differences to the variance. This ratio is 2 for independent
-    values (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard also counts as white noise, as does a
-    plane in which a few isolated outliers dominate the variance.
+    The test is the ratio described at `DISORDER` (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard
+    also counts as white noise, as does a plane in which a few isolated outliers dominate the variance.
     """
     # float64 prevents integer overflow. A constant channel becomes 0, so its variance is exactly 0.
     values = plane - plane[:, :1, :1].astype(np.float64)
@@ -200,7 +195,7 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
 
 
 def _is_disordered(channel: np.ndarray) -> bool:
-    """Return whether a channel (A, B) that is not constant is smooth noise (see `_is_smooth_noise`)."""
+    """Return whether a channel (A, B) that is not constant is smooth noise."""
     values = channel - channel.mean(dtype=np.float64)
     variance = np.square(values).mean()
     least, most = NOISE_KURTOSIS

@@ -22,7 +22,7 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""Smallest allowed number of cases with a segmentation that is not empty. `assess_overlap` fails with fewer cases."""
+"""Smallest number of cases with a segmentation that is not empty; `assess_overlap` fails with fewer."""
 
 
 def calibrate(
@@ -36,7 +36,7 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
-    Each case gives its own scan and `DISTURBED` disturbed scans. All these scans are segmented in both qualities.
+    The scan of each case and `DISTURBED` disturbed copies are segmented in both qualities.
 
     Args:
         package: the model, without a calibration.
@@ -90,9 +90,7 @@ def _disturbed_scans(
     """Yield (`CLEAN`, the case's scan), then `DISTURBED` pairs (disturbance's name, disturbed scan).
 
     Args:
-        number: the case's index. Case 0 gets the first `DISTURBED` disturbances of `CALIBRATING`, case 1 the next
-            `DISTURBED`, and so on; the last disturbance is followed by the first.
-        on_note: called with each note on the label.
+        number: the case's index; successive cases get successive disturbances of `CALIBRATING`, in a cycle.
     """
     volume = read_case_scan(case.image, recipe)
     label = read_case_label(case, recipe, volume.grid)
@@ -111,9 +109,6 @@ def _fit_quality(observations: Sequence[Observation], quality: str) -> tuple[Ove
     """Return the function fitted to the overlaps in one quality, and its accuracy in cross-validation.
 
     Scans with an empty segmentation are left out.
-
-    Raises:
-        InputError: fewer than `MIN_SEGMENTED` cases have a segmentation that is not empty.
     """
     segmented = [observation for observation in observations if not observation.features[NOTHING]]
     count = len({scan.case for scan in segmented})

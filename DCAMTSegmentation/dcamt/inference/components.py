@@ -12,9 +12,9 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the relative distance r from the anatomy's centre.
+"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the distance r from the centre of the anatomy's box.
 
-Along each axis, r is 1 at the faces of the anatomy's box.
+Along each axis, r is 1 at the box's faces.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
@@ -23,8 +23,7 @@ SPECK = 64
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
-To find the core, voxels below this probability are removed from the component. The core is the heaviest connected part
-of what remains (weight: see `select_components`).
+The core is the heaviest connected part of these voxels (weight: see `select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
@@ -54,7 +53,7 @@ class CentrePrior:
 
         Args:
             anatomy: the scan's grid, cropped to the anatomy.
-            grid: a network grid of the anatomy or of a part of the anatomy; the prior is in voxels of this grid.
+            grid: a network grid of the anatomy or of a part of it; the prior is in its voxels.
         """
         centre = anatomy.affine @ [*((np.array(anatomy.shape) - 1) / 2), 1]
         edges = np.array([anatomy.shape[stored] * float(anatomy.spacing[stored]) for stored in grid.order])
@@ -82,7 +81,6 @@ class ExpectedOrgans:
 
     Attributes:
         boxes: the box in which each class was located.
-        prior: the prior for the organs' places; it favours places near the anatomy's centre.
     """
 
     boxes: Mapping[int, Box]
@@ -121,8 +119,7 @@ def keep_largest_components(
 ) -> np.ndarray:
     """Return a copy of `labelmap` (I, J, K) in which each class of `labels` keeps only its `largest_component`.
 
-    The class's other voxels become background (0). Classes not in `labels` stay unchanged. The components of each class
-    are computed separately.
+    The class's other voxels become background (0). Classes not in `labels` stay unchanged.
     """
     tidied = labelmap.copy()
     for label in labels:
@@ -151,9 +148,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid an organ may touch a similar structure, which the reduction to the core usually removes. If
-    the network is uncertain about the whole scan, the core is small and the whole component is returned.
-    The result is empty if all components are too small.
+    On a coarse grid an organ may touch a similar structure, which the reduction to the core usually removes. The result
+    is empty if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)
@@ -164,8 +160,7 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
 def certainty(probabilities: Tensor, label: int) -> np.ndarray:
     """Return the certainty (X, Y, Z) of the class `label`, from probabilities (K, X, Y, Z).
 
-    The certainty is linear in the class's probability: 0 for the probability 1/K (all K classes equally likely), and 1
-    for the probability 1.
+    The certainty is linear in the class's probability: 0 at 1/K (all classes equally likely), and 1 at 1.
     """
     chance = 1 / len(probabilities)
     return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))
@@ -175,7 +170,7 @@ def _heaviest_component(mask: np.ndarray, certain: np.ndarray, prior: CentrePrio
     """Return the heaviest component of a mask (X, Y, Z) and its weight; no voxels if all components are too small."""
     components, number = connected_components(mask)
     sizes = np.bincount(components.ravel(), minlength=number + 1)
-    sizes[0] = 0  # The background is not a component.
+    sizes[0] = 0
     sums = np.bincount(components.ravel(), certain.ravel(), len(sizes))
     weights = np.where(sizes >= SPECK, sums * prior.weights(components, len(sizes)), 0)
     best = int(weights.argmax())

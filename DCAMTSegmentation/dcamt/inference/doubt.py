@@ -1,8 +1,7 @@
 """Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole segmentation.
 
-The map estimates the probability that a voxel's label is wrong; a model's calibration scales it for that model
-(`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. The features
-`entropy` and `disagreement` are computed from sums over the band within `BAND_MM` of the outline. Each feature grows
+The map estimates the probability that a voxel's label is wrong; a model's calibration scales it
+(`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. Each feature grows
 with the doubt.
 """
 
@@ -24,7 +23,7 @@ from .labelling import most_likely
 BAND_MM = 2.5
 """Most errors of a good segmentation lie within this distance of its outline."""
 DISAGREEMENT_OFFSET = 1e-3
-"""Added to the disagreement, so that the logarithm of zero disagreement is finite."""
+"""Added to the disagreement, so that its logarithm is finite."""
 
 NEIGHBOURHOOD_MM = 2.0
 """Standard deviation of the Gaussian that averages the probabilities around a voxel for the map of doubt."""
@@ -44,8 +43,8 @@ def doubt_map(
 
     A voxel's label is its most likely class, or background where a component was removed.
 
-    The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND * b),
-    scaled by `scaling`.
+    The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND * b), scaled by
+    `scaling`.
 
     - q is 1 minus the probability of the voxel's label.
     - r is 1 minus the smoothed probability of the voxel's label (Gaussian, see `NEIGHBOURHOOD_MM`).
@@ -56,7 +55,6 @@ def doubt_map(
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
         removed: bool (I, J, K) on the scan's grid, True where a component was removed.
-        scaling: the model's scaling of the doubt; None for no scaling.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
     organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
@@ -87,7 +85,7 @@ def doubt_map(
 def gaussian_matrix(size: int, deviation: float) -> Tensor:
     """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut off at `CUT_OFF` deviations.
 
-    Each row sums to 1. Therefore smoothing leaves a constant array unchanged, also at the ends of the axis.
+    Each row sums to 1.
 
     Args:
         deviation: the standard deviation in voxels.
@@ -108,8 +106,10 @@ def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, f
     `NOTHING` is 1 if the segmentation is empty, else 0. An empty segmentation has no other feature.
 
     `entropy` is sqrt(E / n): E is the entropy of the branches' mean probabilities in units of log K, summed over the
-    band, and n the number of segmented voxels. `disagreement` is log(D / n + DISAGREEMENT_OFFSET): D is the total
-    variation distance of the branches, summed over the band. With one branch there is no `disagreement`.
+    band within `BAND_MM` of the outline, and n the number of segmented voxels.
+
+    `disagreement` is log(D / n + DISAGREEMENT_OFFSET): D is the total variation distance of the branches, summed over
+    the band. With one branch there is no `disagreement`.
 
     Args:
         branches: probabilities (branches, K, X, Y, Z) on the network grid.

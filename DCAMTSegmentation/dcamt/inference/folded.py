@@ -65,8 +65,8 @@ def fold(network: DualVNet) -> DualVNet:
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
     """Move a network to a device in place, convert its weights to `precision`, and return it.
 
-    Instance normalisation stays in float32: its statistics are sums over a whole volume and need this precision.
-    PyTorch can apply a float32 normalisation to 16-bit features.
+    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply it to
+    16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():
@@ -76,7 +76,6 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Include batch normalisation and, where possible, ReLU in the convolution before them."""
     kept: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.Conv3d):
@@ -101,7 +100,6 @@ def _zero_bias(convolution: Convolution) -> nn.Parameter:
 
 
 def _fold_normalisation(convolution: Convolution, norm: nn.BatchNorm3d) -> None:
-    """Include the scale and offset of `norm` in the weights and bias of the convolution before it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert convolution.bias is not None
@@ -117,17 +115,14 @@ def _fold_normalisation(convolution: Convolution, norm: nn.BatchNorm3d) -> None:
 def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
     """Return oneDNN's convolution with optional ReLU; None if the operator does not work or the image is not on a CPU.
 
-    PyTorch's compiler uses the same operator. `F.conv3d` is several times slower for small or one-channel convolutions.
+    `F.conv3d` is several times slower for small or one-channel convolutions.
     """
     return _tested_operator(image.dtype) if image.device.type == "cpu" else None
 
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return oneDNN's convolution, a private operator of PyTorch.
-
-    None if the operator is missing, raises an error, or gives wrong results in this precision.
-    """
+    """Return oneDNN's convolution, a private operator of PyTorch; None if it is missing or fails in this precision."""
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

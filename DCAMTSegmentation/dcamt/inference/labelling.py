@@ -29,8 +29,7 @@ def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
 
     Gives the result of `most_likely(to_source(probabilities))` up to rounding, but interpolates only voxels that can be
     foreground. The probabilities of a scan voxel are weighted means over network voxels; if background is most likely
-    in all of these network voxels, background is also most likely in the scan voxel. The probability of background is
-    not interpolated, but computed as 1 minus the sum of the other classes' probabilities.
+    in all of these network voxels, background is also most likely in the scan voxel.
     """
     labels = np.zeros(grid.source.shape, np.uint8)
     box = bounding_box(most_likely(probabilities).numpy())

@@ -36,7 +36,7 @@ INNER = 0.6
 SMALLEST_ORGAN = 0.02
 """Smallest accepted volume of an organ in the inner part, as a fraction of a training patch's volume.
 
-Each voxel's volume is multiplied by the voxel's certainty (`components.certainty`).
+Each voxel counts with its certainty (`components.certainty`).
 """
 
 PredictCoarse = Callable[[Tensor], Tensor]
@@ -73,11 +73,7 @@ def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
 
 
 def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
-    """Return the location of the organs in a large scan; None if no anatomy or no organ is found.
-
-    Args:
-        grid: the scan's network grid.
-    """
+    """Return the location of the organs in a large scan; None if no anatomy or no organ is found."""
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
         return None
@@ -98,8 +94,8 @@ def locate_organs_in(
 ) -> OrganLocation | None:
     """Return the location of the organs within a part of the anatomy; None if they are not found there.
 
-    In a part smaller than the anatomy, organs count as found only if every class is found, fills at least
-    `SMALLEST_ORGAN` of a patch, and is not cut off (`_is_cut_off`).
+    In a part smaller than the anatomy, organs count as found only if every class fills at least `SMALLEST_ORGAN` of a
+    patch and none is cut off.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
@@ -136,10 +132,7 @@ def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
 
 
 def crop_scan(volume: Volume, box: Box) -> Volume:
-    """Return a scan cropped to `box`; each voxel keeps its position in the patient.
-
-    The voxels are a view of the scan's array, not a copy.
-    """
+    """Return a scan cropped to `box`; the voxels are a view."""
     return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
 
 
@@ -168,17 +161,15 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether every organ in `selected` (X, Y, Z) has at least the volume `SMALLEST_ORGAN`."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
 
 def _trim_to_strides(length: int, stride: int) -> slice:
-    """Return the range of indices along an axis for which the network computes probabilities.
+    """Return the part of an axis that the network predicts.
 
-    An axis consists of n strides and a remainder. If n is at least 1 and the remainder is at most a third of a stride,
-    the remainder is cut off, half at each end. Otherwise the axis is not cut.
+    A remainder of at most a third of a stride is cut off, half at each end. An axis shorter than a stride is not cut.
     """
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)

@@ -51,13 +51,12 @@ class Prediction:
         probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
             `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region` of
-            `Predictor.segment`, if one was given; None in fast quality.
-        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong, 0 outside a given region; None in fast
             quality.
-        notes: messages for the user, for example that the GPU had too little memory.
-        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the requested
-            quality (fast or accurate), or if the region cuts the segmentation (`CUT_BY_REGION`).
+        trust: Dice (0 to 1) between the branches' own segmentations, within a given region; None in fast quality.
+        notes: messages for the user.
+        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality,
+            or if the region cuts the segmentation (`CUT_BY_REGION`).
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
@@ -77,11 +76,9 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     If the memory is too small for a scan (see `memory.usable_memory`), the scan is predicted in tiles, with the same
-    result up to rounding. Exception: a network with instance normalisation predicts every scan in one pass.
+    result up to rounding. A network with instance normalisation always needs one pass.
 
     Args:
-        package: the model.
-        device: the device that computes.
         precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (up to
             twice as fast, see Testing/benchmarks/README.md; probabilities change by hundredths), otherwise float32.
             GPUs compute in float32.
@@ -116,10 +113,9 @@ class Predictor:
     ) -> Prediction:
         """Segment a scan.
 
-        In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches the box's faces. If the segmentation in a larger box has grown too much
-        (`LARGEST_GROWTH`), it is discarded, and the segmentation in the previous box is returned. If nothing is
-        located, or nothing is segmented in a box, the whole scan is segmented.
+        In a large scan without a region, the organs are located first and segmented in a box around them. The box grows
+        while the segmentation touches its faces; a segmentation that has grown too much (`LARGEST_GROWTH`) is
+        discarded. If nothing is located, or nothing is segmented in a box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -156,12 +152,6 @@ class Predictor:
         grid: NetworkGrid | None = None,
         region: Region | None = None,
     ) -> Prediction:
-        """Segment a whole scan, or its part inside the region.
-
-        Args:
-            expected: the places where organs were located in the scan.
-            grid: the scan's network grid, if it is already computed.
-        """
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe, grid)
         margin = 2 * max(self.recipe.stride)
@@ -234,10 +224,7 @@ class Predictor:
     def _run(
         self, image: Tensor, path: Path | None, quality: str, tick: Tick | None = None
     ) -> tuple[Tensor, tuple[str, ...]]:
-        """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes.
-
-        Raises MemoryShortage, which names `path`, if the computer's memory is too small.
-        """
+        """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes."""
         network, notes = self.network, []
         if self.device.type != "cpu":
             with suppress(OutOfMemory):
@@ -260,7 +247,6 @@ class Predictor:
         return branches.cpu(), tuple(notes)
 
     def _network_on(self, device: torch.device) -> DualVNet:
-        """Return the package's network, folded for inference, on a device."""
         precision = torch.float32
         if device.type == "cpu":
             precision = self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
@@ -271,9 +257,7 @@ class Predictor:
 def _segment_around(
     location: OrganLocation, volume: Volume, margin: Shape, segment_all: Callable[..., Prediction], report: Progress
 ) -> Prediction:
-    """Segment a box around the located organs; enlarge the box while the segmentation touches the box's faces.
-
-    If nothing is segmented in a box, the whole scan is segmented without regard to the location.
+    """Segment a box around the located organs, and larger boxes if necessary (see `Predictor.segment`).
 
     Args:
         margin: how far the box grows in one round, in voxels.
@@ -304,12 +288,10 @@ def _segment_around(
 
 
 def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
-    """Return a callback that reports a part's fraction (0 to 1), scaled to the range from `start` to `stop`."""
     return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
 
 
 def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
-    """Return the organs' expected places in a scan cropped to `box`; None if `location.organs` is empty."""
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}

@@ -49,7 +49,7 @@ class Tile(NamedTuple):
 
 
 class OutOfMemory(Exception):
-    """Raised when the device's memory is too small for the smallest tiles, or for one pass if tiles are impossible."""
+    """Raised when the device's memory is too small for a volume, even in tiles."""
 
 
 def predict_bounded(
@@ -65,7 +65,6 @@ def predict_bounded(
     Args:
         image: float (C, X, Y, Z); moved to the network's device and precision.
         quality: `accurate`, or `fast` for one branch.
-        tick: called as tick(done, of) after each part of the work; a single pass is one part.
         on_shortage: called when memory ran out, before tiles or smaller tiles are tried.
 
     Returns:
@@ -94,7 +93,7 @@ def predict_bounded(
 def _predict_or_none(
     network: DualVNet, image: Tensor, quality: str, tile: Shape | None, tick: Tick | None
 ) -> Tensor | None:
-    """Predict in one pass, or in tiles of the given size; if memory runs out, release all tensors and return None."""
+    """Predict in one pass or in tiles; if memory runs out, release all tensors and return None."""
     weights = next(network.parameters())
     was_training = network.training
     network.eval()
@@ -118,7 +117,7 @@ def _predict_or_none(
 def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
     """Return the probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z) in one pass.
 
-    Quality `fast` uses one branch. The caller must turn gradients off.
+    The caller must turn gradients off.
     """
     size = size_of(image)
     padded = pad(image, network.stride)
@@ -132,7 +131,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
 
     Args:
         tile: size of a tile in voxels, margin included.
-        tick: called as tick(done, of) each time a branch has encoded or decoded a tile.
+        tick: called each time a branch has encoded or decoded a tile.
     """
     vnets = network.vnets[:1] if quality == FAST else network.vnets
     unpadded = size_of(image)
@@ -192,9 +191,8 @@ def fine_stride(network: DualVNet, level: int) -> Shape:
 
 
 def fine_reach(network: DualVNet) -> Shape:
-    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels.
-
-    Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
+    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels, rounded up to multiples of their
+    stride.
     """
     fine = fine_levels(network)
     largest_stride = 2
@@ -210,11 +208,11 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size`.
+    """Yield tiles that together fill a volume of `size` voxels.
 
-    All sizes are in voxels. Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a
-    longer axis, the length of a tile without its margins is the largest multiple of `step` that is at most
-    `tile` - 2 * `margin`, but at least one `step`. The last tile may be shorter.
+    Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a longer axis, the length
+    of a tile's core is the largest multiple of `step` up to `tile` - 2 * `margin`, but at least one `step`. The last
+    tile may be shorter.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

@@ -16,18 +16,17 @@ from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
-"""Time in seconds since the epoch: a new, empty temporary file gets this modification time, which is in 2001."""
+"""Modification time of a new, empty temporary file, in seconds since the epoch (in 2001)."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
 
-Most file systems limit a name to 255 bytes. A character has at most 4 bytes, so 60 characters have at most 240 bytes.
-The random text at the start of a temporary name has 10 bytes.
+Most file systems limit a name to 255 bytes: 60 characters of at most 4 bytes, and 10 bytes of random text.
 """
 
 
 class FileAppeared(Exception):
-    """Raised by `atomic_path` with `replace=False` if the final file already exists; the file is not replaced."""
+    """Raised by `atomic_path` with `replace=False` if the final file already exists."""
 
 
 @contextmanager
@@ -36,9 +35,9 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
-    replaced. Except on Windows, the new file has the permissions of the file that it replaces; on Linux, also its
-    access control list. Missing parent folders are created. If the block raises, the temporary file and any created
-    folder that is empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
+    replaced. The new file has the permissions (except on Windows) and the access control list (on Linux) of the file
+    that it replaces. Missing parent folders are created. If the block raises, the temporary file and empty created
+    folders are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
     (`interrupt_on_sigterm`).
 
     Args:
@@ -47,7 +46,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     Raises:
         FileAppeared: the file exists at the end of the block, and `replace` is False.
         OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names
-            another file, concerns a pipe or has no error number (`errno`) is raised unchanged, like other exceptions.
+            another file, concerns a pipe or has no error number is raised unchanged, like other exceptions.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -75,8 +74,8 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                         temporary.unlink()
                     _flush(temporary)
                 except BaseException:
-                    # If the block failed because a library raised an exception, the library may keep the file open as
-                    # long as the exception exists. The file would then take space on the disk even after its removal.
+                    # A library that raised the exception may keep the file open, which would take space even after its
+                    # removal.
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise
@@ -137,12 +136,11 @@ def remove_folders(created: Sequence[Path]) -> None:
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Rename a file; raise FileAppeared if `target` exists."""
     try:
         os.link(temporary, target)  # `os.replace` could replace a file of another process.
     except FileExistsError as error:
         raise FileAppeared(str(target)) from error
-    except OSError as error:  # A file system without hard links, such as that of a USB stick.
+    except OSError as error:  # A file system without hard links, as on a USB stick.
         if os.path.lexists(target):
             raise FileAppeared(str(target)) from error
         os.replace(temporary, target)
@@ -151,7 +149,6 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
 
 
 def _existing_file(path: Path) -> os.stat_result | None:
-    """Return the status of a file, or None if there is no such file."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -159,13 +156,11 @@ def _existing_file(path: Path) -> os.stat_result | None:
 
 
 def _is_unwritten(file: Path) -> bool:
-    """Return whether a file is empty and has the time of modification `_UNWRITTEN`."""
     status = file.stat()
     return status.st_size == 0 and status.st_mtime == _UNWRITTEN
 
 
 def _access_acl(path: Path) -> bytes | None:
-    """Return a file's POSIX access control list; None if the file has none. Other systems than Linux have none."""
     if sys.platform != "linux":
         return None
     try:
@@ -188,7 +183,7 @@ def _set_access_acl(file: Path, acl: bytes | None) -> bool:
 
 
 def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> None:
-    """Give a file the owner, group and permissions in `source`, as far as the user and the file system allow this.
+    """Give a file the owner, group and permissions in `source`, as far as possible.
 
     Args:
         acl: the access control list to set. If it cannot be set, only the owner gets permissions.
@@ -242,7 +237,7 @@ def _flush(file: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the folder's entries, so that the rename survives a power failure; do nothing where that is impossible."""
+    """Flush the folder's entries, so that the rename survives a power failure."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -252,7 +247,6 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
-    """Return whether an error concerns the file being written or its folders, not a pipe or another file."""
     if error.errno is None or error.errno == errno.EPIPE:
         return False
     if error.filename is None:

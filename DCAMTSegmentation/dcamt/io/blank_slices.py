@@ -28,7 +28,6 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
 
 
 def _unwritten_slices(voxels: np.ndarray) -> list[int]:
-    """Return the indices of slices along the last axis that were probably never written, or only in part."""
     zeros, runs = np.empty(voxels.shape[2]), {}
     for k in range(len(zeros)):
         is_zero = _in_file_order(voxels, k) == 0
@@ -82,13 +81,12 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 def _is_noisy(values: np.ndarray) -> bool:
     """Return whether voxels have few zeros and more than one value.
 
-    A layer of a synthetic scan may have a single value. Zeros beside such a layer do not count as a lost part.
+    A layer of a synthetic scan may have a single value; zeros beside it do not count as a lost part.
     """
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 
 
 def _long_run(is_zero: np.ndarray) -> slice | None:
-    """Return the longest run of True in `is_zero`; None if the run is short."""
     bounds = np.flatnonzero(np.diff(is_zero, prepend=False, append=False)).reshape(-1, 2)
     if not len(bounds):
         return None
@@ -97,5 +95,4 @@ def _long_run(is_zero: np.ndarray) -> slice | None:
 
 
 def _in_file_order(voxels: np.ndarray, k: int) -> np.ndarray:
-    """Return the voxels of slice k in the order of the file: i varies fastest."""
     return voxels[:, :, k].ravel(order="F")

@@ -50,13 +50,12 @@ def has_dicom_file(folder: Path) -> bool:
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether there are several folders and `_first_study` finds the same study UID in all of them."""
+    """Return whether there are several folders, and the first study UID in each is the same."""
     studies = {_first_study(folder) for folder in folders}
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 
 
 def _first_study(folder: Path) -> str:
-    """Return the first study UID that a DICOM file in a folder states; "" if there is none."""
     for file in files_below(folder):
         if is_dicom_name(file) and not is_no_file(file):
             attributes = read_attributes(file, "StudyInstanceUID") or {}
@@ -129,12 +128,10 @@ def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
 
 
 def _open_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among `files`; messages about several files name `path`."""
     return _open_found(path, read_files(filter(is_dicom_name, files)), choice)
 
 
 def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among the found files."""
     if not found.frames:
         raise _no_frames_error(path, found)
     usual, separated = separate_other_classes(found.frames)
@@ -175,7 +172,6 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
 
 
 def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
-    """Return the error for files without a usable frame."""
     if damaged := found.rejected_as("damaged"):
         return _damaged_error(path, damaged)
     if unplaced := found.rejected_as("unplaced"):
@@ -202,11 +198,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
 
 
 def _is_other_scan(file: Path, folder: Path) -> bool:
-    """Return whether a file may be a scan in another format than DICOM, by its ending and content.
-
-    Returns False for a hidden file. A file below `folder` is hidden if its name, or the name of a folder between
-    `folder` and the file, begins with a full stop. The path of `folder` itself may contain such names.
-    """
+    """Return whether a file below `folder`, not hidden, may be a scan in another format than DICOM."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
 
@@ -221,7 +213,6 @@ def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
 
 
 def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
-    """Return the error for a file without a position; `path` is the file or folder that the user chose."""
     remedy = "If the file is a report or a screenshot, remove it. Otherwise, export the series again."
     if rejected.file == path:
         remedy = "Export the series again; if the file is a report or a screenshot, choose the scan instead."
