@@ -82,7 +82,7 @@ _OTHER_KINDS = {
     b"Rar!\x1a\x07": "RAR archive",
     b"%PDF": "PDF document",
 }
-"""First bytes of files that are no scans, and the kinds of these files."""
+"""Kinds of files that are no scans, by their first bytes."""
 _WEB_PAGE = re.compile(
     rb"(<\?[^>]*>\s*|<!--((?!-->).)*-->\s*)*"  # XML declarations and comments
     rb"<(!doctype html|html|head|body|([a-z]+:)?error)\b",
@@ -92,7 +92,7 @@ _WEB_PAGE = re.compile(
 _JSON = re.compile(rb'{\s*"[^"]*"\s*:')
 _EXTRACT = "Extract the archive, and choose the scan."
 _ENCRYPTED = 1
-"""The flag of an encrypted file in a zip file (APPNOTE.TXT of PKWARE, 4.4.4)."""
+"""Flag of an encrypted file (APPNOTE.TXT of PKWARE, 4.4.4)."""
 _MAXIMUM_UNZIPPED = 16 << 30
 _MAPPING_IN_PYTHON = MappingOption("In Python, give the mapping as mapping=... to the function that reads the file.")
 
@@ -117,21 +117,19 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """Read and check a scan.
 
     Args:
-        path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files (also in
-            subfolders), a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium
-            benchmark's `.h5`.
-        channels: the number of channels C that the scan must have: all in one file, or one in each of the files
-            `x_0000`, `x_0001`, ..., of which `path` is the first.
-        choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
+        path: a file in a format of docs/formats.md, a folder with DICOM files (also in subfolders), or a zip file of
+            one of these.
+        channels: the number of channels that the scan must have, all in one file, or one in each of the files `x_0000`,
+            `x_0001`, ..., of which `path` is the first.
+        choice: the image to read if DICOM files contain several.
 
     Returns:
-        The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
-        skipped or assumed. Its `channel_names` are those of a `dataset.json` beside the file or one folder above.
+        The scan. Intensities keep the file's type unless the file scales them. `notes` state what was skipped or
+        assumed. `channel_names` come from a `dataset.json` beside the file or one folder above.
 
     Raises:
-        InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
-            has a different number of channels, or contains several images of which `choice` chooses none; or
-            `volume.check_scan` refuses the scan.
+        InputError: the file cannot be read, is a DICOM segmentation, has a different number of channels, or contains
+            several images of which `choice` chooses none; or `volume.check_scan` refuses the scan.
     """
     path = given_path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
@@ -143,16 +141,12 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
-    """Return whether a file has one channel.
-
-    If a file `x_0000` has several channels, the file is a complete scan, so `x_0001` is not one of its channels.
-    """
+    """A file `x_0000` with several channels is a complete scan, so `x_0001` is not one of its channels."""
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 
 
 def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
-    """Read and check the scan of one file or folder."""
     with _open_image(path, choice or ScanChoice()) as image:
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
@@ -169,25 +163,22 @@ def read_labelmap(
 ) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
-    A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
-    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, a voxel gets the label of the
-    segment that is last in the file or, with `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes`
-    name each segment that lacks voxels for this reason (`OverlapNote`).
+    Segments keep their label values if these are unique and above 0; otherwise they are numbered 1, 2, ... in the
+    file's order. Where segments overlap, the last in the file or, with `mapping`, the last in `mapping` is kept.
+    Without `mapping`, `notes` name each segment that lacks voxels for this reason (`OverlapNote`).
 
-    A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
-    grid.
+    A segmentation that was saved cropped stays cropped; `volume.fit_labelmap` extends it to its scan's grid.
 
     Args:
-        mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
-            0 (background) to 255. Values and segments that are not in `mapping` become background. The name "left
-            atrium" also fits the segments "Left-Atrium" and "LeftAtrium".
-        option: the option by which the user can give a mapping. The notes about overlaps advise this option. None if
-            the user cannot give a mapping.
+        mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from 0
+            (background) to 255. All others become background. The name "left atrium" also fits the segments
+            "Left-Atrium" and "LeftAtrium".
+        option: the option that notes about overlaps advise; None if the user cannot give a mapping.
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
-            `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Unlike
-            `read_scan`, this function accepts segmentations and blank or small images.
+            `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Segmentations
+            and blank or small images are accepted.
     """
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -211,8 +202,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains a name (a `Labelmap` has no named segments), or a label that is not a whole
-            number from 0 to 255.
+        InputError: `mapping` contains a segment's name, or a label that is not a whole number from 0 to 255.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
     labels = {source: label for source, label in mapping.items() if isinstance(source, int)}
@@ -226,7 +216,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    A file with the ending of a format without segments, such as `.nii.gz`, is not opened, and the result is ().
+    A file whose format has no segments, such as `.nii.gz`, is not opened; the result is ().
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
@@ -243,13 +233,12 @@ def read_header(
 ) -> Header:
     """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 
-    The segments of a labelmap count as one channel. If `channels` is above 1 and the file has one channel, the separate
-    files `x_0000`, `x_0001`, ... are counted as channels (see `read_scan`). `choice` chooses the image, as in
-    `read_scan`.
+    The segments of a labelmap count as one channel. If `channels` is above 1 and the file has one channel, the files
+    `x_0000`, `x_0001`, ... are counted as channels. `choice` is as in `read_scan`.
 
     Raises:
-        InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. A wrong
-            number of channels and wrong voxels, such as fractional values of a labelmap, are not refused.
+        InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. The number of
+            channels and the voxels' values are not checked.
     """
     path = given_path(path)
     with _open_image(path, choice or ScanChoice(), label=as_labelmap) as image:
@@ -265,8 +254,7 @@ def read_header(
 
 @contextmanager
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
-    """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
-    # For a name that the system does not allow, os.path returns False, but pathlib raises an error.
+    # For a name that the system does not allow, pathlib would raise an error.
     if not os.path.exists(path):
         raise missing_file_error(path)
     if os.path.isdir(path):
@@ -308,7 +296,6 @@ def missing_file_error(path: Path) -> InputError:
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
-    """Open a file with the reader for its format, or else with ITK."""
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:
@@ -327,7 +314,6 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
-    """Raise InputError if a file's first bytes are those of an archive, a document or a placeholder for a scan."""
     if head.startswith(b"version https://git-lfs"):
         remedy = "Fetch the scan with 'git lfs pull'."
         raise InputError("is a pointer of Git LFS, not a scan", path=path, remedy=remedy)
@@ -369,7 +355,6 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
-    """Return the only DICOM segmentation among `files`, or None; raise InputError if there are several."""
     segmentations = [file for file in files if is_dicom_segmentation(file)]
     if len(segmentations) > 1:
         what = f"holds {len(segmentations)} segmentations: {list_names([file.name for file in segmentations])}"
@@ -379,7 +364,7 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
 
 @contextmanager
 def _unzipped(path: Path, label: bool) -> Iterator[Path]:
-    """Extract a zip file for the duration of the block.
+    """Extract a zip file for the duration of the block. An InputError from inside the block gets the zip file's path.
 
     Yields:
         The first of these that applies:
@@ -387,16 +372,11 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
         - the folder with all extracted files, if a scan (not a labelmap) is read and the folder holds a DICOM image;
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
-        - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; if there are several such files, the only
-          one of them that may hold a volume (see `may_hold_volume`);
+        - the only file with one of `ENDINGS_READ_BY_ITK` or, of several such files, the only one that
+          `may_hold_volume`;
         - the folder with all extracted files.
-
-    Raises:
-        OutputError: the temporary folder cannot be written.
-        InputError: the zip file cannot be extracted, or holds several images, only zip files, or only images that are
-            not volumes. An InputError from inside the block is raised again with the zip file's path.
     """
-    # A signal would otherwise end the process at once and leave the extracted scan on the disk.
+    # A signal would otherwise leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
         _extract(path, folder)
         inner = _image_in_archive(path, Path(folder), label)
@@ -425,7 +405,7 @@ def _extract(path: Path, folder: str) -> None:
 
 
 def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
-    """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
+    """Return the path that `_unzipped` yields."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
     images = [file for file in files if ending(file) in _ENDINGS_PREFERRED_IN_ARCHIVES]
     dicom = [file for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES and _is_stated_dicom(file)]
@@ -451,24 +431,16 @@ def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
 
 
 def _is_stated_dicom(file: Path) -> bool:
-    """Return whether a file is DICOM by its first bytes or by its ending."""
     return ending(file) in DICOM_SLICE_ENDINGS or stated_class(file) is not None
 
 
 def _is_image_of_scan(file: Path) -> bool:
-    """Return whether a DICOM file may be a slice or another part of a scan.
-
-    Its SOP class must be that of an image or not be stated, and the file must be no screenshot (`is_unplaced_capture`).
-    """
     sop_class = stated_class(file) or ""
     return is_image_class(sop_class) and not is_unplaced_capture(file, sop_class)
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> tuple[np.ndarray, bool]:
-    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K), and whether segments overlap.
-
-    Where segments overlap, the last is kept.
-    """
+    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K), and whether segments overlap."""
     labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
     do_overlap = False
     for segment in segments:
@@ -481,7 +453,6 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
 def _map_labels(
     layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: LabelMapping, path: Path | None
 ) -> np.ndarray:
-    """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
     stored = None if segments else as_labels(layers[0], path)
     for source, label in mapping.items():
@@ -501,7 +472,6 @@ def _map_labels(
 
 
 def _segments_of_name(name: str, segments: tuple[StoredSegment, ...], path: Path | None) -> list[StoredSegment]:
-    """Return the segments of this name; raise InputError if there is none."""
     named = [segment for segment in segments if plain_name(segment.name or "") == plain_name(name)]
     if not named:
         known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)

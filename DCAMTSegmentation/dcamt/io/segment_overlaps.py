@@ -1,4 +1,4 @@
-"""Describe how many voxels each segment of a file loses to overlapping segments when they become one labelmap."""
+"""Describe how many voxels each segment loses to overlapping segments in a labelmap."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ _SIGNS_OF_MAPPINGS = '=,;|"$`\\'
 """Signs that separate the parts of a label mapping, or that a shell may interpret even inside quotation marks."""
 
 _HIGHEST_CLASS = 255
-"""The highest class of a label mapping."""
 
 
 @dataclass(frozen=True)
 class MappingOption:
-    """The option by which a user gives a label mapping, for the advice in a note.
+    """The option for label mappings that a note advises.
 
     Attributes:
         hint: a sentence that names the option.
-        label: the class after the equals sign in the note's example, such as 1 in "Left atrium=1". If it is None, the
-            example has the segment's label value, or 1 if this value is above `_HIGHEST_CLASS`.
+        label: the class in the note's example, such as 1 in "Left atrium=1"; None for the segment's label value, or for
+            1 if this value is above `_HIGHEST_CLASS`.
     """
 
     hint: str
@@ -65,7 +64,6 @@ def _describe(segment: StoredSegment) -> str:
 
 
 def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: MappingOption | None) -> str:
-    """Return what to do to read all voxels of a segment."""
     if option is None:
         return f"To use all voxels of {_describe(segment)}, save this segment in a file of its own."
     label = segment.label if option.label is None else option.label
@@ -78,7 +76,7 @@ def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: M
 
 
 def _source(segment: StoredSegment, segments: Sequence[StoredSegment]) -> str:
-    """Return the text that stands for only this segment in a label mapping: its name or, if that fails, its value."""
+    """Return what stands for only this segment in a label mapping: its name or, if that fails, its value."""
     name, plain = segment.name or "", plain_name(segment.name or "")
     is_unique = [plain_name(other.name or "") for other in segments].count(plain) == 1
     can_be_written = bool(plain) and not name.isdecimal() and not set(_SIGNS_OF_MAPPINGS) & set(name)

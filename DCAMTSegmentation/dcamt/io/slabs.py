@@ -1,4 +1,4 @@
-"""Divide large arrays into slabs of some megabytes and write them, so that an event loop can run between slabs."""
+"""Write large arrays in slabs of some megabytes, so that an event loop can run between slabs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import write_error
 from .atomic import atomic_path
 
 SLAB_BYTES = 8 << 20
-"""Bytes of a slab, which takes a few milliseconds to copy."""
+"""A slab of this size takes a few milliseconds to copy."""
 _NRRD_TYPES = {"i": "int", "u": "uint"}
 
 
@@ -33,8 +33,6 @@ def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
 
 def write_voxels(voxels: np.ndarray, path: Path) -> None:
     """Write voxels (I, J, K) to a `.npy` file in the axis order (K, J, I) of VTK and Slicer.
-
-    An incomplete file is removed.
 
     Raises:
         OutputError: the file cannot be written.
@@ -57,9 +55,8 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
     """Write a scan's channels to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
-    Each channel is an array (K, J, I). The file's array is (K, J, I, C), or (K, J, I) if there is only one channel. The
-    array in the file has the data type `numpy.result_type` of the channels' data types. As in `write_npy_in_slabs`, an
-    incomplete file is removed, and the data is not flushed to the disk.
+    Each channel is (K, J, I). The file's array is (K, J, I, C), or (K, J, I) for one channel; its type is the
+    `numpy.result_type` of the channels. The file is treated as in `write_npy_in_slabs`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -97,14 +94,13 @@ def _write_npy(
 def write_nrrd_in_slabs(
     voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path, further_channels: Sequence[np.ndarray] = ()
 ) -> Iterator[None]:
-    """Write an uncompressed NRRD file, yielding after each slab; the file appears after the last slab.
+    """Write an uncompressed NRRD file, yielding after each slab; it appears after the last slab.
 
-    The voxels in the file have the data type `numpy.result_type` of the channels' data types.
+    The type of the file's voxels is the `numpy.result_type` of the channels.
 
     Args:
         voxels: (K, J, I), of an integer type, float32 or float64.
         ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
-        further_channels: the voxels of the second and further channels.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Represent an image file whose header was read; read compressed streams; convert errors of libraries."""
+"""Represent image files, read compressed streams, and convert errors of libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class StoredSegment:
     """A segment of a segmentation file: the voxels with `value` in `layer`, which get `label` in a labelmap.
 
     Attributes:
-        name: None if the segment has no name.
         color: red, green and blue, each 0 to 1; None if the file has no valid colour.
     """
 
@@ -47,9 +46,9 @@ class StoredImage:
 
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
-        verify: raises InputError if the file has fewer bytes than its header states (see `check_complete`); reads the
-            voxels only if necessary. The default does nothing: the file was checked when it was opened, or is
-            checked by `load`.
+        verify: raises InputError if the file has fewer bytes than its header states; reads the voxels only if
+            necessary. By default it does nothing, since the file was checked when it was opened, or is checked by
+            `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
         frames, modality: see `Volume`.
@@ -69,7 +68,7 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    A lack of memory becomes MemoryShortage, which is an InputError.
+    A lack of memory becomes MemoryShortage, an InputError.
     """
     try:
         yield
@@ -110,11 +109,9 @@ class Gunzip(io.RawIOBase):
         self._inflate = zlib.decompressobj(wbits=47)  # detects gzip or zlib from the header
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Write decompressed bytes into `buffer` and return their number; 0 at the end of the stream."""
         data = b""
         while len(buffer) and not data:
             if self._inflate.eof and not self._open_next_member():
@@ -151,10 +148,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first `size` bytes of a file, decompressed if the file is gzip; all bytes of a shorter file.
-
-    If reading or decompressing these bytes fails, b"" is returned.
-    """
+    """Return the first `size` bytes of a file, decompressed if it is gzip; b"" if they cannot be read."""
     try:
         with open_plain_or_gzip(path, size) as file:
             return file.read(size)
@@ -185,7 +179,7 @@ def skip_bytes(file: IO[bytes], size: int) -> None:
 
 
 def read_to_end(file: IO[bytes]) -> None:
-    """Read and drop the rest of a stream; the end of a compressed stream has a checksum, which is then verified."""
+    """Read and drop the rest of a stream, so that the checksum of a compressed stream is verified."""
     while file.read(_CHUNK):
         pass
 
@@ -194,9 +188,9 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
     """Raise InputError if a file has fewer than `size` bytes from byte `start` on.
 
     Args:
-        packed: the bytes from `start` on are gzip data with `size` bytes after decompression. The last four bytes of
-            gzip data state this size modulo 2^32 (RFC 1952). If these bytes state another size, the file may be cut or
-            have several members; then the file is read to its end.
+        packed: the bytes from `start` on are gzip data of `size` bytes after decompression. The last four bytes of gzip
+            data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut or have several
+            members, and is read to its end.
         header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:
@@ -220,8 +214,7 @@ def check_unpacked_size(file: IO[bytes], size: int, path: Path, header: Path | N
     """Raise InputError if a gzip or zlib stream is cut, or has fewer than `size` bytes after decompression.
 
     Args:
-        file: the stream, which is read to its end.
-        path: the path of `file`.
+        file: is read to its end.
         header: as in `check_complete`.
     """
     stream, chunk, held = Gunzip(file), bytearray(_CHUNK), 0
@@ -255,7 +248,7 @@ def cut_file_error(path: Path, held: int, size: int, header: Path | None = None)
 
 
 def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) -> InputError:
-    """Return the error for a spacing that is zero, infinite or not a number along an axis."""
+    """Return the error for a spacing that is zero, infinite or not a number."""
     return InputError(
         f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)})",
         path=path,
@@ -264,7 +257,7 @@ def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) 
 
 
 def no_numbers_error(path: Path) -> InputError:
-    """Return the error for an image whose voxels are stored as text that is damaged."""
+    """Return the error for damaged voxels that are stored as text."""
     what = "stores its voxels as text, but some voxels are not numbers of the type that its header states"
     return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
 
@@ -277,7 +270,7 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[str]:
-    """Return the names of data files that a pattern such as `d%03d.raw` gives, one for each number.
+    """Return the name of a data file for each number, by a pattern such as `d%03d.raw`.
 
     Raises:
         InputError: the pattern is damaged, or there are more than `most` numbers.
@@ -289,12 +282,12 @@ def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[
 
 
 def damaged_field_error(path: Path, name: str) -> InputError:
-    """Return the error for a header field whose numbers are missing or invalid."""
+    """Return the error for a header field with missing or invalid numbers."""
     return InputError(f"has a damaged field '{name}' in its header", path=path, remedy=DAMAGED)
 
 
 def refuse_other_unit(path: Path, unit: str) -> None:
-    """Raise InputError if `unit`, which a header states for lengths, is not one of `_MILLIMETRES`."""
+    """Raise InputError if a header's unit of length is not one of `_MILLIMETRES`."""
     if unit.strip().lower() not in _MILLIMETRES:
         remedy = "Convert the spacing and the origin to millimetres."
         raise InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
@@ -319,7 +312,7 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
     """Convert zlib.error and OSError inside the block to an InputError that names header and data file.
 
-    An error stays unchanged if the data lies in the header's own file, or if there is no permission to read it.
+    A PermissionError, and errors about data in the header's own file, stay unchanged.
     """
     try:
         yield
@@ -335,7 +328,6 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
 
 
 def _shorten(message: str, path: Path) -> str:
-    """Return at most 160 characters of a library's message, without the path and ITK's source line and class."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
     message = message.replace(f"File {path}", "the file").replace(str(path), "the file")

@@ -1,4 +1,4 @@
-"""Write triangle meshes in LPS mm as STL, OBJ, PLY and VTP, with the mark `SPACE`, which 3D Slicer reads."""
+"""Write triangle meshes in LPS mm as STL, OBJ, PLY and VTP, with the mark `SPACE`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
-"""Slicer reads the coordinates of a mesh file with this mark as LPS mm, the convention of DICOM and ITK."""
+"""Slicer reads the coordinates of a mesh file with this mark as LPS mm."""
 
 
 def write_mesh(
@@ -32,7 +32,7 @@ def write_mesh(
         points: (N, 3) RAS mm, written as LPS mm.
         triangles: (M, 3) indices of points, anticlockwise seen from outside.
         path: its ending, one of `SURFACE_OUTPUTS`, decides the format.
-        point_data: arrays (N,) by name, with a value for each point; only VTP files store them.
+        point_data: arrays (N,) by name; only VTP files store them.
         remarks: texts about the mesh by name; only VTP files store them.
 
     Raises:
@@ -66,7 +66,6 @@ def surface_ending(path: Path) -> str:
 
 
 def _stl(points: np.ndarray, triangles: np.ndarray) -> bytes:
-    """Return binary STL: an 80-byte header, the number of triangles, and the normal and corners of each triangle."""
     corners = points[triangles].astype("<f4")
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -102,7 +101,7 @@ def _write_vtp(
     point_data: Mapping[str, np.ndarray],
     remarks: Mapping[str, str],
 ) -> None:
-    # Imported here, since only VTP needs vtk.
+    # Only VTP needs vtk.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonCore import vtkPoints, vtkStringArray
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData

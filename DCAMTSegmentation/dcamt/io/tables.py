@@ -1,4 +1,4 @@
-"""Write tables as CSV files, completely or not at all."""
+"""Write tables as CSV files."""
 
 from __future__ import annotations
 

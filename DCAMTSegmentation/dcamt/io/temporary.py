@@ -1,4 +1,4 @@
-"""Create temporary folders, and raise OutputError if none can be created or if one is full."""
+"""Create temporary folders."""
 
 from __future__ import annotations
 

@@ -13,16 +13,16 @@ from typing import IO
 from ..errors import InputError
 
 _BITS, _SAMPLES = 258, 277
-"""The TIFF tags of the bits of each sample, and of the number of samples."""
+"""TIFF tags: the bits of a sample, and the number of samples."""
 _LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
 _PAGE_KIND, _REDUCED_COPY, _TRANSPARENCY_MASK = 254, 1, 4
-"""The TIFF tag of a page's kind, and two flags of this tag."""
+"""A TIFF tag, and two of its flags."""
 _COMPRESSION, _DEFLATE = 259, (8, 32946)
-"""The TIFF tag of a page's compression, and its values for data compressed with zlib."""
+"""A TIFF tag, and its values for zlib."""
 _CHUNK = 1 << 18  # bytes
 _STRIPS, _TILES = (273, 279), (324, 325)
-"""Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
+"""TIFF tags of the offsets and of the sizes."""
 
 
 def check_tiff(path: Path) -> None:
@@ -30,9 +30,8 @@ def check_tiff(path: Path) -> None:
 
     Raises:
         zlib.error: deflated data is damaged.
-        InputError: the content is not TIFF, `_check_storage` refuses a page, or the pages differ in size or type. ITK
-            would read all pages with the size and type of the first page. A reduced copy or transparency mask
-            before an image page is refused, too, since ITK would crash.
+        InputError: the content is not TIFF, `_check_storage` refuses a page, pages differ in size or type (ITK would
+            read all like the first), or a reduced copy or transparency mask precedes an image page (ITK would crash).
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
@@ -60,7 +59,6 @@ def check_tiff(path: Path) -> None:
 
 
 def _check_deflated(data: bytes) -> None:
-    """Raise EOFError if a zlib stream is cut, or zlib.error if it is damaged."""
     inflate = zlib.decompressobj()
     while not inflate.eof:
         if not inflate.decompress(data, _CHUNK) and not inflate.eof:
@@ -93,17 +91,12 @@ def has_pages(path: Path, count: int) -> bool:
 
 
 def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
-    """Return whether ITK skips a page: a reduced copy or a transparency mask."""
+    """Return whether ITK skips a page."""
     return bool(values.get(_PAGE_KIND, (0,))[0] & (_REDUCED_COPY | _TRANSPARENCY_MASK))
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield, for each page, the values of the tags that this module uses, by tag.
-
-    Raises:
-        InputError: the content is not TIFF.
-        EOFError: the file is damaged.
-    """
+    """Yield, for each page, the values of the tags that this module uses, by tag."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
@@ -133,7 +126,7 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
 
 
 def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
-    """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
+    """Return the numbers of a TIFF directory entry, stored in the entry or at an offset in the file."""
     size = struct.calcsize(word)
     (count,) = struct.unpack(f"{order}{word}", entry[:size])
     code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
@@ -145,7 +138,6 @@ def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> 
 
 
 def _read_exactly(file: IO[bytes], start: int, size: int) -> bytes:
-    """Return the `size` bytes of a file from `start` on; raise EOFError if there are fewer."""
     # A damaged file may state a start that is too large for `seek`, or a size that is too large for the memory.
     if start + size > os.fstat(file.fileno()).st_size:
         raise EOFError

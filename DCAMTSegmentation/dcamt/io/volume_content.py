@@ -39,7 +39,7 @@ def _is_structured_points(path: Path, head: bytes) -> bool:
 def _is_stack(path: Path, head: bytes) -> bool:
     try:
         return has_pages(path, _MINIMUM_PAGES)
-    except (InputError, OSError, EOFError):  # The file is damaged.
+    except (InputError, OSError, EOFError):
         return True
 
 
@@ -50,7 +50,7 @@ def _is_pair_header(path: Path, head: bytes) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Path, bytes], bool]] = {
-    ".vtk": _is_structured_points,  # Not surfaces.
-    **dict.fromkeys((".tif", ".tiff"), _is_stack),  # Only stacks of three pages or more, not pictures.
+    ".vtk": _is_structured_points,
+    **dict.fromkeys((".tif", ".tiff"), _is_stack),
     **dict.fromkeys((".hdr", ".hdr.gz"), _is_pair_header),
 }

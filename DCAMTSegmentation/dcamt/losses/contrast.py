@@ -1,7 +1,7 @@
 """Compute contrast losses between voxel embeddings and class prototypes, within a class and between classes.
 
-The value -1 marks a voxel without a class. Such voxels have the weight 0 in the prototypes and in the losses. Removing
-such voxels would be slower, since the program would have to wait for the GPU to count them.
+Voxels without a class (-1) have the weight 0 in the prototypes and in the losses. Removing them would be slower, since
+the program would have to wait for the GPU to count them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean direction of each class's embeddings, (K, D), and whether each class has any voxel, (K,).
 
-    Prototypes have no gradient, so that embeddings move towards the prototypes, and not the reverse.
+    Prototypes have no gradient, so that only embeddings move.
 
     Args:
         embeddings: unit vectors (N, D).
@@ -31,7 +31,7 @@ def intra_class(embeddings: Tensor, classes: Tensor, own_prototypes: Tensor, par
     Args:
         embeddings: unit vectors (N, D).
         classes: (N,), -1 to K - 1.
-        own_prototypes, partner_prototypes: (K, D), of this branch and of its partner.
+        own_prototypes, partner_prototypes: (K, D).
     """
     target = 0.5 * (own_prototypes + partner_prototypes)[classes.clamp_min(0)]
     return _mean_over_classified(1 - (embeddings * target).sum(dim=1), classes)
@@ -47,8 +47,8 @@ def inter_class(
 ) -> Tensor:
     """Return the mean InfoNCE loss (van den Oord et al., 2018) over the voxels and both branches' prototypes.
 
-    The loss of an embedding e of class c is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), where p are the prototypes, T
-    is the temperature, and k runs over the classes that are `present`, booleans (K,).
+    The loss of an embedding e of class c is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with prototypes p, temperature
+    T, and k over the classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own_prototypes, partner_prototypes):
@@ -58,6 +58,5 @@ def inter_class(
 
 
 def _mean_over_classified(values: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over the voxels that have a class; 0 if there are none."""
     classified = classes >= 0
     return torch.where(classified, values, 0).sum() / classified.sum().clamp_min(1)

@@ -17,9 +17,9 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     negative (Gretton et al., JMLR 2012, eq. 5).
     """
     both = torch.cat([x, y])
-    # The shift changes no distance, and avoids rounding errors if the features are far from 0.
+    # The shift avoids rounding errors if the features are far from 0.
     both = both - both.mean(dim=0, keepdim=True).detach()
-    # |u - v|^2 = |u|^2 + |v|^2 - 2 u @ v; rounding can make it negative.
+    # Rounding can make |u - v|^2 = |u|^2 + |v|^2 - 2 u @ v negative.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
     count = len(both)

@@ -1,4 +1,4 @@
-"""Compute the supervised loss: Dice and cross-entropy against labels."""
+"""Compute the supervised loss: Dice and cross-entropy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_CLASS_WEIGHT = 10.0
-"""Largest weight of a class in the cross-entropy."""
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,8 +34,7 @@ def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
     """Return each class's weight in each sample's cross-entropy, (B, K), of type `dtype`.
 
     A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean of n over the
-    foreground classes that are present in the sample. Without `MAX_CLASS_WEIGHT`, the mean weight of the foreground
-    voxels would be 1.
+    foreground classes that are present in the sample.
 
     Args:
         target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
@@ -56,10 +54,8 @@ def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     defined if a class is neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is
     absent from a sample (docs/experiments.md, "Supervision").
 
-    Class 0, the background, is ignored.
-
     Args:
-        probabilities, target: (B, K, X, Y, Z); the target may be one-hot or soft.
+        probabilities, target: (B, K, X, Y, Z); class 0 is the background. The target may be one-hot or soft.
     """
     p, y = probabilities[:, 1:], target[:, 1:].to(probabilities.dtype)
     axes = (2, 3, 4)

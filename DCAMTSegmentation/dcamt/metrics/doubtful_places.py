@@ -9,11 +9,11 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
+"""A voxel of at least this doubt is doubtful: its label is wrong with an estimated probability of 50% or more."""
 SMALLEST_ML = 0.04
-"""Smallest volume of a doubtful place; smaller components (connected sets) of doubtful voxels are omitted."""
+"""Smaller components (connected sets) of doubtful voxels are omitted."""
 MOST_PLACES = 20
-"""Largest number of doubtful places that are listed for a result."""
+"""At most so many places are listed for a result."""
 GLANCE_MM = 4.0
 """Standard deviation of the Gaussian that weights the doubt around a point."""
 
@@ -24,8 +24,7 @@ class DoubtfulPlace:
 
     Attributes:
         position, index: the component's voxel around which doubt is densest, in RAS mm and as (i, j, k).
-        volume_ml: the component's volume.
-        severity: the expected volume of its wrong labels, in mL.
+        severity: the expected volume of wrong labels in the component, in mL.
     """
 
     position: tuple[float, float, float]
@@ -73,7 +72,7 @@ def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = No
     """Return the voxel (i, j, k) where `amount` (I, J, K), smoothed with a Gaussian of `GLANCE_MM`, is largest.
 
     Args:
-        inside: bool (I, J, K); other voxels count as 0 and are not returned. None for all voxels.
+        inside: bool (I, J, K); other voxels count as 0 and are not returned.
     """
     from scipy import ndimage
 

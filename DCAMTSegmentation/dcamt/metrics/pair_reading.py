@@ -1,4 +1,4 @@
-"""Read a prediction and its label with mapped label values, and fit them on one grid."""
+"""Read a prediction and its label with mapped values, and fit them on one grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..volume import Labelmap, enclosing_grid, fit_labelmap
 
 @dataclass(frozen=True)
 class EvaluationPair:
-    """A case to evaluate; prediction and label are files, or labelmaps in memory."""
+    """A case to evaluate."""
 
     case: str
     prediction: Path | Labelmap
@@ -58,9 +58,6 @@ def refuse_same_file(prediction: Path, label: Path) -> None:
 def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label with their values mapped, each on its own grid.
 
-    Args:
-        mappings: "420=1" maps the value 420 of a file to class 1.
-
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or, without mappings, segments of the same
             name have different label values.
@@ -75,10 +72,7 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
 
 
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
-    """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
-
-    Names that occur several times in a file are not compared.
-    """
+    """Raise InputError if a segment of a prediction has another value than the label's segment of the same name."""
     predicted, labelled = (
         unique_names((segment.label, segment.name) for segment in read_segments(path)) for path in (prediction, label)
     )
@@ -110,14 +104,11 @@ def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:
 def _read_mapped(
     source: Path | Labelmap, mapping: str, other: Path | Labelmap | None, option: MappingOption
 ) -> Labelmap:
-    """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
+    """Return the labelmap of `source` with its values mapped.
 
     Args:
-        other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
-            label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
-            segments as classes.
-        option: the option by which the user can give `mapping`. If `mapping` is empty, the notes about overlapping
-            segments advise this option.
+        other: the label of a prediction, or the prediction of a label; None if it has a mapping. If a file, `mapping`
+            may use the names of its segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)
@@ -131,13 +122,10 @@ def _read_mapped(
 
 
 def _remedy_above(mapping: str, option: MappingOption) -> str:
-    """Return the advice to map both predictions and labels to the classes 1, 2, ...
-
-    The advice is used if `mapping` asks for a class above 255: a mapping can only give classes up to 255.
+    """Return the advice, for a `mapping` to a class above 255, to map predictions and labels to 1, 2, ...
 
     Args:
-        mapping: the only mapping that was given: that of the predictions or that of the labels.
-        option: the option of this mapping.
+        mapping: the only mapping that was given.
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
     numbers = {right: number for number, right in enumerate(dict.fromkeys(right for _, right in entries), 1)}
@@ -157,7 +145,7 @@ def _map_both(prediction: str, label: str) -> str:
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
     """Return a message if `mapping` names no value and no segment of `source`; otherwise "".
 
-    The result is also "" if `mapping` is "" or `source` has no voxel above 0.
+    The result is also "" for an empty `mapping` or `source`.
     """
     if not mapping or mapped.voxels.any():
         return ""

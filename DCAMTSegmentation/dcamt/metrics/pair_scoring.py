@@ -32,8 +32,8 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs (note, path or case) about overlapping segments of the prediction. `notes` holds all other
-            notes, also those about overlapping segments of the label.
+        overlaps: pairs (note, path or case) about overlapping segments of the prediction; those of the label are in
+            `notes`.
         lone_255: pairs (option, path or case) of the labelmaps that get the note of `_note_on_255`.
     """
 
@@ -58,15 +58,15 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then 255
-    counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
-    read with a mapping, or if its counterpart also holds 255.
+    background. If every prediction and every label is empty or a mask of a single value, 1 or 255, then 255 counts as
+    1. Otherwise, a note names each labelmap that holds only 255, was read without a mapping, and has a counterpart
+    without 255.
 
-    If a pair cannot be scored (`_score_pair`), the others are still scored, and `Evaluation.failures` holds a message
-    about the pair. A prediction that holds none of the mapped values is scored as empty, with a note.
+    `Evaluation.failures` holds a message about each pair that cannot be scored (`_score_pair`). A prediction that holds
+    none of the mapped values is scored as empty, with a note.
 
     Args:
-        progress: is called after each pair with the number of pairs that are done and the number of all pairs.
+        progress: is called after each pair with the numbers of pairs done and of all pairs.
         predictions_folder, labels_folder: the folders' paths, used only in error messages.
 
     Raises:
@@ -77,8 +77,8 @@ def evaluate_pairs(
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     scored: list[_ScoredPair] = []
     failures: list[InputError] = []
-    # All pairs are read before the first is scored, because 255 counts as 1 in all pairs or in none.
-    # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
+    # 255 counts as 1 in all pairs or in none, so all are read before the first is scored. `_score_pair` reads them
+    # again, since all labelmaps together may be too large for memory.
     only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
         try:
@@ -100,7 +100,7 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # If other segments cover a segment completely, no voxel has its value. The overlap note says what to do.
+        # No voxel has the value of a segment that others cover completely. The overlap note says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -122,7 +122,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    This function assumes that `in_predictions` and `in_labels` have no value in common.
+    `in_predictions` and `in_labels` must have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
@@ -132,11 +132,6 @@ def _notes_on_covered_segments(
 
 
 def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]) -> tuple[str, ...]:
-    """Return each note once, preceded by the list of files or cases that have the note.
-
-    If a prediction's segment has a value that is not in `in_labels`, the segment is not scored, so the notes about its
-    overlaps are left out.
-    """
     files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     for pair in scored:
         of_scored_segments = [(note, file) for note, file in pair.overlaps if note.label in in_labels]
@@ -149,12 +144,11 @@ def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labe
 
 
 def _note_on_255(option: str, values: set[int]) -> str:
-    """Return the note on a labelmap with the single value 255: this value does not count as 1.
+    """Return the note on a labelmap whose only value, 255, does not count as 1.
 
     The values that a mapping does not name become background, so the advised mapping names all values.
 
     Args:
-        option: the option that maps the values of all predictions or of all labels.
         values: the values of all predictions or of all labels.
     """
     advice = "save the file with 1 in place of 255"
@@ -184,7 +178,6 @@ def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
 
 
 def _is_mask_or_empty(labelmap: Labelmap) -> bool:
-    """Return whether a labelmap is empty, or has a single value above 0, which is 1 or 255."""
     return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
 
 
@@ -192,7 +185,7 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     """Return the scores of a prediction.
 
     Raises InputError if a file cannot be read, the label is not empty but holds none of the mapped values, the two do
-    not fit on one grid, or one of them is probably a scan.
+    not fit on one grid, or one is probably a scan.
 
     Args:
         only_masks: whether 255 counts as 1.
@@ -233,13 +226,6 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
 def _refuse_scan(
     case: str, labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str
 ) -> None:
-    """Raise InputError if a labelmap is probably a scan.
-
-    Args:
-        case: the case's name; if the labelmap has no file, the message names the case instead.
-        others: the label values of the counterpart.
-        option: the option that maps the labelmap's values.
-    """
     if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
             f"is probably a scan: it holds {len(values)} different values, but the {counterpart} of this case"

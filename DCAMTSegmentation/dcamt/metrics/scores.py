@@ -15,12 +15,10 @@ from ..geometry import bounding_box
 class SegmentationScore:
     """Scores of one class in one case, or their mean or standard deviation over cases.
 
-    Distances are in mm, and in voxels (as if every spacing were 1).
-
-    Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
-    MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
-    (connectivity 1; positions beyond the image count as outside). A voxel's distance is the distance from its centre
-    to the nearest voxel centre of the other surface.
+    Distances are in mm, and in voxels (as if every spacing were 1). They are defined as in `medpy.metric.binary`, which
+    the published left atrium tables use (L. Yu et al., UA-MT, MICCAI 2019, and later papers). The surface of a mask
+    consists of its voxels with a face neighbour outside the mask (connectivity 1; positions beyond the image count as
+    outside). A voxel's distance is that from its centre to the nearest voxel centre of the other surface.
 
     If both masks are empty, Dice and Jaccard are 1 and distances 0. If only one is empty, Dice and Jaccard are 0 and
     distances NaN.
@@ -29,7 +27,7 @@ class SegmentationScore:
         dice: 2 |P and L| / (|P| + |L|).
         jaccard: |P and L| / |P or L|.
         hd95_mm, hd95_voxels: 95HD, the 95th percentile of all distances of both directions, linearly interpolated.
-        asd_mm, asd_voxels: mean distance from the prediction's surface to the label's surface, in this direction only.
+        asd_mm, asd_voxels: mean distance from the prediction's surface to the label's surface.
         assd_mm, assd_voxels: mean of the distances in both directions, pooled.
     """
 
@@ -44,7 +42,6 @@ class SegmentationScore:
 
 
 BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
-"""The score of two empty masks."""
 
 
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
@@ -59,7 +56,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return BOTH_EMPTY
-    # Cropping changes no surface, because the box contains both masks.
+    # Cropping changes no surface.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):

@@ -2,7 +2,7 @@
 
 The overlap of a segmentation is its Dice coefficient with an expert's outline. The expected overlap is modelled as a
 logistic function of a few features of the segmentation. A larger feature means a less certain segmentation, so no
-weight is positive. `calibration_fit` fits the function. This module does not import torch.
+weight is positive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ _CALIBRATE_AGAIN = "Calibrate the model again (in a terminal: dcamt models calib
 LOW_OVERLAP = 0.7
 """Below this expected overlap, the outline is probably wrong, or the scan shows another organ."""
 MIN_CASES = 8
-"""Smallest number of cases for a calibration."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
@@ -62,14 +61,13 @@ class OverlapFunction:
     """The expected overlap as a function of features.
 
     Attributes:
-        features: names of the features.
-        means, deviations: mean and standard deviation of each feature, by which the features are standardised.
+        means, deviations: of each feature, by which it is standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
         knots: expected overlaps, increasing.
-        lows, highs: one number for each knot; added to the expected overlap, they give the ends of its interval.
-            Between knots, lows and highs are interpolated linearly. Example: with knots (0.6, 0.9), lows (-0.2, -0.04)
-            and highs (0.1, 0.03), the interval of the expected overlap 0.9 is 0.86 to 0.93.
+        lows, highs: one number for each knot, interpolated linearly between knots; added to the expected overlap, they
+            give the ends of its interval. Example: with knots (0.6, 0.9), lows (-0.2, -0.04) and highs (0.1, 0.03), the
+            interval of the expected overlap 0.9 is 0.86 to 0.93.
     """
 
     features: tuple[str, ...]
@@ -82,7 +80,7 @@ class OverlapFunction:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for feature values by name; features that are not used are ignored."""
+        """Return the expected overlap (0 to 1) for feature values by name; unused features are ignored."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
@@ -94,10 +92,7 @@ class OverlapFunction:
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
-        """Return whether the numbers can be used.
-
-        All are finite, deviations are positive, no weight is positive, knots increase, and the tuples' lengths fit.
-        """
+        """Return whether the numbers can be used."""
         numbers = (*self.means, *self.deviations, *self.weights, self.bias, *self.knots, *self.lows, *self.highs)
         per_feature = {len(values) for values in (self.features, self.means, self.deviations, self.weights)}
         per_knot = {len(values) for values in (self.knots, self.lows, self.highs)}
@@ -117,12 +112,11 @@ class Calibration:
 
     Attributes:
         model: `Card.checksum` of the calibrated model.
-        qualities: an `OverlapFunction` for each calibrated quality.
-        cases: number of cases.
+        qualities: the functions by calibrated quality.
         scans: number of scans, including the disturbed copies (`inference.disturbances`).
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
-        doubt: the scaling of the map of doubt; None if there is none, as in calibrations of format 1.
+        doubt: None if there is none, as in calibrations of format 1.
     """
 
     model: str
@@ -135,7 +129,7 @@ class Calibration:
     format: int = FORMAT
 
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
-        """Return the expected overlap of a scan's segmentation in `quality`; None if the quality was not calibrated."""
+        """Return the expected overlap of a segmentation in `quality`; None if the quality was not calibrated."""
         function = self.qualities.get(quality)
         if function is None:
             return None
@@ -143,12 +137,12 @@ class Calibration:
         return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else function.expect(features)
 
     def to_json(self) -> str:
-        """Return the calibration as the text of a JSON file."""
+        """Return the text of a JSON file."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def parse_calibration(text: str | bytes, path: Path) -> Calibration:
-    """Parse a calibration from JSON. Errors name the file `path`.
+    """Parse a calibration from JSON; errors name `path`.
 
     Raises:
         InputError: the text is not a calibration, has an unknown format, or contains numbers that cannot be used.

@@ -11,7 +11,7 @@ import numpy as np
 from .calibration import ExpectedOverlap, OverlapFunction, sigmoid
 
 CLEAN = "clean"
-"""The `disturbance` of an unchanged scan. `inference.disturbances` defines the other disturbances."""
+"""The `disturbance` of an unchanged scan; `inference.disturbances` defines the others."""
 COVERAGE = 0.8
 """Fraction of scans whose Dice should lie within the interval of their expected overlap."""
 HUBER = 0.02
@@ -19,7 +19,7 @@ HUBER = 0.02
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
-"""An interval is computed from at least this many scans if possible; at the lowest overlaps, from `LOWEST` scans."""
+"""An interval is computed from at least this many scans if possible."""
 LOWEST = 8
 """The interval at the lowest expected overlaps is computed from only this many scans, since low overlaps are rare."""
 
@@ -31,8 +31,6 @@ class Observation:
     Attributes:
         features: the segmentation's features, as `inference.doubt.doubt_features` returns them.
         overlap: Dice (0 to 1) of the segmentation with the scan's label.
-        case: name of the scan's case.
-        disturbance: name of the scan's disturbance.
     """
 
     features: Mapping[str, float]
@@ -48,7 +46,7 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 
     Args:
         observations: scans whose segmentation is not empty.
-        names: names of the features to use.
+        names: the features to use.
 
     Raises:
         ValueError: there are fewer than two cases.
@@ -61,10 +59,7 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 
 
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
-    """Return each scan's expected overlap by cross-validation (see `_left_out`).
-
-    The arguments are those of `fit_overlap`.
-    """
+    """Return each scan's expected overlap by cross-validation (see `_left_out`); arguments as in `fit_overlap`."""
     folds = _fit_folds(observations, names, _fit(observations, names))
     values, truth = _cross_validate(observations, folds), _overlaps(observations)
     expected: dict[int, ExpectedOverlap] = {}
@@ -81,7 +76,7 @@ def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """The masks (N,) of the left-out and the fitted scans (see `_left_out`), and the fit."""
+    """Masks (N,) from `_left_out`, and the fit."""
 
     left_out: np.ndarray
     fitted: np.ndarray
@@ -89,7 +84,6 @@ class _Fold:
 
 
 def _fit_folds(observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction) -> list[_Fold]:
-    """Return the folds of a cross-validation; `whole` is the fit to all scans."""
     return [
         _Fold(left_out, fitted, _fit(list(compress(observations, fitted)), names, start_from=whole))
         for left_out, fitted in _left_out(observations)
@@ -107,26 +101,25 @@ def _cross_validate(observations: Sequence[Observation], folds: Iterable[_Fold])
 def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield two masks (N,) for each disturbance of each case.
 
-    The first mask selects the scans to leave out: the scans of this case with this disturbance. The second mask selects
-    the scans for the fit: the scans of other cases with other disturbances. If this disturbance is `CLEAN`, or if the
-    other cases have no scans with other disturbances, the second mask selects all scans of other cases.
+    The first mask selects the scans to leave out: those of this case with this disturbance. The second mask selects the
+    scans for the fit: those of other cases with other disturbances. If there are none, or if this disturbance is
+    `CLEAN`, the second mask selects all scans of other cases.
     """
     cases = np.array([scan.case for scan in observations])
     kinds = np.array([scan.disturbance for scan in observations])
     for case, kind in dict.fromkeys((scan.case, scan.disturbance) for scan in observations):
         others = (cases != case) & ((kinds != kind) | (kind == CLEAN))
         if not others.any():
-            others = cases != case  # all other cases have only this disturbance
+            others = cases != case
         yield (cases == case) & (kinds == kind), others
 
 
 def _fit(
     observations: Sequence[Observation], names: Sequence[str], start_from: OverlapFunction | None = None
 ) -> OverlapFunction:
-    """Fit the logistic function of the features, and return it with a placeholder for the interval.
+    """Return the logistic function of the features, with a placeholder for the interval.
 
-    Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares. No feature's
-    weight becomes positive.
+    Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares.
 
     Args:
         start_from: a fit to nearly the same scans, from which few steps suffice.
@@ -184,10 +177,8 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
     """Return the function with its 80% interval, computed from expected and true overlaps (N,).
 
-    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. A residual is the
-    true overlap minus the expected overlap. For the knot, `lows` gets the 10% quantile of the window's residuals, and
-    `highs` gets the 90% quantile. The k-th smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's
-    plotting position).
+    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. Its low and high
+    are the 10% and 90% quantiles of the window's residuals (true minus expected overlap).
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -206,9 +197,7 @@ def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.nd
 
 
 def assess_overlap(observations: Sequence[Observation], names: Sequence[str]) -> dict[str, float]:
-    """Return the `overlap_figures` of a cross-validation that leaves out each case in turn.
-
-    The arguments are those of `fit_overlap`.
+    """Return the `overlap_figures` when each case is left out in turn; arguments as in `fit_overlap`.
 
     Raises:
         ValueError: there are fewer than three cases.

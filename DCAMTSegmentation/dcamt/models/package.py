@@ -1,7 +1,7 @@
 """Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card; no code, no pickle.
 
-A model may have a calibration (`models.calibration`), in the package or as a file beside it. A calibration file serves
-to calibrate a published model without publishing the model again. A calibration in the package takes precedence.
+A model may have a calibration (`models.calibration`) in the package or, to calibrate a published model, in a file
+beside it. The package takes precedence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORMAT = 1
 WEIGHTS, RECIPE, CARD, CALIBRATION = "weights.safetensors", "recipe.json", "card.json", "calibration.json"
 _COPY_AGAIN = "Copy or download the file again."
 LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20}
-"""Members of a package, and the largest size of each in bytes."""
+"""The largest size of each member in bytes."""
 OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _LISTS = {"segments", "measured"}  # keys of the card
@@ -46,8 +46,6 @@ class Card:
     """The description of a model for people who decide whether to use it.
 
     Attributes:
-        segments: names of the structures.
-        modality: the kind of scan.
         trained_on: number of cases by role, and their source.
         measured: a table for each evaluation, with the cases, the method and the numbers.
         checksum: SHA-256 of the weights, the recipe and the card without its checksum; it detects damage, not forgery.
@@ -74,7 +72,7 @@ class ModelPackage:
 
     Attributes:
         weights: 16- or 32-bit floats.
-        calibration: None if the model has none; then the expected overlap of results is not computed.
+        calibration: if None, the expected overlap of results is not computed.
         notes: messages for the user.
     """
 
@@ -88,7 +86,7 @@ class ModelPackage:
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package with its checksum; return the card that was written.
 
-    A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
+    A calibration file beside `path` is removed if possible, since it belongs to an earlier model.
 
     Raises:
         OutputError: the file cannot be written.
@@ -111,7 +109,7 @@ def read_model(path: Path) -> bytes:
     """Return the bytes of a package's file; only the size is checked.
 
     Raises:
-        InputError: the file does not exist, cannot be read, or is too large for a model.
+        InputError: the file cannot be read, or is too large for a model.
     """
     _check_exists(path)
     try:
@@ -125,7 +123,7 @@ def read_model(path: Path) -> bytes:
 
 
 def _check_exists(path: Path) -> None:
-    # Unlike Path's methods, os.path raises no error for a folder without permission or a path that is too long.
+    # For a folder without permission or a path that is too long, Path's methods would raise an error.
     if os.path.isdir(path):
         raise InputError("is a folder, not a model file", path=path, remedy=f"{FOLDER_REMEDY}.")
     if not os.path.isfile(path):
@@ -135,17 +133,16 @@ def _check_exists(path: Path) -> None:
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     """Open a package and check everything in it: members, sizes, format, checksum, card, recipe and weights.
 
-    `networks.packaging.verify_model`, which needs torch, also checks whether the weights fit the recipe's network.
+    `networks.packaging.verify_model` also checks whether the weights fit the recipe's network.
 
-    If the calibration beside the file belongs to another model or cannot be used, the calibration is ignored, and
-    `ModelPackage.notes` says so.
+    A calibration beside the file that belongs to another model or cannot be used is ignored, with a note.
 
     Args:
         data: the file's content, if it was already read.
 
     Raises:
-        InputError: the file does not exist, is not a package, is truncated or altered, or has another format; or a
-            member is missing, unknown, too large, or cannot be used.
+        InputError: the file is not a package, was damaged or changed, or has another format; or a member is missing,
+            unknown, too large, or cannot be used.
     """
     package, packed = _open_parts(path, data)
     try:
@@ -160,7 +157,6 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
-    """Open the archive `data`, or the file `path` if `data` is None; raise InputError if it is missing or damaged."""
     if data is None:
         _check_exists(path)
     try:
@@ -225,7 +221,7 @@ def _parse_calibration(text: bytes, path: Path, card: Card, remedy: str = _COPY_
 def check_description(path: Path, data: bytes | None = None) -> Card:
     """Check a package as `open_model` does, except that weights are not unpacked; return its card.
 
-    This check needs no safetensors, so it works in Slicer before the Python packages are installed.
+    This works in Slicer before safetensors is installed.
 
     Raises:
         InputError: as `open_model`.
@@ -234,7 +230,7 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
-    """Check a package without unpacking its weights; return its other parts, and the packed weights."""
+    """Check a package; return it without its weights, and the packed weights."""
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
@@ -270,7 +266,7 @@ def read_card(path: Path) -> Card:
     """Return a package's card without reading or checking the weights.
 
     Raises:
-        InputError: the file does not exist, is not a package, or its card cannot be read.
+        InputError: the file is not a package, or its card cannot be read.
     """
     with _opened(path) as archive:
         return _read_card(_read(archive, archive.getinfo(CARD), path), path)
@@ -293,8 +289,8 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
     """Return a package's recipe without reading or checking the weights; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: the file does not exist, is not a package, or its recipe cannot be read. With `for_training`, also
-            if the recipe uses a setting that was removed from DCAMT, unless the setting is switched off.
+        InputError: the file is not a package, or its recipe cannot be read. With `for_training`, also if the recipe
+            does not switch off a setting that was removed from DCAMT.
     """
     with _opened(path) as archive:
         return recipe_from_dict(parse_json(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)
@@ -302,7 +298,7 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
     """Return the weights in the safetensors format; equal weights give equal bytes, whatever their order."""
-    # Imported here, since Slicer imports this module before the Python packages are installed.
+    # Slicer imports this module before the Python packages are installed.
     import safetensors.numpy
 
     arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
@@ -310,10 +306,6 @@ def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _unpack_weights(data: bytes) -> dict[str, np.ndarray]:
-    """Return the weights stored in safetensors bytes.
-
-    Raises ValueError if the bytes are damaged or contain other types than 16- and 32-bit floats.
-    """
     import safetensors
     import safetensors.numpy
 
@@ -368,7 +360,6 @@ def _read_card(data: bytes, path: Path) -> Card:
 
 
 def _is_training(trained_on: Any) -> bool:
-    """Return whether `trained_on` is a dict whose `started_from`, if present, is a dict with a title."""
     if not isinstance(trained_on, dict):
         return False
     origin = trained_on.get("started_from")
@@ -376,7 +367,6 @@ def _is_training(trained_on: Any) -> bool:
 
 
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a dict, and its `dice`, if present, is {branch: {class: finite number}}."""
     if not isinstance(entry, dict):
         return False
     by_branch, mean = entry.get("dice", {}), entry.get("dice_mean")
@@ -395,10 +385,7 @@ def _card_bytes(card: Mapping[str, Any]) -> bytes:
 
 
 def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:
-    """Return the value of `Card.checksum` for a package.
-
-    The checksum also covers keys of the card that this version of DCAMT does not know.
-    """
+    """Return `Card.checksum`, which also covers keys of the card that this version of DCAMT does not know."""
     digest = hashlib.sha256()
     for part in (_card_bytes({**card, "checksum": ""}), recipe, weights):
         digest.update(len(part).to_bytes(8, "little"))

@@ -1,4 +1,4 @@
-"""List, find, import and remove models: those shipped with DCAMT and those that the user imported."""
+"""List, find, import and remove models."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def user_folder() -> Path:
 
 
 def stored_models() -> list[StoredModel]:
-    """Return all models, shipped ones first. If a name occurs twice, only the first model is returned.
+    """Return all models, shipped ones first; of models with the same name, only the first.
 
-    If the folder of imported models cannot be read, only the shipped models are returned; see `check_store`.
+    If the folder of imported models cannot be read, only the shipped models are returned.
     """
     found = [(path, True) for folder in shipped_folders() for path in _model_files(folder)]
     with suppress(InputError):
@@ -83,7 +83,6 @@ def check_store() -> None:
 
 
 def _model_files(folder: Path) -> list[Path]:
-    """Return the models in a folder; [] if there is no folder. Raises InputError if the folder cannot be read."""
     try:
         with os.scandir(folder):  # `glob` would hide errors.
             pass
@@ -108,7 +107,7 @@ def model_path(name_or_file: str | Path) -> Path:
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
-            # It may be the name of an imported model; `stored_models` leaves these out if their folder cannot be read.
+            # `stored_models` leaves out imported models if their folder cannot be read.
             check_store()
         what, remedy = "there is no such model file, nor a model of that name", ""
         if path.is_dir():
@@ -126,18 +125,17 @@ def import_model(
     """Check a model file and copy it into the store.
 
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
-    copied, too, if it belongs to this model and the model contains no calibration.
+    copied if it belongs to this model and the model contains no calibration.
 
     Args:
-        path: the model file.
-        check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
-            default does not check whether the weights fit the recipe.
+        check: returns the card; raises InputError if the model cannot be used. The default does not check whether the
+            weights fit the recipe.
         replace: replace an imported model of the same name; the old model stays if the new one cannot be written.
-        name: the model's name in the store; None for the name in its card.
+        name: by default the name in the model's card.
 
     Raises:
-        InputError: the model cannot be used, the name cannot be a file name, a model of that name is shipped with
-            DCAMT, an imported model has that name and `replace` is False, or `user_folder` fails.
+        InputError: the model cannot be used, the name cannot be a file name, a shipped model has that name, an imported
+            model has that name and `replace` is False, or `user_folder` fails.
         OutputError: the file or its calibration file cannot be copied.
     """
     data = read_model(path)
@@ -169,7 +167,7 @@ def find_stored_model(name: str) -> StoredModel | None:
     """
     path, models = _stored_path(name), stored_models()
     same = next((model for model in models if model.name == name), None)
-    # Unlike `Path.exists`, `os.path.exists` raises no error for a name that is too long or a folder that is locked.
+    # `Path.exists` would raise an error for a name that is too long or a folder that is locked.
     if same is None and os.path.exists(path):
         same = next((model for model in models if os.path.exists(model.path) and model.path.samefile(path)), None)
     return same
@@ -193,7 +191,6 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
-    """Return the calibration beside a model; None if none fits `card`, or if the model itself has a calibration."""
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 
@@ -202,7 +199,6 @@ def _stored_path(name: str) -> Path:
 
 
 def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, replace: bool = False) -> StoredModel:
-    """Write the content `data` of the model file `path` into the store."""
     target = _stored_path(name)
     try:
         _write(target, data, calibration, replace)
@@ -215,7 +211,6 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
-    """Write a model's file and its calibration file; if `calibration` is None, delete an earlier calibration file."""
     beside = calibration_path(target)
     with atomic_paths([] if calibration is None else [beside]) as partial:
         if calibration is not None:
@@ -224,7 +219,7 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
         with atomic_path(target, replace) as model:
             model.write_bytes(data)
     if calibration is None:
-        # A failure does no harm: the calibration file contains the old model's checksum, so the new model ignores it.
+        # A failure does no harm: the calibration file contains the old model's checksum.
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
