@@ -28,8 +28,7 @@ GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-# Tolerance for whole numbers. A file may store the voxel 255 and, as float32, the slope 1/255. Their product in float64
-# is 1.00000006, not 1.
+# Tolerance for whole numbers: the voxel 255 times the float32 slope 1/255 of a file is 1.00000006 in float64.
 _LABEL_ROUNDING = 1e-4
 
 
@@ -40,20 +39,13 @@ class IdentifyingNote(str):
 
 
 class OverlapNote(IdentifyingNote):
-    """A note that a segment lacks the voxels in which other segments of its file overlap it.
-
-    Attributes:
-        label: the segment's label value.
-    """
+    """A note that the segment `label` lacks the voxels in which other segments of its file overlap it."""
 
     __slots__ = ("label",)
     label: int
 
     def __new__(cls, text: str, label: int = 0) -> OverlapNote:
-        """Return the note with this text.
-
-        `label` needs a default, because unpickling calls this method with the text alone and sets `label` afterwards.
-        """
+        """`label` has a default, because unpickling passes the text alone and sets `label` afterwards."""
         note = super().__new__(cls, text)
         note.label = label
         return note
@@ -66,7 +58,6 @@ class ChannelNote(str):
 
 
 def _working_folder() -> str:
-    """Return the process's working folder; "" if it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -81,10 +72,9 @@ class Volume:
         path: the file or folder that the scan was read from, if any.
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
         frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
-        channel_names: the names of the channels, in the order of `voxels`; empty if unknown.
-        working_folder: the process's working folder when the scan was read. Relative paths in `path` and `frames`
-            start there.
-        modality: the modality that the scan's DICOM files state, such as "CT"; "" if unknown, or if channels differ.
+        channel_names: in the order of `voxels`; empty if unknown.
+        working_folder: the process's when the scan was read; relative paths in `path` and `frames` start there.
+        modality: as the DICOM files state it, such as "CT"; "" if unknown, or if channels differ.
     """
 
     voxels: np.ndarray
@@ -111,10 +101,9 @@ class Labelmap:
     """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
 
     Attributes:
-        path: the file that the labels were read from, if any.
-        partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files;
-            everything outside the grid is then background.
-        notes: messages for the user on how the file was interpreted, as in `Volume`.
+        partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files; everything
+            outside the grid is then background.
+        notes: as in `Volume`.
     """
 
     voxels: np.ndarray
@@ -131,7 +120,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return each `OverlapNote` whose label value is in `labels`, and all notes that are no `OverlapNote`."""
+        """Return each `OverlapNote` on one of `labels`, and all other notes."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 
@@ -151,7 +140,7 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """Name, colour and codes of a label value; `color` is (red, green, blue), each 0 to 1."""
+    """Name, colour (red, green, blue, each 0 to 1) and codes of a label value."""
 
     label: int
     name: str
@@ -165,7 +154,7 @@ def check_array(voxels: object) -> None:
 
     Raises:
         TypeError: `voxels` is not a NumPy array.
-        ValueError: `voxels` is a masked array with masked voxels, whose values are not defined.
+        ValueError: `voxels` has masked voxels.
     """
     if not isinstance(voxels, np.ndarray):
         raise TypeError(f"voxels must be a NumPy array, not {type(voxels).__name__}")
@@ -205,7 +194,7 @@ def check_scan(volume: Volume) -> None:
 
 
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a scan's number of `channels` differs from the `needed` number."""
+    """Raise InputError if a scan's number of `channels` differs from the `needed` number."""
     if channels == needed:
         return
     if needed == 1:
@@ -224,12 +213,11 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
     """Return a scan with its channels in the order of `names`.
 
-    If the scan's channels are unnamed or have other names than `names`, their order stays. A `ChannelNote` is added if
-    the channels were reordered or have other names. Names that differ only in capitals, or in blanks at their start or
-    end, count as equal.
+    Channels without names, or with other names than `names`, keep their order. A `ChannelNote` is added if the channels
+    were reordered or have other names. Capitals, and blanks at the ends of a name, do not matter.
 
     Args:
-        names: the names of the recipe's channels; empty if the recipe does not name them.
+        names: the names of the recipe's channels; empty if unknown.
     """
     note = channel_note(volume.channel_names, names)
     if note is None:
@@ -245,8 +233,7 @@ def channel_note(own: Sequence[str], names: Sequence[str]) -> ChannelNote | None
     """Return the note of `order_channels` on a scan's channels; None if the names are unknown or have the same order.
 
     Args:
-        own: the names of the scan's channels; empty if unknown.
-        names: the names of the recipe's channels; empty if the recipe does not name them.
+        own, names: the names of the scan's and of the recipe's channels; empty if unknown.
     """
     if not own or not names or have_same_names(own, names):
         return None
@@ -270,7 +257,7 @@ def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:
 def have_same_names(own: Sequence[str], names: Sequence[str]) -> bool:
     """Return whether two lists of channels have the same names in the same order.
 
-    Names that differ only in capitals, or in blanks at their start or end, count as equal.
+    Capitals, and blanks at the ends of a name, do not matter.
     """
     return _comparable(own) == _comparable(names)
 
@@ -288,7 +275,7 @@ def _comparable(names: Sequence[str]) -> list[str]:
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a scan cannot have this grid."""
+    """Raise InputError if a scan cannot have this grid."""
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
     if min(grid.shape) == 1:
@@ -312,7 +299,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 
 
 def check_label_grid(grid: Grid, path: str | Path | None, partial: bool) -> None:
-    """Raise InputError, naming `path`, if a label cannot have this grid; `partial` as in `Labelmap`."""
+    """Raise InputError if a label cannot have this grid; `partial` as in `Labelmap`."""
     check_grid(grid, path)
     longest = float((grid.spacing * grid.shape).max())
     is_small = (longest < MINIMUM_LABEL_MM and not partial) or grid.spacing.min() < MINIMUM_LABEL_SPACING_MM
@@ -332,7 +319,6 @@ def large_scan_warning(grid: Grid) -> str:
 
 
 def _size_error(grid: Grid, path: str | Path | None, other_remedy: str = "") -> InputError:
-    """Return the error for an image of an implausible size; the remedy ends with `other_remedy`."""
     sides = grid.spacing * grid.shape
     metres = sides.max() > MAXIMUM_MM
     size = _metres(sides) if metres else " x ".join(plain_number(side, 2) for side in sides)
@@ -344,7 +330,7 @@ def _size_error(grid: Grid, path: str | Path | None, other_remedy: str = "") -> 
 
 
 def check_grid(grid: Grid, path: str | Path | None) -> None:
-    """Raise InputError, naming `path`, if an image cannot have this grid."""
+    """Raise InputError if an image cannot have this grid."""
     check_size(grid.shape, path)
     remedy = "Repair the image's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():
@@ -360,7 +346,7 @@ def check_grid(grid: Grid, path: str | Path | None) -> None:
 
 
 def check_size(shape: Sequence[int], path: str | Path | None) -> None:
-    """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
+    """Raise InputError if an image has no voxels or more than `MAXIMUM_VOXELS`.
 
     Readers call this before they allocate memory. `shape` may have any number of axes; below three axes, there is no
     upper limit.
@@ -430,7 +416,7 @@ def same_grid(grid: Grid, other: Grid) -> bool:
 
 
 def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: str) -> None:
-    """Raise InputError, naming `path`, if a further channel of a scan is not on the grid of its first channel."""
+    """Raise InputError if a further channel of a scan is not on the grid of its first channel."""
     if same_grid(grid, first):
         return
     distance = (
@@ -445,21 +431,21 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
-    The labelmap's grid may be the scan's grid, or differ only in the order or direction of the axes. A `partial`
-    labelmap may also have:
+    The labelmap's grid may differ from `grid` in the order or direction of the axes. A `partial` labelmap may also
+    have:
 
     - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
     - another slice thickness, if the labelmap has only one slice;
-    - thinner slices (1.5 mm, 1 mm, 0.75 mm, … for a scan with slices of 3 mm), if the labelmap is not empty and every
-      labelled slice lies at the position of a slice of the scan.
+    - slices thinner by a whole factor, if the labelmap is not empty and every labelled slice lies at the position of a
+      slice of the scan.
 
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
-        scan: the name of the scan in messages.
+        scan: its name in messages.
 
     Raises:
-        InputError: the labelmap does not fit; the message states the difference.
+        InputError: the labelmap does not fit.
     """
     if same_grid(labelmap.grid, grid):
         return replace(labelmap, grid=grid)
@@ -515,10 +501,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Return the step (3,), in mm, with the smallest angle to `direction`.
-
-    A step leads from a voxel of `grid` to the next voxel, forwards or backwards along one of the three axes.
-    """
+    """Return the step (3,) in mm, to a next voxel along an axis of `grid`, with the smallest angle to `direction`."""
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))
@@ -527,8 +510,8 @@ def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    `grid` is first shifted by up to half a voxel along each axis, so that its voxels lie on this lattice. `other` is
-    returned if the axes are not parallel, if the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
+    `grid` is first shifted to this lattice, by up to half a voxel along each axis. `other` is returned if the axes are
+    not parallel, if the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
     """
     turn = reorientation_between(grid, other)
     if turn is None:
@@ -556,10 +539,6 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
-    """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
-
-    If the centres agree, only one difference is stated: the angle, the spacings or the numbers of voxels.
-    """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     cosines = np.abs(axes[0].T @ axes[1])
@@ -580,10 +559,6 @@ def _position_difference(grid: Grid, other: Grid) -> str:
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str = "") -> InputError:
-    """Return the error for a labelmap that does not fit `grid`.
-
-    `detail` ends the message; if empty, the message ends with the `_position_difference`.
-    """
     detail = detail or _position_difference(labelmap.grid, grid)
     sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)
     return InputError(

@@ -18,7 +18,7 @@ from .lock import is_held
 RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "failed", "finished"
 
 TAIL = 1 << 15
-"""Number of bytes read at the end of the events file: about a hundred events."""
+"""Bytes read at the end of the events file: about a hundred events."""
 SMALLEST_CHECKPOINT = 1 << 20
 """A checkpoint has more bytes than this."""
 KILLED = "The process was killed, or the computer was switched off."
@@ -31,7 +31,7 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: why the run's last process failed; empty if it did not fail.
+        reason: why the run's last process failed; otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it. A `FINISHED` run
@@ -47,7 +47,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of a run; usually, only the last `TAIL` bytes of the run's file of events are read."""
+    """Return the state of a run; usually, read only the last `TAIL` bytes of its events."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
     # `Path.exists` would raise an error if the disk of the run does not answer.
@@ -68,7 +68,6 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def _ended_state(run: RunFolder, progress: _Progress, reason: str, resumable: bool) -> RunState:
-    """Return the state of a run whose last event is `RunFinished`."""
     # A person may have changed the iterations in the recipe.
     try:
         iterations = load_recipe(run.recipe, for_training=False).training.iterations
@@ -81,7 +80,6 @@ def _ended_state(run: RunFolder, progress: _Progress, reason: str, resumable: bo
 
 
 def _describe_sudden_end(run: RunFolder, remedy: str) -> str:
-    """Describe why a process may have ended without an event or a note."""
     try:
         os.listdir(run.path)
     except OSError as error:
@@ -94,7 +92,6 @@ def _describe_sudden_end(run: RunFolder, remedy: str) -> str:
 
 
 def _size_of_checkpoint(run: RunFolder) -> int:
-    """Return the bytes that a process needs to save a checkpoint; `SMALLEST_CHECKPOINT` if there is none yet."""
     try:
         return max(SMALLEST_CHECKPOINT, os.path.getsize(run.checkpoint))
     except OSError:
@@ -119,8 +116,8 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
 def _first_file(run: RunFolder) -> Path | None:
     """Return the file that was written when the run began; None if the folder is not a run's folder.
 
-    A recipe or a log alone is not enough: another program's folder may hold a file with the same name. Such a folder
-    would be listed as a run, and the training module's button *Discard…* would then offer to delete it.
+    A recipe or a log alone is not enough: another program's folder may hold a file with the same name, and the training
+    module's button *Discard…* would offer to delete that folder.
     """
     if run.recipe.is_file():
         has_begun = any(path.exists() for path in (run.checkpoint.parent, run.events, run.model))
@@ -137,7 +134,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress according to its events; `ended_by` is the event with which its last process ended, if any."""
+    """A run's progress; `ended_by` is the event with which its last process ended."""
 
     iteration: int = 0
     iterations: int = 0

@@ -23,7 +23,7 @@ def find_trained_scans(
     Nothing is yielded if the model lies outside of its run's folder.
 
     Args:
-        progress: called with the fraction of the work that is done.
+        progress: called with the fraction done.
         on_note: called with a note if training scans cannot be read.
 
     Raises:
@@ -58,7 +58,7 @@ def find_trained_scans(
 def note_trained_scans(
     cases: Sequence[Case], model: Path, progress: Callable[[float], None], on_note: Callable[[str], None]
 ) -> None:
-    """Call `on_note` with a note that names the cases of `find_trained_scans`, or with the error that it raises."""
+    """Call `on_note` with a note that names the cases of `find_trained_scans`, or with its error."""
     try:
         names = [case.name for case, _ in find_trained_scans(cases, model, progress, on_note)]
     except InputError as error:
@@ -72,7 +72,6 @@ def note_trained_scans(
 
 
 def _trained_cases(model: Path) -> list[Case]:
-    """Return the training cases of a model's run; [] if the run is unknown."""
     run = RunFolder(model.parent)
     if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
         return []

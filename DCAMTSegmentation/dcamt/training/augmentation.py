@@ -23,28 +23,23 @@ DEEPEST = 1 / 2
 """Largest depth that `replace_surroundings` replaces, as a fraction of the patch's edge."""
 SURROUNDINGS = ("air", "noise", "mirror")
 WAVELENGTH_MM = (4.0, 32.0)
-"""Shortest and longest distance between stripes of `add_artefact`."""
+"""Distance between stripes of `add_artefact`."""
 STRIPE_HEIGHT = (0.3, 2.5)
-"""Lowest and highest amplitude of the stripes, in standard deviations of the patch."""
+"""Amplitude of the stripes, in standard deviations of the patch."""
 SPOT_RADIUS_MM = (2.0, 12.0)
-"""Smallest and largest radius of the spot of `add_artefact`."""
+"""Radius of the spot of `add_artefact`."""
 SPOT_HEIGHT = (5.0, 60.0)
-"""Lowest and highest amplitude of the spot, in standard deviations of the patch."""
+"""Amplitude of the spot, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
-"""Width of the spot's edge.
-
-The spot adds 50% of its height at the radius, 27% at `SPOT_EDGE_MM` outside the radius, and 73% at `SPOT_EDGE_MM`
-inside the radius.
-"""
+"""Width of the spot's edge: the spot adds 73% of its height this far inside its radius, 27% this far outside."""
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Return a random rotation, scaling and mirroring as a matrix (3, 3), float64.
 
     The matrix maps offsets in the patch to offsets in the scan, both in mm. The scale is the same along all axes. Each
-    angle and the logarithm of the scale are drawn from a normal distribution and clipped at plus or minus a limit. The
-    standard deviation is a third of the limit. The limit of an angle is the recipe's `rotation_degrees`. The limit of
-    the logarithm is log(1 + `scale`), with the recipe's `scale`.
+    angle and the logarithm of the scale are drawn from a normal distribution and clipped at three standard deviations:
+    `rotation_degrees` for an angle, log(1 + `scale`) for the logarithm.
     """
 
     def normal(limit: float) -> float:
@@ -78,7 +73,6 @@ def change_intensities(images: Tensor, settings: Augmentation, reach: float, gen
     Gamma, gain and offset are drawn for each channel of each sample, the noise's strength for each sample.
 
     Args:
-        settings: strength of each change; 0 switches the change off.
         reach: intensities lie within [-reach, reach], which is scaled to [0, 1] for gamma.
     """
 
@@ -106,17 +100,16 @@ def replace_surroundings(
     """Replace the part beyond a random plane with air, noise or a mirror image, as if the scan were cropped and padded.
 
     Air is the lowest intensity of each channel. Noise is drawn with each channel's mean and standard deviation, and
-    clipped to the channel's lowest and highest intensity. Labels beyond the plane become 0, so an organ's copy
-    in a mirror image counts as background. Without this augmentation, networks trained on scans cropped around an
-    organ make errors near the padded border of other scans (Testing/benchmarks/README.md, "Whole scans").
+    clipped to the channel's range. Labels beyond the plane become 0, so an organ's copy in a mirror image counts as
+    background. Without this augmentation, networks trained on scans cropped around an organ make errors near the padded
+    border of other scans (Testing/benchmarks/README.md, "Whole scans").
 
     Args:
         image: (C, X, Y, Z).
         label: (X, Y, Z).
-        probability: probability of a replacement.
         generator: on the CPU.
     """
-    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
+    # With probability 0, draw no random number, which would change the other augmentations.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
@@ -150,23 +143,21 @@ def replace_surroundings(
 def add_artefact(
     image: Tensor, probability: float, rule: Intensity, spacing: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z), with a given probability.
+    """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z).
 
     Stripes and spot are equally frequent. Each channel gets the same artefact, times the channel's standard deviation.
-    A patch with an artefact is then normalised again. If the rule is `clip`, the patch is clamped to plus or minus the
-    rule's `intensity_reach` instead.
+    The patch is then normalised again or, if the rule is `clip`, clamped to plus or minus its `intensity_reach`.
 
     Args:
-        probability: probability of an artefact.
-        rule: the recipe's normalisation of intensities.
-        spacing: spacing of the voxels in mm.
+        rule: the recipe's normalisation.
+        spacing: in mm.
         generator: on the CPU.
     """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
+    # With probability 0, draw no random number, which would change the other augmentations.
     if probability == 0 or uniform(0, 1) >= probability:
         return image
     axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]

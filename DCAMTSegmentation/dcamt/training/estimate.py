@@ -26,7 +26,7 @@ BUDGET_S = 15.0
 STEADY_S = 1.0
 """Steps on a patch are measured until their total duration reaches this limit; ten steps at most.
 
-The fastest step's time is used, since other programs may slow steps down.
+The fastest step counts, since other programs may slow steps down.
 """
 
 
@@ -44,7 +44,6 @@ class Trial:
     """The cost of a training step on the recipe's patch, extrapolated if only smaller patches were measured.
 
     Attributes:
-        step_s: seconds for a step.
         memory_bytes: this process's peak memory (see `memory_taken`).
         measured: voxels of the largest measured patch as a fraction of the recipe's patch.
     """
@@ -60,10 +59,9 @@ class Estimate:
 
     Attributes:
         seconds: time of training and validation, without reading the cases.
-        step_s: seconds for an iteration.
-        memory_bytes, memory_free: needed and free memory of the device; free memory is None if unknown.
-        disk_bytes, disk_free: needed and free space on the run folder's disk; free space is None if unknown.
-        device: the kind of device: `cpu`, `cuda` or `mps`.
+        memory_bytes, memory_free: needed and free memory of the device.
+        disk_bytes, disk_free: needed and free space on the run folder's disk.
+        device: `cpu`, `cuda` or `mps`.
         measured: see `Trial`.
     """
 
@@ -92,7 +90,7 @@ def estimate(
         grids: grids of the scans.
         validated: whether there are validation cases.
         place: a folder on the disk of the run.
-        memory_free: free memory of the device, from `available_memory` before the trial.
+        memory_free: from `available_memory`, before the trial.
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
     memory_bytes = trial.memory_bytes + resident_bytes(recipe, grids)
@@ -122,12 +120,12 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    measured patches.
+    patches.
 
     Args:
-        measured: the patches that earlier calls in this process have measured, the smallest first, none larger than the
-            recipe's patch. This call appends the patches that it measures. The first item stands for a patch without
-            voxels; it states the memory that the process holds between steps.
+        measured: the patches that earlier calls in this process measured, the smallest first, none larger than the
+            recipe's patch; this call appends its own. The first item, without voxels, states the memory held between
+            steps.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured
@@ -138,8 +136,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
             voxels = math.prod(patch)
             if measured:
                 last = measured[-1]
-                # After a larger patch, the memory of a smaller patch cannot be measured: on a CUDA GPU, PyTorch keeps
-                # the larger patch's memory reserved; on other devices, a process's peak memory never falls.
+                # After a larger patch, a smaller one's memory cannot be measured: PyTorch keeps a GPU's memory
+                # reserved, and a process's peak memory never falls.
                 if voxels <= last.voxels:
                     continue
                 elapsed_s = time.monotonic() - began
@@ -162,7 +160,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
 def trial_patches(recipe: Recipe) -> list[Shape]:
     """Return the recipe's patch and smaller patches, the smallest first.
 
-    From one patch to the next smaller one, each axis is about halved, but not to less than twice the network's stride.
+    From patch to smaller patch, each axis is about halved, but not to less than twice the network's stride.
     """
     patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
@@ -192,7 +190,6 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.devic
 
 
 def _synthetic_case(recipe: Recipe, patch: Shape, device: torch.device, labelled: bool) -> ResidentCase:
-    """Return a case of random voxels that is a little larger than the patch."""
     draw = torch.Generator().manual_seed(0)
     size = [n + 8 for n in patch]
     image = torch.randint(256, (recipe.input_channels, *size), generator=draw, dtype=torch.uint8)
@@ -211,12 +208,12 @@ def _wait(device: torch.device) -> None:
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
+    """Return an upper estimate of the run folder's bytes, without exported scans and previews.
 
-    Exported scans and previews are not included. The estimate is the sum of:
+    The estimate is the sum of:
     - twice `checkpoints/last.pt`, since a new file is written before the old one is removed;
     - with validation, twice `checkpoints/best.pt`, for the same reason;
-    - once `model.dcamt` and once `best.dcamt`, with or without validation;
+    - `model.dcamt` and `best.dcamt`, even without validation;
     - 4 MiB for events.
     """
     from ..networks.dual_vnet import DualVNet

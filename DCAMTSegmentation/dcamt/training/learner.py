@@ -29,7 +29,7 @@ FUSED = ("cpu", "cuda")
 def _benchmarking_kernels() -> Iterator[None]:
     """Inside the block, let cuDNN measure its convolution kernels for each new shape and use the fastest.
 
-    This saves time for patches, which all have one shape, but not for whole cases, whose shapes differ.
+    This saves time for patches, which all have one shape.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
@@ -62,7 +62,7 @@ class Learner:
 
     @property
     def model(self) -> DualVNet:
-        """The network whose weights become the model: the average if the recipe has `weight_average`."""
+        """The network whose weights become the model."""
         return self.network if self.average is None else self.average
 
     @property
@@ -96,7 +96,7 @@ class Learner:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Update the weights, then the moving average of the weights."""
+        """Update the weights, then their moving average."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -104,7 +104,7 @@ class Learner:
             update_average(self.average, self.network, self.recipe.training.weight_average, step)
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, from which `load_state` continues."""
+        """Return the state for a checkpoint."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -119,11 +119,11 @@ class Learner:
         """Restore a state that `state` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
-                another spacing, intensity rule or order of channels.
+            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network, optimiser, spacing,
+                intensity rule or order of channels.
         """
-        # torch raises no error for another spacing or intensity rule, but the validation scores before and after
-        # resuming the run would not be comparable.
+        # With another spacing or intensity rule, the validation scores before and after resuming would not be
+        # comparable.
         if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
             raise ValueError("the state belongs to another spacing or intensity rule")
         if differ_in_order(state.get("channel_names", ()), self.recipe.channel_names):
@@ -145,15 +145,13 @@ class Learner:
             self.scaler.load_state_dict(state["scaler"])
 
     def _shape(self) -> dict[str, Any]:
-        """Return the recipe's settings of the network."""
         return asdict(replace(self.recipe.network, strides=self.recipe.level_strides))
 
     def _scan_settings(self) -> dict[str, Any]:
-        """Return the recipe's settings of the preprocessing."""
         return {"spacing": tuple(self.recipe.spacing), "intensity": asdict(self.recipe.intensity)}
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
+        """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z)."""
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))
@@ -162,16 +160,14 @@ class Learner:
 
     @contextmanager
     def _mixed_precision(self) -> Iterator[None]:
-        """Compute in the 16-bit type `half` inside the block; in float32 if `half` is None."""
         if self.half is None:
             yield
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the code that
-        # calls the learner has opened an autocast block, the next pass would use the copies again, even after `update`
-        # has changed the weights. In older PyTorch (its issue 142234), the weights would also get no gradients, because
-        # `_teacher_logits` makes the copies without gradients. Therefore delete the copies here.
+        # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the caller has
+        # opened one, the next pass would use the copies from before `update`. In older PyTorch (its issue 142234), the
+        # weights would also get no gradients, because `_teacher_logits` makes the copies without gradients.
         torch.clear_autocast_cache()
 
 
@@ -190,7 +186,7 @@ def _has_unsafe_gradients(recipe: Recipe) -> bool:
     """Return whether oneDNN computes wrong gradients for the recipe's network in bfloat16.
 
     The gradient of a 3x3x3 convolution reads uninitialised memory if feature maps are two voxels long along X (PyTorch
-    2.13 on AVX-512). Y, Z, channels and batch do not matter, and other kernel sizes are correct.
+    2.13 on AVX-512).
     """
     lengths = [recipe.training.patch[0]]
     for along_x, _, _ in recipe.level_strides:
@@ -209,7 +205,7 @@ def _in_float32(output: BranchOutput) -> BranchOutput:
 
 
 def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9, or AdamW, in the fused implementation (all weights in one pass) if available.
+    """Return SGD with momentum 0.9, or AdamW, in the fused implementation if available.
 
     On a CPU, a fused step of the LA network takes 0.01 s instead of 0.05 s (docs/experiments.md, "Training speed").
     """

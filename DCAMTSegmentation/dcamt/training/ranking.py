@@ -32,7 +32,6 @@ class RankedCase:
         score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or an empty segmentation).
         place: RAS mm of the point around which the branches disagree most.
         is_empty: whether the segmentation is empty.
-        notes: messages about the scan and its segmentation.
     """
 
     name: str

@@ -25,9 +25,8 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""For the seed of a box, `sample_seed` gets one of these numbers in place of a sample's index; no sample has such an
-index. `BOX` is for the box in which unlabelled patches are mixed with each other, `LABELLED_BOX` for the box in which
-labelled patches are mixed with each other."""
+"""Given to `sample_seed` instead of a sample's index, for the box in which unlabelled (`BOX`) or labelled patches are
+mixed. No sample has such an index."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Batch:
 
     Attributes:
         images: float32 (B, C, X, Y, Z), labelled samples first.
-        labels: int64 (L, X, Y, Z), the labels of the labelled samples.
+        labels: int64 (L, X, Y, Z), of the labelled samples.
         teacher_images: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
             mixing.
         own_tokens: booleans (2, B), see `DualVNet.forward`.
@@ -67,8 +66,8 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
 class BatchSampler:
     """Draws the batch of each iteration.
 
-    The batch depends only on the cases, the recipe, the iteration and the type of the device. If patches are mixed,
-    the batch also depends on the size of the team, since each process mixes only its own patches with each other.
+    The batch depends only on the cases, the recipe, the iteration and the type of the device; if patches are mixed,
+    also on the size of the team, since each process mixes only its own patches.
 
     Raises:
         InputError: the batch cannot be split evenly among the processes of the team.
@@ -127,14 +126,14 @@ class BatchSampler:
         )
 
     def _box(self, step: int, index: int, probability: float) -> Tensor | None:
-        """Return a random box with probability `probability`, or None; all processes of a team get the same result."""
+        """All processes of a team get the same result."""
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, index))
         if float(torch.rand((), generator=draws)) >= probability:
             return None
         return to_device(random_box(self._recipe.training.patch, draws), self._device)
 
     def _patch(self, case: ResidentCase, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a random patch (C, X, Y, Z) of a case and its label (X, Y, Z), which is 0 for an unlabelled case."""
+        """Return a random patch (C, X, Y, Z) and its label (X, Y, Z), which is 0 for an unlabelled case."""
         patch = self._recipe.training.patch
         size = case.image.shape[1:]
         matrix = mm_to_voxels(random_transform(self._recipe.augmentation, draws), self._recipe.spacing)
@@ -144,15 +143,12 @@ class BatchSampler:
         if case.voxels and float(torch.rand((), generator=draws)) < self._recipe.training.foreground:
             voxels = case.voxels[int(torch.randint(len(case.voxels), (), generator=draws))]
             voxel = voxels[int(torch.randint(len(voxels), (), generator=draws))].float()
-            # The centre is moved so that an unrotated patch lies inside the scan if the scan is large enough.
+            # An unrotated patch then lies inside the scan if the scan is large enough.
             centre = scan_centre + (voxel - scan_centre).clamp(-room / 2, room / 2)
         return self._cut(case, centre.double(), matrix)
 
     def _cut(self, case: ResidentCase, centre: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image and label of a patch; its voxel u lies at `centre + matrix @ (u - (patch - 1) / 2)` in the scan.
-
-        Beyond the scan, its border voxels are repeated.
-        """
+        """Return image and label of a patch: voxel u lies at `centre + matrix @ (u - (patch - 1) / 2)` in the scan."""
         patch = torch.tensor(self._recipe.training.patch, dtype=torch.float64)
         # Only the part of the scan that the patch can reach is converted to float.
         reach = matrix.abs() @ (patch / 2) + 2

@@ -1,8 +1,7 @@
 """Train a run: `Trainer.fit` draws batches, updates the weights, reports, validates and saves.
 
 On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of an
-uninterrupted run. On CUDA the random draws are also the same, but some kernels add numbers in no fixed order. Even two
-uninterrupted runs therefore diverge.
+uninterrupted run. On CUDA, some kernels add numbers in no fixed order, so that even two uninterrupted runs diverge.
 """
 
 from __future__ import annotations
@@ -58,9 +57,7 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Fewest seconds between two progress events, since each event fetches the losses from the device and makes a GPU wait.
-
-Before a checkpoint and at the end, an event is logged even if less time has passed."""
+"""Fewest seconds between two progress events: each fetches the losses from the device and makes a GPU wait."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
@@ -76,11 +73,11 @@ class TrainingResult:
 
     Attributes:
         weights: the model's weights and running statistics.
-        step: number of iterations trained.
+        step: iterations trained.
         seconds: time of training and validation, including the time before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of the last validation that this process completed; None if it completed no validation. The result
-            of `Trainer.best` has the scores of the best validation.
+        dice: scores of the last validation that this process completed, if any; from `Trainer.best`, those of the best
+            validation.
         stopped: whether a request to stop ended the run before its last iteration.
         cases: number of cases by role, for the card of the model; None if the run's case list gives these numbers.
     """
@@ -133,15 +130,15 @@ class LossMeter:
 
 
 class Trainer:
-    """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume the run.
+    """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume it.
 
-    In a team, only the leader reports, validates and saves. The others wait for the leader at the next exchange.
+    In a team, only the leader reports, validates and saves. The others wait at the next exchange.
 
     Args:
         on_note: called with each note on the labels of cases (`cases.labels.label_notes`).
 
     Attributes:
-        case_list: the rows (`case_rows`) of the cases with which the run was trained; None if they are unknown.
+        case_list: the rows (`case_rows`) of the cases with which the run was trained; None if unknown.
     """
 
     def __init__(
@@ -212,9 +209,7 @@ class Trainer:
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
-        """Train to the recipe's last iteration, or until a signal pauses the run or a request pauses or stops the run.
-
-        `_stopping_on_signals` lists the signals.
+        """Train to the recipe's last iteration, or until a signal or a request ends the training.
 
         Raises:
             InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), the run
@@ -235,7 +230,6 @@ class Trainer:
         if self.stop_requested and self.team.size == 1:
             if self._request == STOP and self.step:
                 # The request ended `_load_cases` early, so `by_role` may lack validation cases.
-                # `conclude` loads all of them.
                 return self.conclude(cases)
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -317,7 +311,6 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped, self._counts)
 
     def _refuse_unusable_run(self, cases: Sequence[Case]) -> None:
-        """Raise InputError if a result is a link out of the run's folder, or a validation case was trained on."""
         if not self.team.leads:
             return
         self.run.refuse_links_of_training()
@@ -329,10 +322,7 @@ class Trainer:
             raise InputError(what, path=self.run.cases, remedy=remedy)
 
     def best(self) -> TrainingResult | None:
-        """Return the state with the highest validation Dice.
-
-        Returns None if the last state is the best, or if no validation took place.
-        """
+        """Return the state with the highest validation Dice; None if it is the last state or there is none."""
         kept = self._load_best()
         if kept is None or kept["step"] == self.step:
             return None
@@ -344,10 +334,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> bool:
-        """Return whether a signal or a request ends the training.
-
-        Only the leader checks for a request, at most once in `REQUEST_EVERY_S`.
-        """
+        """Return whether a signal or a request ends the training."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)
@@ -387,31 +374,25 @@ class Trainer:
 
     @property
     def _stops(self) -> bool:
-        """Whether the loop ends before the next iteration, in all processes of a team alike."""
+        """Whether the loop ends, in all processes of a team alike."""
         return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
-        """Average gradients, running statistics and losses over the team, and share `stop_requested`.
-
-        A signal in any process, or a request to pause or stop, thus ends the training in all processes.
-        """
+        """Average gradients, running statistics and losses over the team, and share `stop_requested`."""
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
         # On a GPU, `torch.full` does not wait for earlier operations; `torch.tensor` does.
         stop = torch.full((), float(self.stop_requested), device=self.device)
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
-        # Reading `stop` delays a GPU. On GPUs, all processes therefore read `stop` only at the same few steps.
+        # Reading `stop` delays a GPU, so all processes read `stop` only at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress since the last report.
+        """Log the progress since the last report; raise InputError if the losses or the weights are not finite.
 
         Called before each checkpoint, so that no diverged state is saved.
-
-        Raises:
-            InputError: the losses or the weights are not finite.
         """
         if meter.is_empty:
             return
@@ -430,7 +411,6 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether a validation is due and fits into `VALIDATION_FRACTION`."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
@@ -444,20 +424,13 @@ class Trainer:
         )
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the seconds of this process's first validation from the seconds per iteration.
-
-        The estimate assumes that an iteration takes as long as three passes (evaluations of the network) on its batch,
-        and that the time of a pass is proportional to the number of voxels.
-        """
+        """Estimate the first validation's seconds: an iteration takes about as long as three passes on its batch."""
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
-        """Validate, save the weights if they are the best, update the preview and return the scores.
-
-        Returns None if a request or a signal cancelled the validation, or if all labels are empty on the network grid.
-        """
+        """Return the scores; None if the validation was cancelled, or if all labels are empty on the network grid."""
         began = reported = time.monotonic()
         network = self.learner.model
 
@@ -481,10 +454,6 @@ class Trainer:
         return dice
 
     def _load_best(self) -> dict[str, Any] | None:
-        """Return the state at the best validation; None if there is none.
-
-        Raises InputError if the file is damaged.
-        """
         path = self.run.best_weights
         if not path.exists():
             return None
@@ -508,10 +477,9 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP end the training loop after the current iteration: nothing is lost.
+        """Let SIGINT, SIGTERM and SIGHUP end the training loop after the current iteration.
 
-        SIGHUP is left unchanged if it is ignored, as under `nohup`, or if the caller set a handler for it. If the block
-        does not run in the main thread, all signals are left unchanged.
+        SIGHUP is left unchanged if it is ignored, as under `nohup`, or if the caller set a handler for it.
         """
         if threading.current_thread() is not threading.main_thread():  # Python allows no signal handlers here.
             yield
@@ -537,7 +505,6 @@ def memory_held(device: torch.device) -> int:
 
 
 def _was_scored_on(best: Mapping[str, Any], labels: Mapping[str, int]) -> bool:
-    """Return whether the best state was scored on the labels {name of a case: checksum}."""
     if "labels" in best:
         return bool(best["labels"] == labels)
     # Earlier versions saved only the names, or nothing.

@@ -37,26 +37,22 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 REPORTED_VOLUME_ML = 0.05
-"""Separate parts of the segment get no note if their total volume is at most this; the same holds for its cavities."""
+"""A note reports the segment's separate parts, or its cavities, if their total volume is larger."""
 THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25), (8.0, 40))
 """Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
 
-`Testing/benchmarks/wall_resolution.py` measured the percentage points on phantoms with a wall of 2.4 mm and a scar 1.5
-times as bright as blood.
+`Testing/benchmarks/wall_resolution.py` measured the points on phantoms with a wall of 2.4 mm and a scar 1.5 times as
+bright as blood.
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""Importing these modules loads every part of vtk that is needed to measure a wall and to write its surface."""
+"""Importing these loads every part of vtk that is needed to measure a wall and to write its surface."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""Importing these modules loads every part of SciPy that measuring a wall needs."""
+"""Importing these loads every part of SciPy that measuring a wall needs."""
 
 
 def import_in_background(names: Iterable[str]) -> None:
-    """Import modules in a thread, for example while a scan is read.
-
-    The thread ignores a failed import; other code that imports the module gets the error. The thread does not delay
-    the end of the process.
-    """
+    """Import modules in a thread, for example while a scan is read; ignore failed imports."""
 
     def import_all() -> None:
         for name in names:
@@ -72,12 +68,10 @@ class WallResult:
 
     Attributes:
         surface: N points in RAS mm.
-        pool: statistics of the intensities in the blood pool.
         ratio: (N,) float32, the intensity sampled for each point, divided by the pool's mean.
         kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
         region: (N,) uint8 indices into `burden.REGIONS`.
         proposed: whether the openings are a proposal.
-        notes: messages for the user.
     """
 
     scan: str
@@ -95,11 +89,11 @@ class WallResult:
         return (threshold or self.settings.threshold).ratio(self.pool.mean, self.pool.sd)
 
     def enhanced(self, threshold: Threshold | None = None) -> np.ndarray:
-        """Return the mask (N,) bool of the wall's points above a threshold (default: that of the settings)."""
+        """Return the mask (N,) bool of the wall's points above a threshold."""
         return np.asarray((self.kind == WALL) & (self.ratio > self.threshold_ratio(threshold)))
 
     def burdens(self, threshold: Threshold | None = None) -> tuple[Burden, ...]:
-        """Return the burden of the whole wall, then of each region, at a threshold (default: that of the settings)."""
+        """Return the burden of the whole wall, then of each region, at a threshold."""
         areas = self.surface.point_areas
         return count_burden(self.ratio, self.kind, self.region, areas, self.threshold_ratio(threshold))
 
@@ -110,19 +104,15 @@ class WallResult:
 
     @property
     def stage(self) -> str:
-        """The stage of `burden` according to the bounds of DECAAF."""
+        """The DECAAF stage of `burden`."""
         return decaaf_stage(self.burden.percent)
 
     def area_cm2(self, kind: int) -> float:
-        """Return the area of the points of a kind: `burden.WALL`, `OPENING` or `BORDER`."""
+        """Return the area of the points of a kind."""
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
-        """Return the wall with other openings; points at the scan's border stay `BORDER`.
-
-        Args:
-            openings: (N,) bool, True for points in an opening.
-        """
+        """Return the wall with other openings, (N,) bool; points at the scan's border stay `BORDER`."""
         changed = replace(self, kind=_kinds(self.kind == BORDER, openings), proposed=False)
         other_notes = [note for note in self.notes if note not in _opening_notes(self)]
         return replace(changed, notes=(*_opening_notes(changed), *other_notes))
@@ -142,18 +132,15 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation of the same patient, in the scan's coordinates (RAS mm). Its grid may differ from the
-            scan's grid.
-        settings: threshold and sampling of the wall.
+        labelmap: the segmentation, in the scan's coordinates (RAS mm); its grid may differ from the scan's.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, 0 outside the openings; by default, `propose_openings` finds the openings.
         scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, or must be chosen from several; the
-            segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
-            intensities cannot be used (`_check_pool`, `_check_surroundings`); or the whole surface belongs to openings
-            or lies at the scan's border.
+        InputError: the scan has several channels; the segment does not exist, must be chosen from several, is too small
+            for a surface, or does not lie in the scan; the blood pool or the intensities cannot be used (`_check_pool`,
+            `_check_surroundings`); or the whole surface belongs to openings or lies at the scan's border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -210,9 +197,9 @@ def _kinds(is_border: np.ndarray, is_opening: np.ndarray) -> np.ndarray:
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
-    """Return `label` if the labelmap contains it. If `label` is None, return the only label of the labelmap.
+    """Return `label` or, if None, the only label of the labelmap.
 
-    Raises InputError if the labelmap is empty or lacks `label`, or if it has several labels and none is chosen.
+    Raises InputError if the labelmap is empty, lacks `label`, or has several labels and none is chosen.
     """
     present = [int(value) for value in np.unique(labelmap.voxels) if value != 0]
     path = labelmap.path or "The segmentation"
@@ -237,7 +224,6 @@ def _single_channel(volume: Volume) -> np.ndarray:
 
 
 def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) -> None:
-    """Raise InputError if less than `LEAST_INSIDE` of the surface lies in the scan."""
     if inside_scan(scan_grid, surface.points).mean() >= LEAST_INSIDE:
         return
     if inside_scan(scan_grid, surface.points - EROSION_MM * surface.normals).mean() >= LEAST_INSIDE:
@@ -250,7 +236,6 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError if the blood pool is too small or constant, or if intensities are too negative."""
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
             f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"
@@ -274,7 +259,6 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
 
 
 def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
-    """Raise InputError if less than `LEAST_DARKER` of the intensities `around` the wall are darker than the pool."""
     if not around.size:
         return
     darker = float((around < pool.mean).mean())
@@ -307,8 +291,8 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files store rounded directions of a grid's axes, so the spacings computed for scans whose voxels have the same
-    # size can differ slightly. Without rounding here, such scans could get different notes.
+    # Files store rounded directions of axes, so spacings computed for voxels of the same size can differ slightly.
+    # Without rounding, such scans could get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:

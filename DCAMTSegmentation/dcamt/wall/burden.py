@@ -16,8 +16,8 @@ WALL, OPENING, BORDER = 0, 1, 2
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
-"""Regions by index. A point's region is the main direction of its outward normal: A, P, S, I, R or L, in this order.
-The septum lies to the right of the left atrium."""
+"""A point's region is the main direction of its outward normal: A, P, S, I, R or L, in this order. The septum lies to
+the right of the left atrium."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 """Upper bounds (exclusive) of the burden in %, and the stages. Stage IV is 30% or more.
@@ -28,11 +28,7 @@ Source: DECAAF (Marrouche, JAMA 311:498, 2014).
 
 @dataclass(frozen=True)
 class Burden:
-    """The wall's area and enhanced area, for one region or for the whole wall.
-
-    Attributes:
-        region: one of `REGIONS`, or `WHOLE` for the whole wall.
-    """
+    """The wall's area and enhanced area, for one of `REGIONS` or for `WHOLE`."""
 
     region: str
     wall_cm2: float
@@ -47,8 +43,8 @@ class Burden:
     def percent_text(self) -> str:
         """The burden for the user: "14.2"; "" for NaN.
 
-        The text has one decimal, or more if rounding would change the stage: 19.97 (stage II) becomes "19.97", since
-        "20.0" would be stage III.
+        The text has one decimal, or more if rounding would change the stage: 19.97 (stage II) becomes "19.97", not
+        "20.0".
         """
         percent = self.percent
         texts = (f"{percent:.{digits}f}" for digits in count(1))
@@ -71,7 +67,7 @@ def count_burden(
 
     Args:
         ratio, kind, region, areas_mm2: (N,), for each point of the surface: its intensity divided by the blood pool's
-            mean, its kind (`WALL`, `OPENING` or `BORDER`), its region and its area.
+            mean, its kind, region and area.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))
@@ -83,8 +79,8 @@ def count_burden(
 def decaaf_stage(percent: float) -> str:
     """Return the stage "I" to "IV" (`DECAAF_STAGES`) of a burden in percent; "" for NaN.
 
-    In DECAAF, readers chose the threshold for each scan, so no fixed threshold belongs to the stages. Stages at
-    different thresholds are not comparable, so show the threshold with the stage.
+    In DECAAF, readers chose the threshold for each scan. Stages at different thresholds are not comparable, so show the
+    threshold with the stage.
     """
     if isnan(percent):
         return ""

@@ -35,11 +35,7 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 
 
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
-    """Return colours (N, 3), 0 to 1, of ratios (N,): blue up to the threshold, warm colours above the threshold.
-
-    Ratios up to the threshold have the colours from the first to the second stop; higher ratios have those from the
-    fourth stop on.
-    """
+    """Return colours (N, 3), 0 to 1, of ratios (N,): blue up to the threshold, warm colours above."""
     low, high = RATIO_RANGE
     stops = [stop for stop, _ in COLOR_STOPS]
     blue = np.interp(ratio, (low, max(threshold, low + 1e-6)), (stops[0], stops[1]))

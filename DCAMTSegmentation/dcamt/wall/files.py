@@ -37,18 +37,15 @@ WALL_COLUMNS = (
     "border_cm2",
     "remark",
 )
-"""Columns of the table.
-
-A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each preset
-that was not chosen. Rows of a region have no stage.
-"""
+"""A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each
+other preset. Rows of a region have no stage."""
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
     """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets the method and scalars.
 
-    The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
-    region (an index into `burden.REGIONS`).
+    The scalars are ratio, enhanced, opening (`burden.WALL`, `OPENING` or `BORDER`) and region (an index into
+    `burden.REGIONS`).
 
     Raises:
         InputError, OutputError: as `write_mesh`.
@@ -127,10 +124,7 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
-    """Return the method as text.
-
-    For example: "IIR > 1.2 (ratio 1.200), maximum intensity from -1 to 3 mm along the surface's normal".
-    """
+    """Return the method: "IIR > 1.2 (ratio 1.200), maximum intensity from -1 to 3 mm along the surface's normal"."""
     settings = result.settings
     threshold = threshold or settings.threshold
     where = f"{settings.sample} intensity from {settings.from_mm:g} to {settings.to_mm:g} mm"
@@ -140,7 +134,7 @@ def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
 def is_wall_table(path: Path) -> bool:
     """Return whether a file has the header of a table that `write_wall_csv` wrote.
 
-    The result is False if the file begins with a byte order mark: another program, such as Excel, has saved the table.
+    False if the file begins with a byte order mark: another program, such as Excel, has saved the table.
     """
     return has_wall_columns(path, "utf-8")
 
@@ -159,7 +153,7 @@ def has_wall_columns(path: Path, encoding: str = "utf-8-sig") -> bool:
 
 
 def read_wall_rows(path: Path) -> list[list[str]]:
-    """Return the rows of a table of `write_wall_csv` as text; an empty list if the file does not exist.
+    """Return the rows of a table of `write_wall_csv` as text; [] if the file does not exist.
 
     Raises InputError if the file is another kind of table or cannot be read.
     """
@@ -180,12 +174,12 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
-    """Write the burdens of scans as a table; `WALL_COLUMNS` describes its columns and rows.
+    """Write the burdens of scans as a table with `WALL_COLUMNS`.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 
     Args:
-        earlier: rows from `read_wall_rows`. Rows of scans that are not in `results` are kept and come first.
+        earlier: rows from `read_wall_rows`; those of scans that are not in `results` are kept and come first.
     """
     measured = {csv_cell(result.scan) for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]
@@ -193,7 +187,7 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
 
 
 def table_rows(result: WallResult) -> list[list[str]]:
-    """Return the rows for a scan as text, with a cell for each of `WALL_COLUMNS`."""
+    """Return the rows for a scan as text."""
     chosen = result.settings.threshold
     others = [preset.threshold for preset in PRESETS if preset.threshold != chosen]
     rows = [_row(result, chosen, burden) for burden in result.burdens()]

@@ -59,7 +59,7 @@ class Surface:
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """The edges of the mesh, (E, 2) int64: the indices of the two points of each edge."""
+        """The edges of the mesh, (E, 2) int64 indices of points."""
         pairs = np.concatenate([self.triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
         # In a closed mesh each edge belongs to two triangles and occurs once in each direction; keep one direction.
         return np.asarray(pairs[pairs[:, 0] < pairs[:, 1]])
@@ -76,7 +76,7 @@ class Surface:
         return float(np.einsum("ij,ij->", first, self._doubled_normals) / 6.0)
 
     def _gather(self, of_triangles: np.ndarray) -> np.ndarray:
-        """Return for each point the sum of the adjacent triangles' values: (M,) to (N,)."""
+        """Sum the values (M,) of the triangles around each point: (N,)."""
         weights = np.repeat(of_triangles, 3)
         return np.bincount(self.triangles.ravel(), weights=weights, minlength=len(self.points))
 
@@ -104,8 +104,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. Hollows are filled, and only the largest part is kept. The points are moved so
-    that the volume that the surface encloses equals the volume of the kept part's voxels and hollows. Smoothing may
-    remove parts that have only a few voxels. `separate_ml` includes the volume of the removed parts.
+    that the surface encloses the volume of the kept part's voxels and hollows. Smoothing may remove parts of a few
+    voxels; `separate_ml` includes them.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -139,8 +139,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     separate_mm3 = float(np.count_nonzero(inside & ~largest)) * cell_mm3 + smoothed_away_mm3
     added_mm3 = float(np.count_nonzero(closed & ~largest)) * cell_mm3
     hollow_mm3 = float(np.count_nonzero(filled & ~part)) * voxel_mm3 + added_mm3
-    # VTK counts a sample equal to the contour's value as inside. Samples equal to `level` must be outside, so the
-    # contour's value is the next number above `level`.
+    # VTK counts a sample equal to the contour's value as inside, but samples equal to `level` must be outside.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
         raise InputError(
@@ -151,7 +150,6 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
 
 def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
-    """Return the box of `mask` with an empty rim of `MARGIN_MM`, and its grid."""
     rim = [int(n) for n in np.ceil(MARGIN_MM / plane_distances(grid)) + 1]
     padded = np.pad(mask[box], [(n, n) for n in rim])
     affine = grid.affine.copy()
@@ -161,10 +159,7 @@ def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, ...]) -> t
 
 
 def _nearest_samples(field: np.ndarray, affine: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the samples (P,) of `field` that are nearest to the P True voxels of `mask` (I, J, K) on `grid`.
-
-    `affine` (4, 4) maps the indices of `field` to RAS mm.
-    """
+    """Return the samples (P,) of `field` that are nearest to the P True voxels of `mask` (I, J, K) on `grid`."""
     to_field = np.linalg.inv(affine) @ grid.affine
     index = np.rint(to_field[:3, :3] @ np.stack(np.nonzero(mask)) + to_field[:3, 3:]).astype(np.int64)
     last = np.array(field.shape)[:, None] - 1
@@ -175,8 +170,6 @@ def _count_outside(components: np.ndarray, is_inside: np.ndarray) -> int:
     """Count the voxels whose component lies completely outside the surface.
 
     If all components lie outside, return 0, so that `extract_surface` does not subtract the whole volume.
-
-    Both arguments have one value for each voxel: (P,).
     """
     is_outside = np.bincount(components, weights=is_inside) == 0
     return int(np.bincount(components)[is_outside].sum()) if is_inside.any() else 0
@@ -240,11 +233,10 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 
 
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
-    """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
+    """Return the surface, moved along its normals so that it encloses `volume_mm3`.
 
-    All points move by the same distance along their normals. Moving by a small distance changes the volume by about
-    area times distance; scaling about the centre corrects the remaining error. If moving makes the volume wrong by a
-    factor of 2 or more, the surface is only scaled.
+    Moving by a small distance changes the volume by about area times distance; scaling about the centre corrects the
+    remaining error. If moving makes the volume wrong by a factor of 2 or more, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)

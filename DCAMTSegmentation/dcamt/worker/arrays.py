@@ -48,7 +48,6 @@ def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
 
 
 def _load(file: Path, name: str | Path) -> np.ndarray:
-    """Return the array of a `.npy` file, memory-mapped. Errors refer to the array as `name`."""
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:

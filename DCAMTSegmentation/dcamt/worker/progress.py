@@ -7,11 +7,7 @@ LARGEST_GUESS = 0.95
 
 
 class ProgressEstimate:
-    """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
-
-    Args:
-        expected_s: the expected duration; None if unknown.
-    """
+    """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock."""
 
     def __init__(self, now: float, expected_s: float | None = None) -> None:
         self.stage = ""
@@ -49,6 +45,6 @@ class ProgressEstimate:
         return left if left > 0 else None
 
     def _speed(self) -> float | None:
-        """Return the speed of the stage as fraction per second; None if unknown."""
+        """Return the stage's fraction per second; None if unknown."""
         (start, first), (at, reported) = self._stage_start, self._reported
         return (reported - first) / (at - start) if reported > first and at > start else None

@@ -94,11 +94,7 @@ def _affines(value: Any) -> Iterator[np.ndarray]:
 
 
 def _checked_region(region: Region) -> Region:
-    """Return `region`, with `low` and `high` swapped along each axis on which `low` is larger.
-
-    Raises:
-        InputError: a number is not finite, or the region encloses no volume.
-    """
+    """Swap `low` and `high` where `low` is larger; raise InputError if not finite, or if no volume is enclosed."""
     corners = zip(region.low, region.high, strict=True)
     parsed = Region.parse(",".join(repr(number) for pair in corners for number in pair))
     return dataclasses.replace(parsed, to_unit=region.to_unit)
@@ -146,8 +142,6 @@ def request_id(line: str) -> str | None:
 
 
 def _fields(message: Any) -> dict[str, Any]:
-    """Return the fields of a request or event by name, converted to JSON types."""
-
     def convert(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {field.name: convert(getattr(value, field.name)) for field in dataclasses.fields(value)}
