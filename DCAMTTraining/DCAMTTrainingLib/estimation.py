@@ -29,7 +29,7 @@ class Estimation:
 
     Args:
         planned_recipe, device: functions that return the recipe and the device of the next run.
-        on_change: called as on_change() when an estimation has ended or was cancelled.
+        on_change: called when an estimation has ended or was cancelled.
 
     Attributes:
         failure: why the last estimation failed; empty if it succeeded, was cancelled or is running.
@@ -48,7 +48,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `_key` does not contain the sizes of scans. `CaseTable.add` may change a size, and then calls `on_reset`.
+        # `_key` does not contain the sizes of scans, which `CaseTable.add` may change.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -57,9 +57,9 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
-        """Return the result of `dcamt estimate` that is kept for the current settings and cases.
+        """Return the kept result of `dcamt estimate` for the current settings and cases.
 
-        Return None if no result is kept, or if a setting is unusable. The free disk space is read now.
+        Return None if no result is kept or a setting is unusable. The free disk space is read now.
 
         Args:
             device: None for the device in the settings.
@@ -124,8 +124,8 @@ class Estimation:
     def _scene_bytes(self, recipe: Recipe) -> tuple[int, int]:
         """Return the bytes of memory and disk space that the scene's volumes will take in the run.
 
-        `dcamt estimate` omits these volumes, since they are not written to files until the run starts. Every case is
-        counted as if it had a label.
+        `dcamt estimate` omits these volumes, since they are not files until the run starts. Every case is counted as
+        if it had a label.
         """
         rows, disk = [], 0
         for row in self._used_rows():
@@ -144,7 +144,6 @@ class Estimation:
 
 
 def _grids_of(rows: Sequence[CaseRow]) -> list[Grid]:
-    """Return grids with the size and spacing of the rows, without the rows whose size is unknown."""
     known = [(row.size, row.spacing) for row in rows if row.size and row.spacing]
     return [Grid((i, j, k), np.diag([*spacing, 1.0])) for (i, j, k), spacing in known]
 
@@ -161,7 +160,6 @@ def _with_scene_volumes(
 
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:
-    """Return the volume nodes that training uses; empty if one is no longer in the scene."""
     if recipe.input_channels == 1:
         volume = slicer.mrmlScene.GetNodeByID(source.volume)
         return (volume,) if volume is not None else ()

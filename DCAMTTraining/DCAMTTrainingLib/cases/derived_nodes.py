@@ -15,14 +15,13 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from .rows import SceneScan
 
 PREVIEW_OF = "DCAMT.previewOf"
-"""Attribute of the volume and segmentation nodes that were added for a run's preview: the run's name."""
+"""Attribute of the nodes of a run's preview: the run's name."""
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume: the file that the volume was read from."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first
-channel."""
+"""Attribute of a proposal's volume, set if the run reads several channels; the volume has only the first."""
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal's segmentation and volume: the scan's `file_state` when the proposal was last opened."""
 
@@ -30,8 +29,7 @@ SCAN_STATE = "DCAMT.proposalScanState"
 def file_state(file: str) -> str:
     """Return names, sizes and modification times (ns) of a file and its data files, or of a folder.
 
-    The text is empty if the file or folder cannot be found. The parent folder's path is left out, so that a moved file
-    keeps its state.
+    The text is empty if the file or folder cannot be found. A moved file keeps its state.
     """
     states: list[str] = []
     for path in (Path(file), *data_files_beside(Path(file))):
@@ -67,7 +65,7 @@ def is_proposal(segmentation: SegmentationNode) -> bool:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise."""
+    """Return the file of a proposal's scan if the run reads several channels; else None."""
     file = volume.GetAttribute(SCAN_FILE)
     return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None
 
@@ -97,7 +95,7 @@ def channel_names_of(source: SceneScan, count: int) -> tuple[str, ...]:
 
 
 def _result_of_scan(source: SceneScan) -> SegmentationNode | None:
-    """Return a case's segmentation if it is a result that was made from the case's volume; otherwise None."""
+    """Return a case's segmentation if it is a result for the case's volume; else None."""
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     return segmentation if volume is not None and get_referenced_node(segmentation, VOLUME) is volume else None

@@ -39,10 +39,9 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - a segmentation that has a segment for a class, and that either was drawn on the scan or holds DCAMT's segments of
-      the scan;
-    - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
-      A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
+    - a segmentation that has a segment for a class, and was drawn on the scan or holds DCAMT's segments of the scan;
+    - a segmentation that has a segment for a class, references no scan, and lies on the grid of this scan only. A
+      result whose scan was removed is not taken, since another patient's scan may have the same grid.
     """
     cases = _segmentations_by_volume(training_cases.scene_cases())
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -74,7 +73,6 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 
 
 def _named_like_labels(volumes: list[Any]) -> set[str]:
-    """Return the IDs of the volumes that, by their names, are labels or results of other volumes."""
     files = {Path(f"{volume.GetName().replace('/', '_')}.nrrd"): volume.GetID() for volume in volumes}
     return {files[path] for path in labels_beside_scans(list(files), Path())}
 
@@ -98,7 +96,6 @@ def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[Case
 
 
 def _segmentations_by_volume(cases: Sequence[training_cases.SceneCase]) -> dict[str, list[Any]]:
-    """Return {volume ID: the segmentations of its training cases}."""
     segmentations: defaultdict[str, list[Any]] = defaultdict(list)
     for case in cases:
         segmentations[case.volume.GetID()].append(case.segmentation)
@@ -106,15 +103,11 @@ def _segmentations_by_volume(cases: Sequence[training_cases.SceneCase]) -> dict[
 
 
 def _usable(segmentations: list[Any], volume: VolumeNode, recipe: Recipe) -> list[Any]:
-    """Return the segmentations that have a segment for a class; if there are none, return all."""
     return [node for node in segmentations if segments_of(node, recipe, volume)] or segmentations
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a scan.
-
-    Labelmaps, maps of doubt or disagreement, previews, hidden volumes and empty volumes are not scans.
-    """
+    """Return whether a scalar volume node is a scan, not a labelmap, map, preview, hidden or empty volume."""
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
@@ -131,9 +124,9 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
 
 
 def _preferred(segmentations: Sequence[Any]) -> Any | None:
-    """Return the segmentation whose voxels were changed last; None if none is given.
+    """Return the segmentation whose voxels were changed last.
 
-    In a scene that was loaded, the segmentation that was loaded last counts as changed last.
+    In a loaded scene, the segmentation that was loaded last counts as changed last.
     """
     if len(segmentations) < 2:
         return segmentations[0] if segmentations else None
@@ -143,7 +136,6 @@ def _preferred(segmentations: Sequence[Any]) -> Any | None:
 
 
 def _have_same_voxels(segmentation: SegmentationNode, other: SegmentationNode) -> bool:
-    """Return whether the segments of two nodes have the same voxels at the same place; False without labelmaps."""
     states = []
     for node in (segmentation, other):
         identifiers = node.GetSegmentation().GetSegmentIDs()
@@ -155,7 +147,7 @@ def _have_same_voxels(segmentation: SegmentationNode, other: SegmentationNode) -
 
 
 def _time_of_change(segmentation: SegmentationNode) -> int:
-    """Return VTK's time of the last change to the voxels of a segmentation; 0 if no segment has a labelmap."""
+    """Return VTK's time of the last change to the voxels; 0 if no segment has a labelmap."""
     segments = segmentation.GetSegmentation()
     images = [
         segments.GetNthSegment(index).GetRepresentation(labelmap_name())
@@ -165,7 +157,6 @@ def _time_of_change(segmentation: SegmentationNode) -> int:
 
 
 def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
-    """Return a note that one of several segmentations was taken as a label; "" if there was no choice."""
     others = [node for node in candidates if node is not taken]
     if taken is None or not others:
         return ""
@@ -193,7 +184,6 @@ def choice_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def _scans_of(segmentation: SegmentationNode) -> list[Any]:
-    """Return the scan on which a segmentation was drawn and the scan of its DCAMT segments; omit missing scans."""
     drawn_on, segmented = scan_of(segmentation), get_referenced_node(segmentation, VOLUME)
     return [scan for scan in (drawn_on, segmented if segmented is not drawn_on else None) if scan is not None]
 
@@ -201,12 +191,8 @@ def _scans_of(segmentation: SegmentationNode) -> list[Any]:
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
     """Return the volumes whose grid contains the grid of a segmentation.
 
-    The grids do not include transforms, so both nodes must have the same parent transform node, or none.
-
-    All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
-
-    Args:
-        grids: the grid of each volume.
+    Grids do not include transforms, so both nodes must have the same parent transform node, or none. All volumes are
+    compared at once, since a scene may have hundreds of scans and as many segmentations.
     """
     label_grid = _grid_of_segmentation(segmentation)
     if label_grid is None or not scans:
@@ -234,7 +220,7 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
 
 
 def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
-    """Return the grid of a segmentation's reference image, or else of its first segment; None if it has neither."""
+    """Return the grid of a segmentation's reference image, or else of its first segment."""
     image = slicer.vtkOrientedImageData()
     name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     text = segmentation.GetSegmentation().GetConversionParameter(name)
@@ -249,7 +235,7 @@ def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
 
 
 def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Recipe) -> CaseRow:
-    """Return the row of a volume node and its segmentation node (or None)."""
+    """Return the row of a volume node and its segmentation node."""
     segments = segments_of(segmentation, recipe, volume) if segmentation is not None else ()
     source = SceneScan(volume.GetID(), segmentation.GetID() if segmentation is not None else "", segments)
     return CaseRow(volume.GetName(), source, default_role(bool(segments)), *size_and_spacing(volume))
@@ -261,8 +247,7 @@ def segments_of(
     """Return pairs of segment identifier and label value, ordered by label value.
 
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
-    model would learn the mistakes of the old model. Segments that a person drew or edited are preferred to those that a
-    model made and nobody edited.
+    model would learn the old model's mistakes. Segments that a person drew or edited are preferred.
 
     Args:
         volume: the scan whose label is wanted; None for the segments of all scans.
@@ -273,8 +258,8 @@ def segments_of(
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
     """Return {label value: names of the segments} for each class that several segments of a case fit.
 
-    Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
-    the case uses for the class. If the user chose the segments, the result is empty.
+    Only segments in the same group of `_groups_of_segments` compete. The first name is that of the segment that the
+    case uses. If the user chose the segments, the result is empty.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None or source.chosen:
@@ -294,17 +279,14 @@ def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: 
     try:
         voxels = read_segment(segmentation, identifier)
         return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))
-    except InputError:  # Segments without a binary labelmap cannot be compared.
+    except InputError:  # A segment has no binary labelmap.
         return True
 
 
 def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | None) -> list[list[str]]:
-    """Return, in groups, the segments that may serve as the label of `volume`, or of any scan if `volume` is None.
-
-    The groups are in order of preference.
-    """
+    """Return groups, in order of preference, of segments that may be the label of `volume` (None: of any scan)."""
     identifiers = _segments_of_a_person(segmentation)
-    # `_unedited_segments` compares voxels, which takes time. A single segment needs no preference.
+    # `_unedited_segments` takes time, and a single segment needs no preference.
     unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
     groups = []
     for group in _segments_on(volume, segmentation, identifiers):
@@ -324,16 +306,14 @@ def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
-    """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
+    """Return groups, in order of preference, of the `identifiers` that may be a volume's label.
 
-    Usually, all segments are returned, in one group. The exception is a segmentation that belongs to two scans: it was
-    drawn on one scan, and DCAMT wrote its result for another scan into it. If `volume` is one of these two scans, these
-    segments are returned:
+    Usually, all segments are one group. But a segmentation may have been drawn on one scan, and have received DCAMT's
+    result for another scan. Such a segmentation has these groups:
 
-    - for the scan on which the segmentation was drawn: the segments that DCAMT did not write, then the DCAMT segments
-      if the segmentation is a training case of this scan;
-    - for the scan of DCAMT's result: the DCAMT segments, then the other segments; nothing if `identifiers` contains no
-      DCAMT segment.
+    - for the scan on which it was drawn: the segments that DCAMT did not write, then, if it is a training case of this
+      scan, the DCAMT segments;
+    - for the scan of DCAMT's result: the DCAMT segments, then the others; no group without DCAMT segments.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
@@ -350,9 +330,8 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
         # DCAMT made its segments for the other scan.
         accepted = dcamt_segments if _is_training_case_of(volume, segmentation) else []
         return [other_segments, accepted]
-    # Here, `volume` is the scan of DCAMT's result. `identifiers` contains DCAMT segments only if a person corrected or
-    # accepted them. This person may have added the other segments on this scan, so the other segments are returned,
-    # too. If `identifiers` contains no DCAMT segment, the other segments belong to `drawn_on`.
+    # `identifiers` contains DCAMT segments only if a person corrected or accepted them. This person may have added the
+    # other segments on this scan. Without DCAMT segments, the other segments belong to `drawn_on`.
     return [dcamt_segments, other_segments] if dcamt_segments else []
 
 
@@ -361,7 +340,7 @@ def _is_training_case_of(volume: VolumeNode, segmentation: SegmentationNode) -> 
 
 
 def is_models_own(source: SceneScan) -> bool:
-    """Return whether the label of a case has a segment that a model made, and that no person corrected or accepted.
+    """Return whether a case's label has a segment that a model made and no person corrected or accepted.
 
     A person accepts a segment by making the segmentation a training case.
     """
@@ -376,7 +355,7 @@ def is_models_own(source: SceneScan) -> bool:
 def place_problem(source: SceneScan) -> str:
     """Return a message that the DCAMT segments of a case's label were moved in the scan; empty if they were not.
 
-    The text is also empty if the user chose the segments, and thereby confirmed that they fit the scan.
+    The text is also empty if the user confirmed the place by choosing the segments.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if source.chosen or segmentation is None:
@@ -411,7 +390,7 @@ def match_segments(
     class by its terminology code, else by its name in lower case, else by its `plain_name`.
 
     Args:
-        groups: identifiers of segments. A class gets a segment of the first group in which a segment fits the class.
+        groups: identifiers of segments. A class gets a segment of the first group that has a fitting one.
     """
     matches = _match(segmentation, groups, recipe)
     return tuple((fitting[0], label) for label, fitting in sorted(matches.items()))
@@ -423,9 +402,8 @@ def _match(
     """Match segments to classes as `match_segments` does.
 
     Returns:
-        {label value: identifiers}, without classes that no segment fits. The first identifier is that of the class's
-        segment. The others belong to segments in the same group that also fit the class and are not matched to any
-        class.
+        {label value: identifiers}, without classes that no segment fits. After the class's segment come the segments
+        of the same group that also fit the class and are matched to no class.
     """
     every = [identifier for group in groups for identifier in group]
     if len(recipe.classes) == len(every) == 1:
@@ -466,8 +444,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class keeps the segments that matched it before, if no segment of any case matches it
-            now. Pass True if a class may have been renamed, since its segments still have the old name.
+        keeps_unmatched: whether a class that no segment of any case matches keeps its earlier segments. Pass True if a
+            class may have been renamed, since its segments still have the old name.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):
@@ -497,9 +475,7 @@ def _segmentations_of_unknown_scans() -> list[Any]:
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
-    """Return why no segmentation in `loaded` was taken as the volume's label.
-
-    Segmentations that lie only on grids of other scans are ignored. If none remains, the text is empty.
+    """Return why no segmentation in `loaded` was taken as the volume's label; "" if all fit other scans only.
 
     Args:
         loaded: the segmentations that reference no scan, or whose scan was removed.
@@ -529,14 +505,13 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that count as a person's work.
 
-    If the segmentation is a training case, or a result that a person corrected, all segments count, even if only one
-    was edited.
+    In a training case or a corrected result, all segments count, even if only one was edited.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
         return identifiers
-    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. As long as
-    # nobody edits such a copy, it is the model's work, too.
+    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. Unedited
+    # copies are the model's work, too.
     if correction_marks.update_correction_marks(segmentation) and not correction_marks.was_only_copied(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):

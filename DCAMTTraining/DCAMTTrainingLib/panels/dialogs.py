@@ -106,7 +106,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The mapping is the text that the user entered, unchecked. An empty text means that the values are the recipe's own.
+    The mapping is the unchecked text; an empty text stands for the recipe's own values.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).
@@ -134,10 +134,10 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 
 
 def _ok_cancel(dialog: Any) -> Any:
-    """Return the buttons OK and Cancel, which close the dialog.
+    """Return the buttons OK and Cancel, connected to Qt slots.
 
-    The buttons are connected to Qt slots. A connection to a bound method would keep a Python reference to the dialog
-    until Qt deletes the dialog; PythonQt would then delete the dialog a second time and crash.
+    A connection to a bound method would keep a Python reference to the dialog until Qt deletes the dialog; PythonQt
+    would then delete the dialog a second time and crash.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
@@ -147,7 +147,7 @@ def _ok_cancel(dialog: Any) -> Any:
 
 
 def _run(dialog: Any) -> bool:
-    """Show the dialog until the user closes it; return whether the user pressed OK."""
+    """Show the dialog; return whether the user pressed OK."""
     show_labels_as_plain_text(dialog)
     accepted = dialog.exec_() == qt.QDialog.Accepted
     dialog.deleteLater()

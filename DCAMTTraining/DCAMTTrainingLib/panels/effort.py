@@ -39,7 +39,6 @@ class EffortPanel:
         self._show_defaults()
 
     def _show_defaults(self) -> None:
-        """Show in each empty text field, as a placeholder text, the value that the next run uses."""
         try:
             recipe = self._session.planned_recipe()
         except DCAMTError:

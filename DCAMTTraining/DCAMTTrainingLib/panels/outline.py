@@ -62,7 +62,7 @@ class OutlinePanel:
         ui.addCaseButton.connect("clicked(bool)", self._on_add)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Show the saved ranking of another run; show an empty table if `watch` is None."""
+        """Show the saved ranking of a run; an empty table if `watch` is None."""
         self._stop()
         self._watch = watch
         self._show_text("")
@@ -94,7 +94,6 @@ class OutlinePanel:
             self._opening.cancel()
 
     def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
-        """Show cases, the largest disagreement first, and enable the buttons if there is a case."""
         self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
         fit_height(self._ui.rankTable, len(cases), *ROWS)
         self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
@@ -151,7 +150,7 @@ class OutlinePanel:
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
                 ranked[event["name"]] = ranked_case(event)
-                # The command has replaced this case's proposal file. Save now, because the command may fail later.
+                # The command has replaced this case's proposal file, and may fail later.
                 save({**earlier, **ranked})
 
         def on_end(message: str) -> None:
@@ -277,7 +276,7 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Without this mark, the module would list the case anew whenever the user opens the module.
+        # Otherwise, the module would list the case anew whenever the user opens the module.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
@@ -285,20 +284,19 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    The name alone is not enough, since another run may have a case with this name.
+    The name is not enough: another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True
     if row.name != case["name"]:
         return False
     if isinstance(row.source, SceneScan):
-        # A row whose node still exists belongs to another scan, since its ID is not that of `volume`.
+        # If the row's node still exists, the row belongs to another scan.
         return slicer.mrmlScene.GetNodeByID(row.scan) is None
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
 
 def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the texts of a ranked case in the table; rankings of older versions lack the key `empty`."""
-    if case.get("empty"):
+    if case.get("empty"):  # Rankings of older versions lack this key.
         return case["name"], _("nothing segmented"), ""
     return case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])

@@ -31,16 +31,16 @@ from ..session import TrainingSession
 LIST_MS = 5000
 """Milliseconds between two updates of the list of runs."""
 NAMED_FILES = 10
-"""At most this many files are named in the question whether to delete a run."""
+"""Maximum number of files named in the question whether to delete a run."""
 
 
 class RunsPanel:
     """Lists the runs of a folder and controls the selected run.
 
     Args:
-        on_run: called as on_run(watch) when another run, or none, is selected.
-        on_news: called as on_news() after a poll of the selected run.
-        on_folder: called as on_folder() when another folder of runs was chosen.
+        on_run: called when another run, or none, is selected.
+        on_news: called after a poll of the selected run.
+        on_folder: called when another folder of runs was chosen.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class RunsPanel:
             self._update.cancel()
 
     def _update_list(self) -> Generator[None, None, None]:
-        """Show runs that another program has started, and the present states of the runs that are not selected.
+        """Show runs that another program has started, and the states of the runs that are not selected.
 
-        Reading a state takes several milliseconds, so each is read in a step of its own.
+        Reading a state takes several milliseconds, hence the steps.
         """
         runs = list(find_runs(runs_folder()))
         if {run.path for run in runs} - {run.path for run in self._runs}:
@@ -146,7 +146,7 @@ class RunsPanel:
             self._on_news()
 
     def _show_current_state(self) -> None:
-        """Show the run's state and update the buttons now, without waiting for the next poll."""
+        """Show the run's state without waiting for the next poll."""
         if self.watch is not None:
             self._show_state(run_state(self.watch.run))
 
@@ -157,7 +157,7 @@ class RunsPanel:
             self._show_status(_("No runs yet."))
             return
         run = watch.run
-        if not os.path.isdir(run.path):  # It was deleted or moved, or its drive is not connected.
+        if not os.path.isdir(run.path):
             text = _("The folder {folder} cannot be found. Connect its drive, or choose another run.")
             self._show_status(text.format(folder=run.path))
             return
@@ -186,7 +186,6 @@ class RunsPanel:
     def _show_status(
         self, text: str, pause: bool = False, stop: bool = False, resume: bool = False, discard: bool = False
     ) -> None:
-        """Show a text, and enable the buttons whose arguments are true."""
         self._ui.runStatusLabel.text = text
         self._ui.pauseButton.enabled, self._ui.stopButton.enabled = pause, stop
         self._ui.resumeButton.enabled, self._ui.discardButton.enabled = resume, discard
@@ -206,7 +205,7 @@ class RunsPanel:
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
 
     def _on_folder(self, path: str) -> None:
-        """Use a folder that was chosen; a path that the user types is used when the user has finished it."""
+        """Use a folder that was chosen, but not a path that the user is typing."""
         if not self._filling and not self._folder_text.modified:
             self._use_folder(Path(path))
 
@@ -216,7 +215,6 @@ class RunsPanel:
             self._use_folder(Path(self._ui.runsFolderEdit.currentPath))
 
     def _use_folder(self, folder: Path) -> None:
-        """Use an absolute path as the folder of runs; for a relative path, show the present folder again."""
         if folder.is_absolute() and folder != runs_folder():
             set_runs_folder(str(folder))
             self._selected_name = ""
@@ -323,6 +321,6 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    # `state.reason` may describe the failure of an earlier process, so `latest_failure` is preferred.
+    # `state.reason` may describe the failure of an earlier process.
     latest_failure = start_failure(watch.run) if state.state != RUNNING else ""
     return f"{text[:1].upper()}{text[1:]}. {translated(latest_failure or state.reason)}".strip()

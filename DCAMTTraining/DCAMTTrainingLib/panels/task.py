@@ -33,7 +33,7 @@ from .plain_table import ROW_PIXELS, fit_height
 NAME, COLOR, CODE = range(3)
 """Column numbers of the table of classes."""
 ROWS = (2, 5)
-"""Smallest and largest number of visible rows of the table of classes."""
+"""Smallest and largest number of visible rows."""
 
 
 class TaskPanel:
@@ -144,7 +144,6 @@ class TaskPanel:
         return classes_from_json(settings.ownClasses) if settings is not None else []
 
     def _set_classes(self, classes: list[UserClass], message: str = "") -> None:
-        """Set the user-defined classes; show the message, which states why an entry was not accepted."""
         self._show_class_message(message)
         if self._session.settings is not None:
             self._session.settings.ownClasses = classes_to_json(classes)

@@ -75,7 +75,7 @@ class WatchPanel:
             self._watch.charts.hide()
 
     def on_scene_closing(self) -> None:
-        """Remove the charts, restore the layout, and stop loading a preview."""
+        """Remove the charts, and stop loading a preview."""
         self.hide_charts()
         self._stop_loading()
         self._shown = None
@@ -83,7 +83,7 @@ class WatchPanel:
     def on_scene_closed(self) -> None:
         """Reset the preview selector to "none", so that the next scene shows no preview.
 
-        The run continues to write previews of the case that was selected before.
+        The run continues to write previews of the case selected before.
         """
         self._restores_choice = False
         self._select(0)
@@ -117,7 +117,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # Reset, so that the previous case's preview is loaded again if the user returns to that case.
+            # If the user returns to the previous case, its preview is loaded again.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)
@@ -148,7 +148,6 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """List the run's validation cases in the preview selector, after the item "none"."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))
@@ -166,7 +165,6 @@ class WatchPanel:
             self._listing = SteppedTask(self._read_cases(watch.run), lambda error: self._show_cases()).start()
 
     def _read_cases(self, run: RunFolder) -> Generator[None, None, None]:
-        """Read the names of the run's validation cases in steps."""
         for number, case in enumerate(iterate_cases(run.cases), start=1):
             if case.role == VALIDATION:
                 self._cases.append(case.name)
