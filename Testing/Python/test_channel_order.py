@@ -214,10 +214,9 @@ def test_run_that_starts_from_a_model_has_the_order_of_the_model(
     package: ModelPackage, model: Path, names: tuple[str, ...], expected: tuple[str, ...], note: str
 ) -> None:
     notes: list[str] = []
-    recipe, _, weights = choose_recipe(
-        replace(package.recipe, channel_names=names), start_from=model, on_note=notes.append
-    )
-    assert weights is not None
+    recipe, start = choose_recipe(replace(package.recipe, channel_names=names), start_from=model, on_note=notes.append)
+    assert start is not None
+    assert start.path == model
     assert recipe == replace(package.recipe, channel_names=expected)
     assert [text.startswith(f"{model}: {note}") for text in notes] == [True] * bool(note)
 

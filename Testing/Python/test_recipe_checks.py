@@ -297,7 +297,7 @@ def test_choose_recipe_accepts_a_dictionary_of_settings() -> None:
     strides = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     settings = {"strides": strides, "channel_names": ("T1",), "optimiser": "adamw", "iterations": "7"}
     numpy = {"patch": np.array([64, 64, 32]), "batch": np.int64(4), "learning_rate": np.float32(0.5)}
-    recipe, _, _ = choose_recipe(settings=settings | numpy)
+    recipe, _ = choose_recipe(settings=settings | numpy)
     assert (recipe.network.strides, recipe.channel_names) == (strides, ("T1",))
     training = recipe.training
     assert (training.optimiser, training.iterations, training.patch) == ("adamw", 7, (64, 64, 32))

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import dcamt
 import pytest
 import SimpleITK
 import torch
@@ -88,6 +89,8 @@ def test_validation_cases_on_which_the_starting_model_was_trained_are_named(
     start = ["train", later, "--device", "cpu", "--set", "iterations=1", "--start-from"]
     assert call_dcamt([*start, first.model, "--run", tmp_path / "second"]) == 0
     assert capsys.readouterr().err.count(note) == 1
+    done = dcamt.train(later, tmp_path / "api", start_from=first.model, settings=["iterations=1"], device="cpu")
+    assert done.notes == (checked,)
     elsewhere = shutil.copy(first.model, tmp_path / "elsewhere.dcamt")
     assert call_dcamt([*start, elsewhere, "--run", tmp_path / "third"]) == 0
     assert "was trained on" not in capsys.readouterr().err

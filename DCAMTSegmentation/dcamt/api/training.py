@@ -32,6 +32,7 @@ from ..runs.failure_note import FailureNote, remove_blank_note, reserve_note, wr
 from ..runs.folder import RunFolder
 from ..runs.lock import run_lock
 from ..runs.requests import STOP, read_request, remove_request
+from ..runs.trained_scans import note_trained_scans
 from .training_plan import TrainingPlan, choose_recipe, plan_new_run, plan_resumed_run
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class TrainedRun:
     best: Path | None
     report: Path | None
     iterations: int
+    notes: tuple[str, ...] = ()
 
 
 def _ignore(*_: object) -> None:
@@ -75,6 +77,7 @@ class Observer:
     on_report_progress: Callable[[int, int], None] = _ignore
     on_warning: Callable[[str], None] = _ignore
     on_calibration_progress: Callable[[int, int], None] = _ignore
+    on_comparison_progress: Callable[[float], None] = _ignore
 
 
 @default_numpy_settings()
@@ -123,6 +126,7 @@ def train(
     if run is None:
         raise ValueError("give the folder of the run: run=...")
     run = given_path(run)
+    notes: list[str] = []
     if resume:
         if cases is not None or recipe is not None or start_from is not None or settings or effort is not None:
             raise ValueError("resume continues with the run's own cases and recipe: give only run, device and on_event")
@@ -130,9 +134,10 @@ def train(
     else:
         if cases is None:
             raise ValueError("give the cases to train on")
-        chosen, origin, weights = choose_recipe(recipe, start_from, settings, effort)
-        plan = plan_new_run(cases, run, chosen, origin, weights, device)
-    return TrainingSession(plan, Observer(on_event or _ignore)).run()
+        chosen, start = choose_recipe(recipe, start_from, settings, effort, notes.append)
+        plan = plan_new_run(cases, run, chosen, start, device)
+    done = TrainingSession(plan, Observer(on_event or _ignore)).run()
+    return replace(done, notes=(*notes, *done.notes))
 
 
 class TrainingSession:
@@ -145,7 +150,7 @@ class TrainingSession:
         self._trainer: Trainer | None = None
         self._uncorrected = 0  # validation cases with a label that is a DCAMT result
         self._has_started = False
-        self._warnings: set[str] = set()
+        self._warnings: list[str] = []
 
     def pause(self) -> None:
         """Pause the run after the current iteration; before training has been prepared, do nothing."""
@@ -197,6 +202,8 @@ class TrainingSession:
 
         plan, run = self._plan, self._run
         device = local_device(choose_device(plan.device, training=True))
+        if plan.start is not None:
+            note_trained_scans(plan.cases, plan.start.path, self._observer.on_comparison_progress, self._warn)
         with process_group(device) as team:
             if team.size > 1:
                 # When a process fails, torchrun sends SIGTERM to all; the leader must save the weights before it ends.
@@ -363,7 +370,7 @@ class TrainingSession:
     def _warn(self, message: str) -> None:
         # Training and report read the same validation labels, and give the same notes on them.
         if message not in self._warnings:
-            self._warnings.add(message)
+            self._warnings.append(message)
             self._observer.on_warning(message)
 
     def _on_event(self, event: RunEvent) -> None:
@@ -376,7 +383,9 @@ class TrainingSession:
         def existing(path: Path) -> Path | None:
             return path if path.exists() else None
 
-        return TrainedRun(run.path, run.model, existing(run.best), existing(run.report), iterations)
+        return TrainedRun(
+            run.path, run.model, existing(run.best), existing(run.report), iterations, tuple(self._warnings)
+        )
 
 
 def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:

@@ -38,12 +38,21 @@ DEFAULT_RECIPE = "la"
 
 
 @dataclass(frozen=True)
+class StartModel:
+    """A model with whose weights a run begins."""
+
+    path: Path
+    origin: Origin
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """The plan of a run.
 
     Attributes:
-        origin, start_weights: the model that the run starts from, and its weights; both None for random weights. A
-            resumed run has no `start_weights`, since its checkpoint contains the weights.
+        origin: the model with whose weights the run began or begins; None for random weights.
+        start: the same model, for a new run. The checkpoint of a resumed run contains the weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
         conclude: whether to validate the last checkpoint and write the models, without further training.
     """
@@ -52,18 +61,21 @@ class TrainingPlan:
     recipe: Recipe
     cases: Sequence[Case]
     origin: Origin | None = None
-    start_weights: dict[str, Tensor] | None = None
+    start: StartModel | None = None
     device: str = "auto"
     resume: bool = False
     conclude: bool = False
+
+    @property
+    def start_weights(self) -> dict[str, Tensor] | None:
+        return self.start.weights if self.start else None
 
 
 def plan_new_run(
     cases: str | Path | Sequence[Case],
     run: str | Path,
     recipe: Recipe,
-    origin: Origin | None = None,
-    start_weights: dict[str, Tensor] | None = None,
+    start: StartModel | None = None,
     device: str = "auto",
 ) -> TrainingPlan:
     """Return the plan of a new run.
@@ -75,7 +87,7 @@ def plan_new_run(
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
     check_cases_and_batch(recipe, listed)
-    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
+    return TrainingPlan(RunFolder(Path(run)), recipe, listed, start.origin if start else None, start, device)
 
 
 def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
@@ -111,12 +123,11 @@ def choose_recipe(
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
-) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe, and origin and weights of `start_from`; `settings` and `effort` change the recipe.
+) -> tuple[Recipe, StartModel | None]:
+    """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
-    Without `start_from`, origin and weights are None. With `start_from`, the recipe gets the names and the order of the
-    model's channels, since each weight of the network's input belongs to one channel. A recipe whose channels have
-    other names than the model's keeps its own names and order.
+    With `start_from`, the recipe gets the names and the order of the model's channels, since each weight of the
+    network's input belongs to one channel. A recipe whose channels have other names keeps its own names and order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.
@@ -126,7 +137,7 @@ def choose_recipe(
     """
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
     if start_from is None:
-        return _changed(base or load_recipe(DEFAULT_RECIPE), settings, effort), None, None
+        return _changed(base or load_recipe(DEFAULT_RECIPE), settings, effort), None
     from ..networks.packaging import build_network, verify_model
 
     package = verify_model(start_from)
@@ -134,7 +145,8 @@ def choose_recipe(
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
     chosen = _with_channels_of(package.recipe, chosen, start_from, on_note)
-    return chosen, Origin.from_card(package.card), dict(build_network(package).state_dict())
+    weights = dict(build_network(package).state_dict())
+    return chosen, StartModel(model_path(start_from), Origin.from_card(package.card), weights)
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort: str | None) -> Recipe:

@@ -8,15 +8,12 @@ from functools import partial
 from ..api.training import Observer, TrainingSession, follow_leader
 from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
-from ..devices import choose_device
 from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
-from ..models.store import model_path
 from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
 from ..runs.requests import STOP, write_request
-from ..runs.trained_scans import note_trained_scans
 from .console import Console, StdoutLost, print_error
 from .options import UsageError, parse_path
 from .watch import show_event, watch_run
@@ -68,16 +65,10 @@ def _train(options: argparse.Namespace) -> int:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
         cases = read_cases(options.cases, options.labels)
-        recipe, origin, weights = choose_recipe(
+        recipe, start = choose_recipe(
             options.recipe, options.start_from, options.set, options.effort, console.print_error
         )
-        plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
-        if options.start_from is not None and not is_held(plan.run.lock):
-            # `TrainingSession.run` checks both too, but only after the slow comparison of scans.
-            plan.run.check_new()
-            choose_device(plan.device, training=True)
-            progress = partial(console.show_progress, "comparing the scans with those of the training")
-            note_trained_scans(plan.cases, model_path(options.start_from), progress, console.print_error)
+        plan = plan_new_run(cases, options.run, recipe, start, options.device)
 
     def show(event: RunEvent) -> None:
         try:
@@ -92,7 +83,13 @@ def _train(options: argparse.Namespace) -> int:
     def show_calibration_progress(done: int, total: int) -> None:
         console.show_progress("calibrating the model", done / total)
 
-    observer = Observer(show, show_report_progress, console.print_error, show_calibration_progress)
+    observer = Observer(
+        show,
+        show_report_progress,
+        console.print_error,
+        show_calibration_progress,
+        partial(console.show_progress, "comparing the scans with those of the training"),
+    )
     session = TrainingSession(plan, observer)
     session.run()
     return 0
