@@ -30,12 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Move the tests of the files in `LONG` to the front, in the order of `LONG`.
+    """Move the tests of the files in `LONG` to the front, unless the command line names tests or classes.
 
-    The tests within a file of `LONG`, and all other tests, keep their order.
-
-    If the command line names tests or classes, move nothing. `slicer_harness.isolation` names classes in the order in
-    which they must run.
+    `slicer_harness.isolation` names classes in the order in which they must run.
     """
     if any("::" in argument for argument in config.args):
         return
@@ -50,13 +47,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ignore_objects_of_earlier_tests() -> None:
-    """Exempt the objects of earlier test files from garbage collection, to save time."""
     freeze_garbage()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_temporary_file_is_left() -> Iterator[None]:
-    """Fail if temporary files that a module's tests created still exist 60 seconds after the module's last test."""
     before = temporary_files()
     yield
     wait_until_added_files_are_removed(before, at_most=60)

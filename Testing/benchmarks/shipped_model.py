@@ -1,7 +1,7 @@
 """Prepare the training of the shipped left-atrium model, and measure its twin.
 
-The twin is trained like the shipped model, but without the labels of the last 20 of the 80 cases. The twin is measured
-on these 20 cases, the held-out cases.
+The twin is trained like the shipped model, but without the labels of the last 20 of the 80 cases. These are the
+held-out cases, on which the twin is measured.
 
     python Testing/benchmarks/shipped_model.py prepare LA_FOLDER WORK      # write case lists, print training commands
     dcamt train …                                                          # the four printed commands
@@ -10,14 +10,14 @@ on these 20 cases, the held-out cases.
 
 Four runs are trained:
 
-first        Uses cases 1 to 60 of LA_FOLDER/cases.csv and six phantoms, all labelled. Cases 61 to 80 are held out.
+first        Uses cases 1 to 60 of LA_FOLDER/cases.csv and six phantoms, all labelled.
 second       Starts from `first` and uses the same labelled cases, plus the images of the held-out cases without their
              labels. Takes two labelled and two unlabelled patches per iteration, and scales patches more strongly than
              `first`. In some patches, the part on one side of a random plane is replaced by air, noise or a mirror
              image.
 twin         Starts from `second` and uses the labelled cases of `first`. Scales patches and replaces parts of them
              like `second`. Adds artefacts to some patches: stripes like those of a spike in k-space, or a bright spot.
-left-atrium  The shipped model: like `twin`, but cases 61 to 80 are also used, with their labels. No case is held out.
+left-atrium  The shipped model: like `twin`, but cases 61 to 80 are also used, with their labels.
 
 The labels of the held-out cases are read only by `publish`, `compare` and the training of `left-atrium`. The phantoms
 are included so that the model also segments the sample scan, which is a phantom with another seed. No accuracy on

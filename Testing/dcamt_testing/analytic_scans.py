@@ -1,6 +1,6 @@
 """Make grids, a small scan given by a formula, and a tiny model with random weights.
 
-This module does not import pytest, since tests in Slicer use it and Slicer's Python lacks pytest.
+This module does not import pytest, which Slicer's Python lacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def centred_grid(
     """Return a grid centred at `centre` (RAS mm).
 
     Args:
-        spacing: mm along the grid's axes.
+        spacing: mm.
         turn: matrix (3, 3) with the directions of the grid's axes as columns; None: R, A, S.
     """
     affine = np.eye(4)
@@ -53,7 +53,7 @@ def points_of(grid: Grid) -> np.ndarray:
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Dice of two masks, of which at least one is not empty."""
+    """Return the Dice of two masks, not both empty."""
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
@@ -69,11 +69,8 @@ def analytic_scan(grid: Grid) -> Volume:
 
 
 def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
-    """Return a model with random weights.
-
-    If the recipe has one class, each branch labels about a third of `scan` as foreground.
-    """
-    # Imported here, since importing torch takes seconds and most users of this module need no network.
+    """Return a model with random weights; for one class, each branch labels about a third of `scan` as foreground."""
+    # Importing torch takes seconds, and most users of this module need no network.
     import torch
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.preprocessing import scan_to_network
@@ -86,7 +83,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
             torch.nn.init.normal_(attention.output.weight, std=0.3)
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
-    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]  # crops to multiples of the stride
+    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]
     with torch.no_grad():
         network.train()
         for _ in range(30):  # adapts batch normalisation's running statistics to this scan
@@ -94,7 +91,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
         network.eval()
         for branch, output in zip(network.branches, network(image), strict=True):
             lead = output.logits[:, 1:] - output.logits[:, :1]
-            # The next three lines let a third of the voxels become foreground, most of them with high probabilities.
+            # A third of the voxels become foreground, most of them with high probabilities.
             branch.head.bias[1:] -= torch.quantile(lead, 0.66)
             branch.head.weight *= 10 / lead.std()
             branch.head.bias *= 10 / lead.std()

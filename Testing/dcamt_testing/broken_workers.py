@@ -30,8 +30,8 @@ predictor.predict_bounded = predict_bounded
 """
 """A script after which the network computes a scan again and again, until the request is cancelled.
 
-The worker sets a hook only while it segments the scan of a request, so the loop does not run when the worker measures
-the model's speed. If the request is cancelled, the hook raises an error in `predict`, which ends the loop.
+The worker sets a hook only while it segments the scan of a request, not while it measures the model's speed. After a
+cancellation, the hook raises an error in `predict`.
 """
 
 EXPECTS_LONG_WORK = """
@@ -41,7 +41,7 @@ serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) 
 """
 """A script after which the worker expects each scan to take ten minutes, once it has measured the model's speed.
 
-A worker that has not measured the speed still gives no estimate. So a test notices if a worker does not measure it.
+A worker that has not measured the speed gives no estimate, which a test notices.
 """
 
 SLOW_TRAINING = """
@@ -62,7 +62,6 @@ def segment(self, *a, **k):
     raise AssertionError("a bug")
 predictor.Predictor.segment = segment
 """
-"""A script after which every segmentation raises an AssertionError."""
 
 
 def wait_while_exists(gate: Path) -> str:

@@ -16,7 +16,6 @@ from dcamt.volume import Labelmap
 from dcamt_testing.scan_files import LEFT_ATRIUM
 
 IMAGES, LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
-"""The scans and the labels of the cases a and b of a data set."""
 PAIRS = tuple(zip(IMAGES, LABELS, strict=True))
 PAIR_A = {"image": IMAGES[0], "label": LABELS[0]}
 """An entry of a `dataset.json` for the case a."""
@@ -31,7 +30,6 @@ def make_files(home: Path, *files: str) -> Path:
 
 
 def make_data_set(home: Path, description: object, *files: str) -> Path:
-    """Create `home` with empty files and a dataset.json; return `home`."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return make_files(home, *files)
@@ -75,5 +73,4 @@ def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str
 
 
 def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
-    """Return {file name: reason} for the skipped files."""
     return {one.path.name: one.reason for one in found_cases.skipped}

@@ -18,21 +18,19 @@ MR, ENHANCED_MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 SECONDARY_CAPTURE, RT_DOSE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.481.2"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 SIZE = 16
-"""Number of rows of a slice, equal to its number of columns."""
+"""Number of rows and of columns."""
 STEP = 2.0
 """Distance in mm between neighbouring slices, rows or columns."""
 SERIES = "1.2.3.4"
 
 
 def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
-    """Return a DICOM object with attributes of patient, study, series and pixel format.
-
-    The object has pixels only if `PixelData` is among the further attributes.
+    """Return a DICOM object with attributes of patient, study, series and pixel format, but without pixels.
 
     Args:
         series: UID of the series.
         number: instance number; the instance's UID depends on the series and this number.
-        attributes: further DICOM attributes.
+        attributes: further DICOM attributes, such as `PixelData`.
     """
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -52,11 +50,7 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of one frame for each place (see `write_slice`).
-
-    Args:
-        add: intensity at place 0; the intensity rises by 10 per place.
-    """
+    """Return the pixels of one frame for each place (see `write_slice`), with the intensity `add` + 10 * place."""
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
@@ -94,18 +88,12 @@ def write_slice(
 
 
 def write_slices(folder: Path, count: int, *, first: int = 1, **attributes: Any) -> list[Path]:
-    """Write slices at the places 0, 1, 2, ... as `0.dcm`, `1.dcm`, `2.dcm`, ...; return the paths.
-
-    Args:
-        first: instance number of the first slice.
-        attributes: arguments of `write_slice`.
-    """
+    """Write slices at the places 0, 1, 2, ... as `0.dcm`, `1.dcm`, `2.dcm`, ...; return the paths."""
     return [write_slice(folder / f"{k}.dcm", k, number=first + k, **attributes) for k in range(count)]
 
 
 @contextmanager
 def edit_dicom(path: Path) -> Iterator[Any]:
-    """Read a DICOM file, and save its object after the `with` block has changed it."""
     data = dcmread(path)
     yield data
     data.save_as(path)
@@ -119,7 +107,6 @@ def without_preamble(path: Path, first_group: int) -> bytes:
 
 
 def remove_preambles(folder: Path, first_group: int) -> None:
-    """Rewrite the DICOM files in a folder and its subfolders as `without_preamble` returns them."""
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
         path.write_bytes(without_preamble(path, first_group))
 
@@ -133,7 +120,7 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] =
 
     Args:
         frames: further functional groups of each frame.
-        attributes: arguments of `new_data_set`, such as `number`.
+        attributes: arguments of `new_data_set`.
     """
     data = new_data_set(**{"sop_class": ENHANCED_MR, "PixelData": pixels(places), **attributes})
     data.NumberOfFrames = len(places)
@@ -153,7 +140,6 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] =
 
 
 def _item_of(groups: Groups) -> Dataset:
-    """Return a DICOM item with the functional groups."""
     item = Dataset()
     for name, values in groups.items():
         group = Dataset()
@@ -164,11 +150,7 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume has `slices` slices, each with the intensity of its place (see `pixels`).
-
-    The place of a slice is its z in the volume's grid, divided by `STEP`. Only the voxel (3, 3) of each slice is
-    compared. The volume must have `SIZE` rows and columns, and a spacing of 2 x 2 x `STEP` mm.
-    """
+    """Fail unless the volume has `slices` slices, each with the intensity of its place z / `STEP` (see `pixels`)."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)

@@ -22,12 +22,10 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Describe the required attributes that are missing or wrongly empty, in the mandatory modules of the SOP class.
+    """Describe the missing or wrongly empty attributes of the mandatory modules and of a structured report's content.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
-    checked. A functional group, for example PixelMeasuresSequence, counts as present if one item of
-    SharedFunctionalGroupsSequence or PerFrameFunctionalGroupsSequence has it. In a structured report, the content items
-    are checked, too. `highdicom` ships the standard's tables.
+    checked. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []
@@ -59,7 +57,6 @@ def _table(name: str) -> Any:
 
 
 def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
-    """Describe the required attributes that an item of a structured report and the items below it lack."""
     name = CONTENT_OF[item.ValueType]
     faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
     if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):
@@ -73,7 +70,7 @@ def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
 
 
 def _holders(dataset: Dataset, path: list[str]) -> list[Dataset]:
-    """Return all items at the end of a path of sequences; for an empty path, the data set."""
+    """Return all items at the end of a path of sequences."""
     holders = [dataset]
     for name in path:
         holders = [item for holder in holders if name in holder for item in holder[name].value]

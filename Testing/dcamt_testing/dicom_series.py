@@ -28,7 +28,6 @@ def oblique_affine() -> np.ndarray:
 
 
 def write_oblique_series(folder: Path) -> Path:
-    """Write noise of `OBLIQUE_SHAPE` voxels with `oblique_affine` as MR images; return the folder."""
     write_mr_series(folder, np.random.default_rng(1).integers(50, 300, OBLIQUE_SHAPE), oblique_affine())
     return folder
 

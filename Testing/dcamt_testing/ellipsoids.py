@@ -6,10 +6,7 @@ import numpy as np
 
 
 def ellipsoid_scan(shape: tuple[int, int, int] = (24, 24, 24), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a scan (float32) and its label (uint8), both of `shape`: a bright ellipsoid in noise.
-
-    The seed determines the position, the size and the noise.
-    """
+    """Return a scan (float32) and its label (uint8), both of `shape`: a bright ellipsoid in noise."""
     draw = np.random.default_rng(seed)
     size = np.array(shape)
     centre = size / 2 + draw.uniform(-0.08, 0.08, 3) * size

@@ -2,9 +2,8 @@
 
 `PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
 
-A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
-Such a text is followed back through local variables, lists, parameters, module constants and the results of
-functions.
+A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages,
+also through local variables, lists, parameters, module constants and the results of functions.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dcamt.recipe_files import load_recipe, shipped_recipes
 
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
-"""Parts of the engine whose messages are not translated: the Python API, the command line and the reports."""
+"""Parts of the engine whose messages are not translated."""
 CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
@@ -29,7 +28,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "UnplacedError": ("what",),
     "Preset": ("threshold", "source"),
 }
-"""For each class, the parameters of its constructor that are searched for messages."""
+"""For each class, the constructor's parameters that hold messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
 """Fields of dataclasses that hold messages."""
 CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")
@@ -67,12 +66,10 @@ def engine_modules() -> list[ast.Module]:
 
 
 def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
-    """Return the texts that form the messages of errors and notes, and the titles of the shipped recipes.
-
-    `{}` is a placeholder for a value.
+    """Return the texts of errors and notes, with `{}` for values, and the titles of the shipped recipes.
 
     Args:
-        modules: syntax trees to use instead of the engine's modules.
+        modules: syntax trees to use instead of the engine's modules and recipes.
     """
     texts = MessageSources(modules if modules is not None else engine_modules()).texts()
     if modules is None:
@@ -107,7 +104,7 @@ class Names:
 
 
 class MessageSources:
-    """Finds the texts of the messages in a set of modules, starting from the constructors that take the messages."""
+    """Finds the texts of the messages in modules, starting from the constructors that take the messages."""
 
     def __init__(self, modules: list[ast.Module]) -> None:
         self._fields = dict(CONSTRUCTORS)
@@ -122,7 +119,6 @@ class MessageSources:
             self._index(module, Scope(module))
 
     def texts(self) -> set[str]:
-        """Return the texts that reach a message."""
         collected: set[str] = set()
         for name in (*self._fields, "replace"):
             for call, scope in self._calls.get(name, ()):
@@ -156,7 +152,6 @@ class MessageSources:
             self._index(child, scope)
 
     def _arguments(self, call: ast.Call, name: str, parameter: str) -> Iterator[ast.expr]:
-        """Yield the values that a call gives to a parameter that holds messages."""
         if name in CLASSES and parameter not in FIELDS:
             return
         order = self._fields.get(name, ())
@@ -228,7 +223,6 @@ class MessageSources:
     def _given_to(
         self, function: ast.FunctionDef, parameter: str, order: list[str]
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the arguments of all calls of a function for one of its parameters."""
         for call, scope in self._calls.get(function.name, ()):
             yield from ((word.value, scope) for word in call.keywords if word.arg == parameter)
             if parameter in order and order.index(parameter) < len(call.args):
@@ -237,11 +231,9 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the values that other functions append to a list.
+        """Yield the values that the functions called by `function` append to its list `name`.
 
         Args:
-            name: the variable that holds the list.
-            function: the function that has this variable and passes the list to the other functions.
             followed: variables, each with its function, that are not searched again.
         """
         followed |= {(name, function)}
@@ -298,7 +290,7 @@ def _called(call: ast.Call) -> str:
 
 
 def table() -> str:
-    """Return the source code of the module with the table of sentences."""
+    """Return the source code of the module `TABLE`."""
     lines = [HEAD]
     for sentence in sorted(engine_sentences()):
         first, *others = sentence.split("{}")

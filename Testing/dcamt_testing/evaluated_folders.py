@@ -65,12 +65,10 @@ def write_predictions_and_labels(home: Path) -> tuple[Path, Path]:
 
 
 def call_evaluate(folders: tuple[Path, Path], *options: str | Path) -> int:
-    """Run `dcamt evaluate` on folders of predictions and labels; return the exit status."""
     return call_dcamt(["evaluate", "--predictions", folders[0], "--labels", folders[1], *options])
 
 
 def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
-    """Fail unless the evaluation of `folders` is refused with one line that contains all `message_parts`."""
     with pytest.raises(InputError) as caught:
         evaluate_folders(*folders)
     message = str(caught.value)
@@ -90,6 +88,5 @@ def assert_one_failure(folders: tuple[Path, Path], *message_parts: str) -> None:
 
 
 def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
-    """Fail unless two scores are equal up to rounding."""
     for name in SegmentationScore.__dataclass_fields__:
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12, nan_ok=True), name

@@ -37,7 +37,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.n
 
 
 def small_scan() -> np.ndarray:
-    """Return the small scan, (I, J, K): tissue and a bright organ that is not at the centre."""
+    """Return the small scan, (I, J, K): tissue and a bright organ off-centre."""
     return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 
@@ -49,7 +49,6 @@ def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
     """
     around = [(at, n - m - at) for at, n, m in zip(AT, FIELD, SMALL_SHAPE, strict=True)]
     if kind == "mirrored tissue":
-        # In this kind, the small scan lies in the middle of each slice of the large scan.
         around = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, SMALL_SHAPE, strict=True)]
         voxels = np.pad(small_scan(), around, mode="symmetric")
     else:

@@ -23,7 +23,7 @@ BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0
 
 
 def make_tiny_network() -> DualVNet:
-    """Return a tiny network. Its weights are random with a fixed seed, and none is exactly 0 or 1."""
+    """Return a tiny network with random weights, none of them exactly 0 or 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         network = DualVNet(tiny_recipe())
@@ -34,19 +34,16 @@ def make_tiny_network() -> DualVNet:
 
 
 def save_tiny_network(path: Path) -> Path:
-    """Save the tiny network as a model file."""
     save_model(path, make_tiny_network().state_dict(), tiny_recipe(), BLANK_CARD)
     return path
 
 
 def read_members(path: Path) -> dict[str, bytes]:
-    """Return the content of each file in a model package, by name."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfile.ZIP_STORED) -> Path:
-    """Write a zip file of the members with the standard library, not with DCAMT."""
     with zipfile.ZipFile(path, "w", packed) as archive:
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, packed)
@@ -54,10 +51,7 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfil
 
 
 def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of any card, recipe and weights, with a valid checksum.
-
-    In the card, `checksum` is replaced and unknown keys are kept.
-    """
+    """Write a package of any card, recipe and weights, with a valid checksum."""
     checksum = model_package._checksum(weights, recipe, card)
     data = json.dumps({**card, "checksum": checksum}).encode()
     return write_zip(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
@@ -76,8 +70,8 @@ class Trap:
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message of the InputError that `check(path)` raises, without the path.
 
-    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
-    working directory, the folder of `path` or the parent of this folder.
+    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the working
+    directory, the folder of `path` or its parent.
     """
     folders = (path.parent.parent, path.parent, Path())
     before = [sorted(os.listdir(folder)) for folder in folders]

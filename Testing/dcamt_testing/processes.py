@@ -22,7 +22,7 @@ import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
 HANGING_S = 600.0
-"""A test that waits longer fails. The time is long, so that no test fails because the machine is busy."""
+"""A test that waits longer fails. The time is long, since the machine may be busy."""
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
@@ -47,7 +47,7 @@ def start_dcamt(arguments: Iterable[str | Path], output: Path, script: str = "")
 
 
 def run_dcamt(arguments: Iterable[str | Path], output: Path) -> int:
-    """Run `dcamt` in another process and wait for its end; return the exit status."""
+    """Run `dcamt` in another process; return the exit status."""
     return start_dcamt(arguments, output).wait(HANGING_S)
 
 
@@ -56,7 +56,7 @@ def run_with_file_size_limit(
 ) -> subprocess.CompletedProcess[str]:
     """Run `dcamt`, or a script, in a process that cannot write files of more than `limit` bytes (POSIX only).
 
-    The operating system refuses further bytes, as it does when a disk is full.
+    The operating system refuses further bytes, as when a disk is full.
     """
     return subprocess.run(
         [interpreter(), "-c", FILE_SIZE_LIMIT.format(limit=limit) + script, *map(str, arguments)],
@@ -97,8 +97,7 @@ def run_team(
 
     Args:
         script: a program to run instead of `dcamt`.
-        leader_interpreter: the Python interpreter of the leader; None for `interpreter()`, which the other processes
-            always use.
+        leader_interpreter: the leader's Python interpreter, instead of `interpreter()`.
 
     Returns:
         The exit status of the first process that failed, or 0; the standard output and the standard error of all
@@ -131,16 +130,12 @@ def run_team(
 
 
 def own_lines(text: str) -> list[str]:
-    """Return the lines of errors and notes that DCAMT wrote, without torchrun's lines."""
+    """Return DCAMT's lines of errors and notes, without torchrun's lines."""
     return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HANGING_S) -> None:
-    """Wait until `condition()` holds; raise AssertionError after `at_most` seconds.
-
-    Args:
-        what: names the condition in the error's message.
-    """
+    """Wait until `condition()` holds; raise AssertionError after `at_most` seconds."""
     end = time.monotonic() + at_most
     while not condition():
         assert time.monotonic() < end, f"never: {what or condition}"
@@ -148,7 +143,7 @@ def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HA
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; False if it has ended, even if its parent has not waited for it yet."""
+    """Return whether a process runs; a zombie does not."""
     import psutil
 
     try:

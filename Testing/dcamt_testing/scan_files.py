@@ -26,7 +26,7 @@ WALL = SegmentInfo(5, "Atrial wall", (0.1, 0.9, 0.4), Code("SCT", "277631005", "
 
 
 def orthogonal_matrix(seed: int) -> np.ndarray:
-    """Return a random orthogonal matrix (3, 3): a rotation or a rotation with a reflection."""
+    """Return a random orthogonal matrix (3, 3)."""
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
 
 
@@ -84,13 +84,12 @@ RAW = VOXELS.tobytes(order="F")
 
 
 def write_scan(path: Path, compressed: bool = False) -> Path:
-    """Write `VOXELS` with SimpleITK in the format of the path's ending."""
+    """Write `VOXELS` with SimpleITK."""
     sitk.WriteImage(sitk_image(VOXELS, ORTHOGONAL["axial"]), str(path), useCompression=compressed)
     return path
 
 
 def truncate(path: Path, fraction: float = 0.5) -> None:
-    """Keep only the first part of a file's bytes."""
     os.truncate(path, int(path.stat().st_size * fraction))
 
 
@@ -114,7 +113,7 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """Write voxels as NIfTI with nibabel; without an affine, the spacing is 2 x 3 x 4 mm."""
+    """Write voxels as NIfTI with nibabel; by default, the spacing is 2 x 3 x 4 mm."""
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
     return path
 
@@ -152,11 +151,7 @@ def traced_peak(action: Callable[[], object]) -> int:
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Check the result of `read_scan`.
-
-    If any message part is not empty, `read_scan` must raise InputError with all parts. Otherwise, `read_scan` must
-    return `VOXELS`.
-    """
+    """Fail unless `read_scan` returns `VOXELS` or, if any message part is not empty, is refused with all parts."""
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:

@@ -43,7 +43,7 @@ def set_options(*settings: str) -> list[str]:
 
 
 def save_tiny_model(path: Path, recipe: Recipe) -> Path:
-    """Save the recipe's network with its initial random weights as a model file."""
+    """Save the recipe's network with its initial random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         weights = DualVNet(recipe).state_dict()
@@ -64,13 +64,12 @@ def noise_scan(seed: int = 0) -> Volume:
 
 
 def save_noise_scan(path: Path, seed: int = 0) -> Path:
-    """Save `noise_scan` as a file; return its path."""
     write_volume(noise_scan(seed), path)
     return path
 
 
 def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:
-    """Write voxels (I, J, K) with axes along R, A, S to a NIfTI file; return its path."""
+    """Write voxels (I, J, K) with axes along R, A, S; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
     return path
@@ -92,7 +91,7 @@ def write_cases_folder(
     shape: tuple[int, int, int] = (24, 24, 24),
     spacing_mm: float = 2.0,
 ) -> Path:
-    """Write scans, labels and the CSV file of a training run into `folder`; return the CSV file's path."""
+    """Write the scans, labels and case list of a training run; return the case list's path."""
     rows = []
     for role, count in (("labelled", labelled), ("unlabelled", unlabelled), ("validation", validation)):
         for index in range(count):
@@ -108,7 +107,6 @@ def write_cases_folder(
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,image,label,role") -> Path:
-    """Write a case list (CSV) with the given rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write(header + "\n")
@@ -117,22 +115,16 @@ def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,i
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table (CSV) with a header."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
-    """Return the arguments of a training on the CPU with a tiny network."""
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
 def resident(image: np.ndarray, label: np.ndarray | None = None) -> ResidentCase:
-    """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
-
-    Args:
-        label: (X, Y, Z).
-    """
+    """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z) and a label (X, Y, Z)."""
     channels = image if image.ndim == 4 else image[None]
     voxels = ()
     if label is not None:
@@ -148,8 +140,6 @@ def new_trainer(
     Args:
         table: the case list for a new run; may be None if the run exists.
         settings: further settings of the tiny recipe.
-        on_event: is called with each event of the run.
-        more: further arguments of `Trainer`.
     """
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
@@ -158,7 +148,6 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Fail unless two values are equal; dictionaries and lists are compared item by item."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()

@@ -27,7 +27,6 @@ def use_own_temporary_folder() -> None:
     folder = tempfile.mkdtemp(prefix="dcamt-tests-")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     if os.name == "posix":
-        # The pipe closes when this process ends, by whatever means.
         command = ["/bin/sh", "-c", REMOVER, "sh", folder]
         _removers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     else:
@@ -35,22 +34,14 @@ def use_own_temporary_folder() -> None:
 
 
 def temporary_files() -> set[Path]:
-    """Return the paths of the files and folders that tests must remove.
-
-    They are the entries of the temporary folder whose names do not begin with a prefix of `KEPT`, and the entries of
-    the folders `slicer-harness-*/tmp`.
-    """
+    """Return the paths of the files and folders that tests must remove."""
     folder = Path(tempfile.gettempdir())
     own = {path for path in folder.iterdir() if not path.name.startswith(KEPT)}
     return own.union(folder.glob("slicer-harness-*/tmp/*"))
 
 
 def wait_until_added_files_are_removed(before: set[Path], at_most: float) -> None:
-    """Wait until `temporary_files` returns only files of `before`; after `at_most` seconds, fail and name the others.
-
-    Args:
-        before: the temporary files at an earlier time.
-    """
+    """Wait until `temporary_files` returns only files of `before`; fail after `at_most` seconds."""
     end = time.monotonic() + at_most
     while added := temporary_files() - before:
         assert time.monotonic() < end, f"not removed: {sorted(map(str, added))}"

@@ -22,8 +22,6 @@ TESTING = Path(__file__).resolve().parents[1]
 def tiny_models(testing: Path = TESTING) -> Path:
     """Return a folder with segmenting/tiny.dcamt, segmenting/other.dcamt and training/tiny.dcamt.
 
-    The models are made once per test process.
-
     Args:
         testing: the folder that contains the package dcamt_testing.
     """
@@ -36,7 +34,6 @@ def tiny_models(testing: Path = TESTING) -> Path:
 
 
 def _make(folder: Path) -> None:
-    """Write the models into a folder."""
     import torch
     from dcamt.networks.packaging import save_model
 

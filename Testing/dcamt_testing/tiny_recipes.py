@@ -24,14 +24,14 @@ TINY = (
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """Return the recipe `la` with `TINY` (a tiny network, small patches, few iterations) and with `settings`."""
+    """Return the recipe `la` with `TINY` and `settings`."""
     from dcamt.recipe_files import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
 def tiny_recipe_keeping_all_components() -> Recipe:
-    """Return the recipe `la` with a tiny network; its inference keeps all components, not only the largest."""
+    """Return the recipe `la` with a tiny network."""
     from dcamt.recipe import Inference, Intensity, Network
     from dcamt.recipe_files import load_recipe
 

@@ -7,7 +7,6 @@ import numpy as np
 
 
 def call_with_accepted_types(scan: dcamt.Volume, masks: list[np.ndarray], region: np.ndarray) -> None:
-    """Pass arrays, and label mappings whose keys are label values, segment names or both."""
     by_name, by_value = {"left atrium": 1}, {420: 1}
     for mapping in (by_name, by_value):
         dcamt.read_labelmap("label.seg.nrrd", mapping)

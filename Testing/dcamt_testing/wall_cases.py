@@ -14,16 +14,13 @@ SCAN, LABEL = "scans/a_image.nrrd", "labels/a_label.nii.gz"
 
 
 def add_case(folder: Path, phantom: tuple[Volume, Labelmap], name: str) -> None:
-    """Write a phantom's scan and label as the case `name` into the subfolders `scans` and `labels`."""
     write_volume(phantom[0], folder / "scans" / f"{name}_image.nrrd")
     write_labelmap(phantom[1], folder / "labels" / f"{name}_label.nii.gz")
 
 
 def measure_scan(folder: Path, *options: str | Path) -> int:
-    """Measure the case "a" and write the results to the subfolder `out`; return the exit status."""
     return call_dcamt(["wall", folder / SCAN, folder / LABEL, "-o", folder / "out", *options])
 
 
 def measure_folder(folder: Path, *options: str | Path) -> int:
-    """Measure all cases and write the results to the subfolder `out`; return the exit status."""
     return call_dcamt(["wall", folder / "scans", folder / "labels", "-o", folder / "out", *options])

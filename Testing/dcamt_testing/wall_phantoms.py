@@ -22,8 +22,7 @@ MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0
-"""A voxel's intensity is the mean of samples at most this far apart, in mm: ceil(spacing / SAMPLE_MM) samples
-along each axis."""
+"""A voxel's intensity is the mean of samples at most this far apart, in mm."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Atrium:
         if self.valve_mm is not None:
             beyond = p @ MITRAL - self.valve_mm
             across = np.linalg.norm(p - (p @ MITRAL)[..., None] * MITRAL, axis=-1)
-            # This formula for the valve's radius holds for a ball; all phantoms with a valve are balls.
+            # The valve's radius, for a ball: all phantoms with a valve are balls.
             rim = np.sqrt(self.radii[0] ** 2 - self.valve_mm**2)
             in_blood = np.where(beyond > 0, across < rim, in_blood)
             values = np.where((beyond > 0) & (across < rim + 6.0), WALL, values)

@@ -38,8 +38,8 @@ class Child:
     """A worker process, started by the constructor.
 
     Args:
-        script: a Python program that runs in the process before the worker starts.
-        arguments: arguments of the worker's command line; ignored if there is a script.
+        script: Python code that runs in the process before the worker.
+        arguments: of the worker's command line; ignored if there is a script.
     """
 
     def __init__(self, script: str = "", *arguments: str) -> None:
@@ -59,10 +59,6 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Put each event into the queue, and None after the last event.
-
-        At a line that is not an event, put the error into the queue, and stop reading.
-        """
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:
@@ -72,7 +68,6 @@ class Child:
             self._events.put(error)
 
     def send(self, request: Request | str) -> None:
-        """Send a request, or a line of text."""
         assert self.process.stdin is not None
         line = request if isinstance(request, str) else request_line(request)
         self.process.stdin.write(line.encode() + b"\n")
@@ -114,7 +109,6 @@ class Child:
 
 
 def save_weights(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Path) -> Path:
-    """Save a model with these weights; return its path."""
     save_model(path, {name: torch.from_numpy(array) for name, array in weights.items()}, recipe, card)
     return path
 
@@ -123,7 +117,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
     """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
 
     Args:
-        more: fields of the request, which replace those set here.
+        more: fields to replace in the request.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
@@ -134,7 +128,6 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
 
 
 def is_answer_to(identifier: str) -> Callable[[WorkerEvent], bool]:
-    """Return a function that tells whether an event is the final answer to the request with this identifier."""
     return lambda event: isinstance(event, Answer) and event.id == identifier
 
 
@@ -144,10 +137,7 @@ def make_other_scan() -> Volume:
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """Fail unless labels, doubt, trust and volumes of the event equal those that `Predictor` gives in this process.
-
-    A level (0 to 255) in the map of doubt may differ by 1, and the trust may differ by a rounding error.
-    """
+    """Fail unless labels, doubt, trust and volumes of the event equal those of `Predictor`, up to rounding."""
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8

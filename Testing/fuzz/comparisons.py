@@ -13,11 +13,11 @@ def judge(path: Path, read_voxels: np.ndarray, affine: np.ndarray) -> tuple[str,
     """Return (outcome, reason) for a mutated scan.
 
     - "right": equal to the original.
-    - "other": unequal, but another reader does not contradict DCAMT (see the functions below).
+    - "other": unequal, but another reader does not contradict DCAMT.
     - "failed": another reader contradicts DCAMT, or the checksums of a .zip file should have revealed the change.
 
     Args:
-        read_voxels: shape (1, I, J, K).
+        read_voxels: (1, I, J, K).
         affine: index to LPS mm.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
@@ -37,16 +37,11 @@ def judge(path: Path, read_voxels: np.ndarray, affine: np.ndarray) -> tuple[str,
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a scan is one of the DICOM files."""
     return path.is_dir() or path.suffix == ".dcm" or path.name in ("x.zip", "DICOMDIR")
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two affines are nearly equal.
-
-    The elements of the 3x3 parts may differ by less than 0.001 mm, and the coordinates of the far corner by less than
-    0.01 mm.
-    """
+    """Return whether two affines, in mm, are nearly equal."""
     far_corner = np.array([*SHAPE, 1.0])
     return bool(
         np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ far_corner).max() < 0.01
@@ -54,12 +49,7 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "failed" if at least one slice has no equal frame in pydicom, else "other".
-
-    A frame is equal to a slice if it has the slice's pixels, position and pixel spacing.
-
-    The positions may differ by less than 0.05 mm, and the pixel spacings by 0.1%.
-    """
+    """Return "failed" if a slice has no frame with equal pixels, position and spacing in pydicom, else "other"."""
     import pydicom
 
     folder = path.parent if path.name == "DICOMDIR" else path
@@ -92,11 +82,10 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "failed" if nibabel reads different voxels, else "other".
+    """Return "failed" if nibabel reads different voxels or directions, else "other".
 
-    If the sform's code is 1, the directions are compared, too. Different directions are no failure if the sform is
-    sheared and there is a qform, because DCAMT then uses the qform. The spacing is not compared, because nibabel and
-    DCAMT may take the spacing from different fields. If nibabel cannot read the file, the outcome is "other".
+    Directions are compared only if the sform's code is 1. They may differ if DCAMT uses the qform instead of a sheared
+    sform. The spacing is not compared, because nibabel and DCAMT may take the spacing from different fields.
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener
@@ -135,8 +124,7 @@ def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tup
 def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "failed" if SimpleITK reads different voxels or positions, else "other".
 
-    Positions that are not finite in SimpleITK are not compared. If SimpleITK cannot read the file, the outcome is
-    "other".
+    Positions that are not finite in SimpleITK are not compared.
     """
     import SimpleITK as sitk  # noqa: N813
 

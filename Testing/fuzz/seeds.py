@@ -33,10 +33,7 @@ def dicom_voxels() -> np.ndarray:
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write scans in many formats, each in its own folder; return the paths to read.
-
-    The DICOM files hold `dicom_voxels`, and all other files hold `voxels`.
-    """
+    """Write scans in many formats, each in its own folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
     from dcamt_testing.dicom_positions import write_frames, write_slice
     from dcamt_testing.dicom_series import write_dicomdir
@@ -104,7 +101,6 @@ def write_nrrd_encodings(folder: Path) -> list[Path]:
 
 
 def write_nifti2(path: Path) -> Path:
-    """Write the scan as NIfTI-2; return its path."""
     import nibabel as nib
 
     path.parent.mkdir()
@@ -113,7 +109,6 @@ def write_nifti2(path: Path) -> Path:
 
 
 def write_rle_frames(folder: Path) -> Path:
-    """Write an enhanced MR image with run-length encoding; return its path."""
     from dcamt_testing.dicom_positions import edit_dicom, write_frames
     from pydicom.uid import RLELossless
 
@@ -124,7 +119,7 @@ def write_rle_frames(folder: Path) -> Path:
 
 
 def write_benchmark_file(folder: Path) -> Path:
-    """Write the scan as the left atrium benchmark stores it; return its path."""
+    """Write the scan as the left atrium benchmark stores it."""
     import h5py
 
     folder.mkdir()

@@ -20,10 +20,7 @@ from dcamt.io.readers import read_labelmap
 
 
 def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple[int, int]:
-    """Return the number of voxels that OHIF's package labels, and the number of voxels whose label in DCAMT differs.
-
-    The second number includes voxels that only DCAMT labels.
-    """
+    """Return the number of voxels that OHIF's package labels, and the number of voxels whose label in DCAMT differs."""
     program = Path(shutil.copy(Path(__file__).with_name("read_segmentation.mjs"), packages))
     images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if is_dicom(file)}
     arguments = ["node", program, segmentation, *images.values()]

@@ -47,11 +47,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:
-    """Add a scatter plot as Slicer draws it: a line, with markers if the series has them.
-
-    Raises:
-        ValueError: the series has another plot type.
-    """
+    """Add a scatter plot as Slicer draws it: a line, with markers if the series has them."""
     if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
         raise ValueError(f"{series.GetName()} is not a scatter plot: only scatter plots are drawn here")
     line = chart.AddPlot(vtk.vtkChart.LINE)
