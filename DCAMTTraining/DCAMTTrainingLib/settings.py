@@ -37,13 +37,13 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    `iterations` and all fields below it replace values of the recipe (`SETTINGS`). If such a field is empty, the run
-    uses the recipe's value, which the effort may have changed (`effort_settings`).
+    `iterations` and the fields below it replace values of the recipe (`SETTINGS`). An empty field keeps the recipe's
+    value, which the effort may have changed (`effort_settings`).
 
     Attributes:
         task: a shipped recipe's name, or `USER_MRI`, `USER_CT` or `SUGGESTED` of the module `task`.
         ownClasses: the user-defined classes, as `task.classes_to_json` writes them.
-        suggestedRecipe: the suggested recipe, as `Recipe.to_json` writes it; empty if none was suggested.
+        suggestedRecipe: the suggested recipe, as `Recipe.to_json` writes it; empty if none.
         startFrom: a model's name, empty for random weights.
     """
 
@@ -81,11 +81,11 @@ SETTINGS = {
     "intraClass": "intra_class",
     "interClass": "inter_class",
 }
-"""Parameter name -> name of the recipe setting that the parameter changes."""
+"""Parameter name -> name of the recipe setting."""
 
 
 def last_device() -> Device | None:
-    """Return the device that was chosen last on this computer, in any scene; None if none was."""
+    """Return the device that was chosen last on this computer, in any scene."""
     try:
         return Device(slicer.app.userSettings().value(_DEVICE_SETTING))
     except ValueError:
@@ -93,7 +93,7 @@ def last_device() -> Device | None:
 
 
 def remember_device(device: Device) -> None:
-    """Store the chosen device for all scenes and later sessions, since a device belongs to the computer."""
+    """Store the device for all scenes and later sessions, since a device belongs to the computer."""
     slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 

@@ -18,9 +18,9 @@ from .settings import chosen_settings
 
 
 class StartJob:
-    """Starts a run in the background, with the session's cases and settings at the time when the job was created.
+    """Starts a run in the background, with the session's cases and settings.
 
-    If they are changed before the check and the estimation have ended, nothing is started.
+    If they change before the check and the estimation have ended, nothing is started.
 
     Args:
         on_step: called as on_step(text) with the current step.
@@ -48,7 +48,6 @@ class StartJob:
         self._plan = self._present_plan()
 
     def _present_plan(self) -> RunPlan:
-        """Return the plan of the run with the session's present cases and settings."""
         settings = self._session.settings
         assert settings is not None
         rows_without_check_results = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
@@ -63,7 +62,7 @@ class StartJob:
         )
 
     def start(self) -> StartJob:
-        """Check the cases if they are not checked yet, then take the next step; return the job itself."""
+        """Check the cases if necessary, then take the next step; return self."""
         self.running = True
         self._session.on_news.append(self._advance)
         if self._session.checked:
@@ -83,7 +82,6 @@ class StartJob:
             self._on_end(None, _("Cancelled; nothing was started."))
 
     def _advance(self) -> None:
-        """Take the next step, or end the job with a failure; do nothing while a step is in progress."""
         session = self._session
         if not self.running or self._writing is not None or session.estimation.running:
             return

@@ -42,7 +42,7 @@ class RecipeSuggestion:
         self.running = False
 
     def start(self) -> RecipeSuggestion:
-        """Start in the next turn of the event loop; return `self`."""
+        """Start in the next turn of the event loop; return self."""
         self.running = True
         self._writing.start()
         return self
@@ -56,7 +56,6 @@ class RecipeSuggestion:
         self._folder.remove()
 
     def _write(self) -> Generator[None, None, None]:
-        """Write the case list, and the files of the scene's labelled cases, in short steps."""
         folder = self._folder.create()
         cases = []
         for number, row in enumerate(self._rows, start=1):
@@ -83,10 +82,8 @@ class RecipeSuggestion:
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
         """Return the suggested recipe, if possible with the task's classes.
 
-        The label files that were written from the scene contain no names of classes, so `dcamt recipe suggest` cannot
-        know the names. If all labels are from the scene, and the task has a class for each suggested label value, the
-        task's classes replace the suggested classes, and the title lists their names. Otherwise the suggestion stays
-        unchanged.
+        Label files written from the scene contain no class names. If all labels are from the scene, and the task has a
+        class for each suggested label value, the task's classes replace the suggested ones.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

@@ -31,7 +31,7 @@ class UserClass:
 
     Attributes:
         color: (red, green, blue), 0 to 1.
-        code: the terminology code (scheme, value, meaning) of the structure.
+        code: the terminology code (scheme, value, meaning).
     """
 
     name: str
@@ -45,7 +45,7 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
     Args:
         task: the name of a shipped recipe, `USER_MRI`, `USER_CT` or `SUGGESTED`.
         classes: the user-defined classes, for `USER_MRI` and `USER_CT`.
-        suggested: the text of the suggested recipe, as `Recipe.to_json` writes it, for `SUGGESTED`.
+        suggested: the suggested recipe, as `Recipe.to_json` writes it, for `SUGGESTED`.
 
     Raises:
         InputError: no recipe has the name `task`, the suggested recipe is missing or invalid, there is no user-defined
@@ -107,16 +107,15 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # The task's channels may be in another order than the model's. When the run starts, `dcamt train` puts the
-        # channels into the model's order if the channels of the task and of the model have the same names.
+        # If the task has the model's channels in another order, `dcamt train` puts them into the model's order.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 
 
 def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
-    """Return the recipe with the spacing that the user's settings state; the recipe itself if they state no spacing.
+    """Return the recipe with the spacing that the user's settings state, if any.
 
-    The other settings are ignored. This recipe serves to check cases, and the other settings do not affect that check.
+    The other settings are ignored: they do not affect the check of the cases.
 
     Args:
         lines: the settings, as `key=value`.
@@ -129,10 +128,7 @@ def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
 
 @lru_cache(maxsize=16)
 def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
-    """Return the recipe of a model file.
-
-    The panel needs the recipe after each change of a setting. A file with a new modification time is read again.
-    """
+    # The panel needs the recipe after each change of a setting. A file with a new modification time is read again.
     return read_recipe(path)
 
 
@@ -150,8 +146,8 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 def classes_from_json(text: str) -> list[UserClass]:
     """Parse a text that `classes_to_json` wrote; replace what cannot be read.
 
-    A damaged class keeps its place in the list, since the places (1, 2, …) are the label values. A name that cannot
-    be read becomes empty, so that no training can start before the user enters it.
+    A damaged class keeps its place, since the place is the label value. A name that cannot be read becomes empty, so
+    that no training can start before the user enters it.
     """
     return [_read_class(data, place)[0] for place, data in enumerate(_listed_classes(text) or [])]
 
@@ -171,7 +167,6 @@ def unread_classes(text: str) -> list[str]:
 
 
 def _listed_classes(text: str) -> list[Any] | None:
-    """Return the list in a JSON text; `[]` for an empty text, None for a damaged text or another JSON value."""
     try:
         listed = parse_json(text or "[]")
     except ValueError:
@@ -180,7 +175,7 @@ def _listed_classes(text: str) -> list[Any] | None:
 
 
 def _read_class(data: Any, place: int) -> tuple[UserClass, list[str]]:
-    """Read a class from parsed JSON; return the class and the names of its parts that cannot be read."""
+    """Return the class, and the names of its parts that cannot be read."""
     data, unread = data if isinstance(data, dict) else {}, []
     name, color, code = (data.get(key) for key in ("name", "color", "code"))
     if not isinstance(name, str):

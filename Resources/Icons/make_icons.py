@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 SIZE = 128  # pixels; the Extensions Catalog demands this size
-SCALE = 8  # An icon is drawn larger by this factor and then reduced, for smooth edges.
+SCALE = 8  # An icon is drawn larger by this factor, for smooth edges.
 CANVAS = SIZE * SCALE
 
 NAVY_TOP, NAVY_BOTTOM = (38, 62, 110), (14, 24, 50)
@@ -38,13 +38,12 @@ VEINS = STROKES[2:6]
 
 
 def vertical_gradient(top: tuple[int, int, int], bottom: tuple[int, int, int]) -> Image.Image:
-    """Return an opaque canvas with a gradient between two colours."""
     ramp = Image.linear_gradient("L").resize((CANVAS, CANVAS))
     return Image.composite(Image.new("RGB", ramp.size, bottom), Image.new("RGB", ramp.size, top), ramp)
 
 
 def rounded_tile() -> Image.Image:
-    """Return the dark tile with round corners that is the background of every icon."""
+    """Return the background of every icon."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     margin = CANVAS // 64
     ImageDraw.Draw(mask).rounded_rectangle(
@@ -86,9 +85,8 @@ def atrium(size: float) -> Image.Image:
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """Return the band inside the border of a mask; the band is `width` icon pixels wide."""
-    # The time of the minimum filter grows with the filter's window. In a mask of fewer pixels, the same rim needs a
-    # smaller window.
+    """Return the band inside the border of a mask, `width` icon pixels wide."""
+    # In a mask of fewer pixels, the filter needs a smaller window, and less time.
     reduction = 4
     small = mask.resize((CANVAS // reduction, CANVAS // reduction), Image.Resampling.LANCZOS)
     inner = small.filter(ImageFilter.MinFilter(2 * round(width * SCALE / reduction) + 1))
@@ -117,7 +115,6 @@ def glow(tile: Image.Image, mask: Image.Image, color: tuple[int, int, int], stre
 
 
 def extension_icon() -> Image.Image:
-    """Draw the filled atrium."""
     tile, heart = rounded_tile(), atrium(1.02)
     glow(tile, heart, CORAL_LIGHT, 0.5)
     paint(tile, heart, shade(heart))
@@ -127,7 +124,7 @@ def extension_icon() -> Image.Image:
 
 
 def segmentation_icon() -> Image.Image:
-    """Draw the atrium: the left half grey, as in a scan; the right half segmented, filled and outlined."""
+    """Draw the left half of the atrium grey, as in a scan, and the right half segmented."""
     tile, heart = rounded_tile(), atrium(1.02)
     right_half = Image.new("L", heart.size, 0)
     ImageDraw.Draw(right_half).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)
@@ -155,7 +152,7 @@ def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], sta
 
 
 def training_icon() -> Image.Image:
-    """Draw the atrium between two circular arrows, which stand for the network's two branches."""
+    """Draw the atrium between two arrows, which stand for the network's two branches."""
     tile, heart = rounded_tile(), atrium(0.68)
     paint(tile, heart, shade(heart))
     paint(tile, rim(heart, 1), RIM)

@@ -63,7 +63,7 @@ def _tube(p: Points, line: ArrayLike, radii: ArrayLike) -> Field:
 
 
 def _half_space(p: Points, point: Field, normal: Field) -> Field:
-    """Return the distance (mm) from the plane through `point`, positive on the side to which `normal` points."""
+    """Return the distance (mm) from the plane through `point`, positive on the side of `normal`."""
     x, y, z = ((p[i] - point[i]) * normal[i] for i in range(3))
     return np.asarray(x + y + z, np.float32)
 
@@ -85,13 +85,13 @@ class _Canvas:
         self._edge = edge_mm
 
     def paint(self, distance: Field, brightness: float | Field) -> None:
-        """Paint `brightness` where `distance` (mm) is negative, with a soft edge."""
+        """Paint `brightness` where `distance` (mm) is negative."""
         cover = np.clip(0.5 - distance / self._edge, 0, 1)
         self.signal += cover * (brightness - self.signal)
 
 
 def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequence[float], knot_mm: float) -> Field:
-    """Return smooth noise of about unit variance, whose bumps are about `knot_mm` wide whatever the voxel size."""
+    """Return smooth noise of about unit variance, whose bumps are about `knot_mm` wide at any voxel size."""
     from scipy import ndimage
 
     knots = rng.standard_normal([max(4, int(np.ceil(e / knot_mm)) + 3) for e in extent]).astype(np.float32)
@@ -106,8 +106,7 @@ def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequen
 def _atrium(p: Points, size: float, anatomy: dict[str, NDArray[np.float64]]) -> tuple[Field, Field]:
     """Return two distances (mm, negative inside): to the atrium with whole veins, and to the part that experts outline.
 
-    Atrium and outlined part end at the mitral plane. In the outlined part, each vein ends `anatomy["cut"]` mm beyond
-    the vein's bend.
+    Both end at the mitral plane. In the outlined part, each vein ends `anatomy["cut"]` mm beyond its bend.
     """
     s, v, cut, r = size, anatomy["vein"], anatomy["cut"], anatomy["radius"]
     body = _ellipsoid(p, (2 * s, 1 * s, -2.5 * s), (26.5 * s, 17 * s, 14.5 * s))
@@ -143,10 +142,7 @@ def _mitral_plane(size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def _size_for(target_ml: float, anatomy: dict[str, NDArray[np.float64]]) -> float:
-    """Return the size factor for which the outlined atrium has a volume of `target_ml`.
-
-    The factor is found by bisection on a coarse grid.
-    """
+    """Return the size factor for which the outlined atrium has a volume of `target_ml`."""
     step = 1.5
     axes = [np.arange(-e * 0.6, e * 0.6, step, dtype=np.float32) for e in EXTENT_MM]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -159,7 +155,6 @@ def _size_for(target_ml: float, anatomy: dict[str, NDArray[np.float64]]) -> floa
 
 
 def _paint_chest(canvas: _Canvas, p: Points, s: float, whole: Field, tone: dict[str, float], texture: Field) -> None:
-    """Paint lungs, liver, spine, chest wall, oesophagus and descending aorta."""
     back = 17 * s
     mediastinum = _ellipsoid(p, (6, -26, -12), (58, 42 * s**0.5, 60))
     mediastinum = _blend(mediastinum, _ellipsoid(p, (-2, 0, 0), (38 * s, 22 * s, 34 * s)), 12)
@@ -189,10 +184,7 @@ def _paint_chest(canvas: _Canvas, p: Points, s: float, whole: Field, tone: dict[
 
 
 def _paint_lung_vessels(canvas: _Canvas, p: Points, lines: NDArray[np.float64], tone: dict[str, float]) -> None:
-    """Paint thin vessels across the lungs; the heart is painted later and covers the vessels that cross it.
-
-    Each vessel is painted only in its bounding box, to save time.
-    """
+    """Paint thin vessels, each only in its bounding box, to save time; the heart, painted later, covers some."""
     axes = [np.asarray(a).ravel() for a in p]
     for start, end, (radius, brightness, _) in lines:
         low, high = np.minimum(start, end) - radius - 2, np.maximum(start, end) + radius + 2
@@ -209,7 +201,6 @@ def _paint_lung_vessels(canvas: _Canvas, p: Points, lines: NDArray[np.float64], 
 def _paint_heart(
     canvas: _Canvas, p: Points, s: float, whole: Field, tone: dict[str, float], texture: Field, scar: Field
 ) -> None:
-    """Paint right heart, great vessels and left ventricle, then the left atrium with its thin wall."""
     valve, normal = _mitral_plane(s)
     right, left, myocardium = tone["blood_right"], tone["blood_left"], tone["myocardium"]
     grown = 17 * (s - 1)
@@ -238,7 +229,7 @@ def _paint_heart(
     shell = _ellipsoid((across, along, zero), (0, 0, 0), (cavity_rad + thick, cavity_len + thick, 1e3))
     base = -_half_space(p, valve, normal)
     canvas.paint(np.maximum(shell, base + 1.5), myocardium * (1 + 0.12 * texture))
-    # Scar lies in the inner half of the wall, where the field `scar` is positive.
+    # Scar lies in the inner half of the wall, where `scar` is positive.
     canvas.paint(np.maximum(np.maximum(np.abs(cavity) - thick * 0.5, -scar * 6), base + 6), tone["scar"])
     canvas.paint(np.maximum(cavity, base), left)
 
@@ -252,7 +243,7 @@ def _paint_heart(
     canvas.paint(arteries - 1.4, tone["tissue"] * 0.7)
     canvas.paint(arteries, right)
 
-    # The wall of the atrium: about 2 mm, faintly enhanced, brighter where the field `scar` is positive.
+    # The wall of the atrium: about 2 mm, faintly enhanced, brighter where `scar` is positive.
     fibrosis = np.clip(scar, 0, 1) * (tone["scar"] - tone["wall"])
     canvas.paint(np.maximum(whole - 3.6, -base - 1), tone["tissue"] * 0.8)
     canvas.paint(np.maximum(whole - 2.0, -base), tone["wall"] + fibrosis)
@@ -264,13 +255,13 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
     """Return a synthetic scan and the label of its left atrium.
 
     Args:
-        seed: a whole number of at least 0; the same seed gives the same scan.
+        seed: at least 0; the same seed gives the same scan.
         spacing_mm: voxel size; 0.625 gives 190 x 144 x 88 voxels. Larger voxels give the same heart faster.
 
     Returns:
         The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8. Label 1 is the blood of the left atrium
-        with the appendage and the veins' antra. Label 1 has a volume of 40 to 90 mL. Voxel axes run to the patient's
-        left, posterior and superior; the grid's centre is the RAS origin.
+        with the appendage and the veins' antra, 40 to 90 mL. Voxel axes run to the patient's left, posterior and
+        superior; the grid's centre is the RAS origin.
 
     Raises:
         InputError: the seed is negative or the spacing is outside 0.3 to 3 mm.
@@ -322,14 +313,12 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
 
 
 def _centred_grid(shape: Sequence[int], spacing_mm: float) -> Grid:
-    """Return the grid centred on the RAS origin, with axes to the patient's left, posterior and superior."""
     affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def _draw_tones(rng: np.random.Generator) -> dict[str, float]:
-    """Return random brightnesses of the tissues, relative to the blood of the left heart."""
     return {
         "blood_left": 1.0,
         "blood_right": rng.uniform(0.88, 1.06),
@@ -347,7 +336,7 @@ def _draw_tones(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.float64]:
-    """Return random vessels of the lung, (count, 3, 3): start, end, and (radius, brightness, 0)."""
+    """Return vessels (count, 3, 3): start, end, and (radius, brightness, 0)."""
     starts = rng.uniform(-0.65, 0.65, (count, 3)) * EXTENT_MM
     steps = rng.normal(0, 1, (count, 3)) * (11, 6, 6)
     widths = np.stack([rng.gamma(3, 0.45, count) + 0.5, rng.uniform(0.4, 1, count), np.zeros(count)], 1)
@@ -355,11 +344,7 @@ def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.floa
 
 
 def _add_noise(signal: Field, spacing_mm: float, rng: np.random.Generator) -> Field:
-    """Return the magnitude of a signal with Rician noise.
-
-    The noise is smoothed by a Gaussian filter (standard deviation 0.75 mm), so that neighbouring voxels correlate as in
-    interpolated scans.
-    """
+    """Add Rician noise, smoothed so that neighbouring voxels correlate as in interpolated scans."""
     from scipy import ndimage
 
     level, sigma = rng.uniform(0.05, 0.12), 0.75 / spacing_mm

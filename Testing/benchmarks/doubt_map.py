@@ -8,7 +8,7 @@ of --cases, in quality `accurate`, and prints
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
 - the rank, from 0 to 1, of the worst doubtful place (see docs/experiments.md, section "Map of doubt").
-The number of places and the rank are printed for the map of doubt and for a map of disagreement.
+The last two are printed for the map of doubt and for a map of disagreement.
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ whole     `Predictor.segment` on padded cases of 576x576x88 voxels. The padding 
           tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
-of the repeats is taken; `pass` has one repeat more, to warm up. The windows of `protocol` are measured once. `cold` is
-also measured once, in elapsed time.
-With one thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, and
-`cold` in the precision that the command chooses. The other parts are measured in float32, and also in bfloat16 if the
-CPU has bfloat16 instructions.
+Times are processor times, since other programs affect these less than elapsed times; with one thread, both are equal
+on an idle machine. For each case, the shortest time of the repeats is taken; `pass` has one repeat more, to warm up.
+The windows of `protocol` are measured once, and so is `cold`, in elapsed time.
+`protocol` is measured in float32, and `cold` in the precision that the command chooses. The other parts are measured in
+float32, and also in bfloat16 if the CPU has bfloat16 instructions.
 
 Columns of the printed table:
 
@@ -169,7 +168,6 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
 
 
 def _quality_ratio(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a row with the time in accurate quality divided by the time in fast quality."""
     fast, accurate = (row["seconds"] for row in rows)
     return {"part": part, "what": "accurate over fast", "ratio": round(accurate / fast, 2), "of": "fast"}
 
@@ -226,7 +224,6 @@ def predict_windows(
 
 
 def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
-    """Measure sliding windows at each stride and DCAMT's complete segmentation of each case, with the same weights."""
     predictor = options.predictor()
     network = build_network(verify_model(options.model), torch.device("cpu"))
     recipe = predictor.recipe
@@ -290,7 +287,7 @@ def place_in_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[
 
 
 def measure_whole(options: Options, cases: list[str], surroundings: str) -> list[dict[str, Any]]:
-    """Measure the cases in a larger field. The peak memory is that of this process since its start."""
+    """Measure the cases in a larger field; the peak memory is that of this process since its start."""
     predictor = options.predictor()
     ratios, seconds, dices, points = [], [], [], []
     for case in cases:
@@ -314,7 +311,6 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
 
 
 def measure_command(options: Options, case: str, quality: str) -> dict[str, Any]:
-    """Measure the elapsed time of the whole command, in the precision that it chooses on this CPU."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         scan = options.folder / f"{case}_image.nii.gz"

@@ -5,11 +5,10 @@
     python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.dcamt
 
 `segment` reads the last 20 cases of LA_FOLDER/cases.csv. MODEL must be trained without the labels of these cases.
-Each case is segmented undisturbed and with `--rounds` disturbances, in quality `fast` and in quality `accurate`. Each
-result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the
-branches' agreement), features of doubt. The line of an undisturbed scan in quality `accurate` also has the numbers of
-voxels and of wrong voxels in intervals of doubt (`count_doubt`). `table` and `calibrate` use these numbers. Existing
-lines are not computed again.
+Each case is segmented undisturbed and with `--rounds` disturbances, in the qualities `fast` and `accurate`. Each result
+is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the branches'
+agreement), features of doubt. The line of an undisturbed scan in quality `accurate` also has the numbers of voxels and
+of wrong voxels in intervals of doubt (`count_doubt`). Existing lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
@@ -17,9 +16,9 @@ lines are not computed again.
   unseen disturbances,
 - for each interval of doubt, the fraction of wrong voxels, without and with the scaling of the doubt.
 
-`calibrate` fits the calibration of the shipped model to the results in WORK/robustness.jsonl, and writes the
-calibration beside the shipped model. The results must be those of the twin: a model trained like the shipped model, but
-without the labels of the held-out cases (`shipped_model.py`).
+`calibrate` fits the shipped model's calibration to the results in WORK/robustness.jsonl, and writes it beside the
+shipped model. The results must be those of the twin: a model trained like the shipped model, but without the labels of
+the held-out cases (`shipped_model.py`).
 """
 
 from __future__ import annotations
@@ -50,10 +49,9 @@ from la_cases import DOUBT_EDGES, HELD_OUT, case_names, claim_folder, doubt_hist
 from scipy import ndimage
 
 CASE = "case"
-"""Cross-validation in which a scan's expected overlap comes from a fit to scans of other cases."""
+"""Cross-validation: the expected overlap comes from a fit to scans of other cases."""
 CASE_AND_DISTURBANCE = "case and disturbance"
-"""Cross-validation in which a disturbed scan's expected overlap comes from a fit to scans of other cases with other
-disturbances."""
+"""Cross-validation: a disturbed scan's expected overlap comes from a fit to other cases with other disturbances."""
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
 Row = dict[str, Any]
 
@@ -77,8 +75,7 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # The frequencies 0, 1 and 2 are never replaced. The frequencies -1 and -2, whose indices are the last two, may
-        # be replaced. This rule is not made symmetric, because the published tables (README.md) were measured with it.
+        # Frequencies -1 and -2 may be replaced, unlike 0 to 2: the published tables (README.md) were measured so.
         replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
@@ -131,7 +128,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
 
 
 def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
-    """Keep only the voxels on one side of the atrium: the side on which the scan extends farthest."""
+    """Keep only the voxels on the side of the atrium on which the scan extends farthest."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
@@ -209,7 +206,6 @@ def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
 
 
 def read_case(la: Path, name: str) -> LabelledScan:
-    """Return an undisturbed case."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     label = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     return LabelledScan(scan.voxels.astype(np.float64), label.astype(np.uint8), scan.grid)
@@ -241,16 +237,11 @@ def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
 
 
 def read_lines(work: Path) -> list[Row]:
-    """Return the rows of WORK/robustness.jsonl."""
     return [json.loads(line) for line in (work / "robustness.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def robustness_table(rows: list[Row], quality: str) -> list[Row]:
-    """Return a row for each disturbance.
-
-    A row has the mean Dice, the lowest Dice and the mean expected overlap of the disturbed scans, and the mean Dice of
-    the same cases undisturbed. The expected overlap is cross-validated with `CASE_AND_DISTURBANCE`.
-    """
+    """Return a row for each disturbance; the expected overlap is cross-validated with `CASE_AND_DISTURBANCE`."""
     rows = with_expected_overlap(rows, quality, CASE_AND_DISTURBANCE)
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
@@ -271,24 +262,19 @@ def robustness_table(rows: list[Row], quality: str) -> list[Row]:
 
 
 def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row]:
-    """Return the rows with their expected overlap (key `expected`), by cross-validation.
+    """Return the rows with their expected overlap (key `expected`) by a cross-validation, one of `SPLITS`.
 
     The expected overlap of an empty result is 0.
-
-    Args:
-        split: the cross-validation, one of `SPLITS`.
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
-        # `expect_left_out` leaves out the scans of the same case. For a disturbed scan, it also leaves out the scans
-        # with the same disturbance. To prevent this, all scans are declared undisturbed here.
+        # Declared undisturbed, so that `expect_left_out` does not leave out the scans with the same disturbance.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]
 
 
 def observation(row: Row) -> Observation:
-    """Return a row as an observation for the fit."""
     return Observation(row["doubt"], row["dice"], row["case"], row["disturbance"])
 
 
@@ -358,10 +344,7 @@ def print_tables(work: Path) -> None:
 
 
 def calibrate(work: Path, shipped: Path) -> None:
-    """Fit a calibration to WORK/robustness.jsonl, and write it as the shipped model's calibration.
-
-    Empty results are left out of the fit of the expected overlap.
-    """
+    """Fit a calibration to WORK/robustness.jsonl, and write it as the shipped model's calibration."""
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]

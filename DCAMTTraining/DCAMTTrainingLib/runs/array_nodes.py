@@ -18,10 +18,9 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Two intensities count as equal if they differ by at most this fraction of a reference intensity.
+"""Difference that `has_voxels_of` allows, as a fraction of the largest finite absolute intensity in a part of the file.
 
-`has_voxels_of` compares the voxels of a volume node with those of a file, part by part. The reference intensity is the
-largest finite absolute intensity in the file's part. Slicer and DCAMT may round the intensities of a file differently.
+Slicer and DCAMT may round the intensities of a file differently.
 """
 COMPARED_BYTES = 1 << 20
 """Bytes of a part; the comparison of a part takes some milliseconds."""
@@ -44,8 +43,8 @@ def read_image(file: str) -> Generator[None, None, Any]:
 def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     """Return whether a volume node has the voxels (K, J, I) of a `.npy` file.
 
-    The node must have an image. Only the first channel of the image is compared. Voxels that are NaN are
-    ignored, and so are differences that `ROUNDING` allows.
+    The node must have an image, of which only the first channel is compared. NaN voxels and differences within
+    `ROUNDING` are ignored.
     """
     voxels, expected = np.asarray(slicer.util.arrayFromVolume(volume)), np.load(file, mmap_mode="r")
     if voxels.ndim > expected.ndim:
@@ -60,7 +59,6 @@ def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
 
 
 def _differ_beyond_rounding(values: np.ndarray, expected: np.ndarray) -> bool:
-    """Return whether an intensity differs by more than `ROUNDING` allows; NaN does not differ from any number."""
     values, expected = values.astype(np.float64), expected.astype(np.float64)
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
@@ -70,12 +68,12 @@ def _differ_beyond_rounding(values: np.ndarray, expected: np.ndarray) -> bool:
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str, changes: SceneChanges) -> None:
     """Give a volume node an image and its geometry, and set the intensity window.
 
-    The window is computed from a sample of the voxels, since reading all of them would block the event loop.
+    The window is computed from a sample of the voxels, since reading all would block the event loop.
 
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         file: the `.npy` file of the image, from which the sample is read.
-        changes: records a display node that is added.
+        changes: records an added display node.
     """
     if volume.GetDisplayNode() is None:
         display = changes.add("vtkMRMLScalarVolumeDisplayNode")
@@ -106,13 +104,6 @@ def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Ge
 
 
 def box_of(labels: np.ndarray, label_value: int) -> tuple[tuple[int, int], ...] | None:
-    """Return the bounding box of the voxels with a label value; None if there are none.
-
-    Args:
-        labels: (K, J, I).
-
-    Returns:
-        (start, stop) along i, j and k.
-    """
+    """Return (start, stop) along i, j and k of the voxels (K, J, I) with a label value; None if there are none."""
     box = bounding_box(labels == label_value)
     return None if box is None else tuple((side.start, side.stop) for side in reversed(box))

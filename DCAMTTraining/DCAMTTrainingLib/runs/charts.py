@@ -1,4 +1,4 @@
-"""Show charts of a run in Slicer's plot view: one for the losses and one for the validation scores."""
+"""Show a run's losses and validation scores as charts in Slicer's plot view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NODE_CLASSES = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableN
 
 
 class TrainingCharts:
-    """Manages the chart nodes of a run, which `show` adds to the scene and `hide` removes."""
+    """Manages the chart nodes of a run."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -32,7 +32,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
-        If `curves` has no points for this chart, show the chart that is already in the scene, if any.
+        If `curves` has no points for this chart, show the chart that the scene already has, if any.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)
@@ -103,7 +103,7 @@ class TrainingCharts:
             series = self._series(kind, name, number)
             if series.GetTableNode() is not table:
                 series.SetAndObserveTableNodeID(table.GetID())
-            # Each curve has its own iterations: curves are thinned, and some begin later than others.
+            # Each curve has its own iterations: curves are thinned, and some begin later.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
             # Only markers make a single point visible.
@@ -135,7 +135,7 @@ class TrainingCharts:
         return series
 
     def _node(self, node_class: str, key: str, name: str) -> Any:
-        """Return the node with this key; create it, hidden and never saved, if it is not in the scene."""
+        """Return the node with this key; create it, hidden, if it is missing."""
         node = _find(node_class, key)
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass(node_class)
@@ -151,7 +151,7 @@ class TrainingCharts:
         return node
 
     def _folder(self, hierarchy: Any) -> int:
-        """Return the subject hierarchy folder of the run's chart nodes; create it, hidden, if it does not exist."""
+        """Return the subject hierarchy folder of the chart nodes; create it, hidden, if it is missing."""
         scene_item = hierarchy.GetSceneItemID()
         folder = hierarchy.GetItemChildWithName(scene_item, self._folder_name())
         if not folder:
@@ -208,7 +208,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _place_legends(place: Callable[[Any], None]) -> None:
-    """Call `place` with the vtkChartXY of each plot view, since chart nodes do not store where a legend is."""
+    """Call `place` with the vtkChartXY of each plot view, since chart nodes do not store a legend's place."""
     manager = slicer.app.layoutManager()
     for index in range(manager.plotViewCount):
         place(manager.plotWidget(index).plotView().chart())

@@ -1,4 +1,4 @@
-"""Find problems that prevent a run from starting or weaken its result; describe them in messages with remedies."""
+"""Find problems that prevent a run or weaken its result; describe them with remedies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     Args:
         label_values: row index -> the values in the row's label; empty or missing if the label was not read.
     """
-    # Violations of single cases are omitted, because the remarks of these cases already state the violations.
+    # Violations of single cases are omitted: the remarks of the cases state them.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
@@ -57,7 +57,6 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
 
 
 def _message(violation: Violation) -> str:
-    """Return the translated message of a violation that concerns the table as a whole."""
     info = violation.info
     if violation.rule is Rule.ONE_LABELLED:
         text = _(
@@ -116,7 +115,7 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
 
 
 def _texts_of_shortage(needed: float, free: float) -> dict[str, str]:
-    """Format the bytes of a shortage; round `needed` up and `usable` down, so that their texts differ."""
+    """Round `needed` up and `usable` down, so that their texts differ."""
     usable = free * (1 - RESERVE)
     return {
         "needed": format_gigabytes(needed, math.ceil),

@@ -1,14 +1,14 @@
 """Show the current segmentation of a validation case in the scene and the slice views.
 
 A run's preview is a segmentation node and, if no volume of the scene shows the case's scan, a volume node. The run's
-next preview changes these nodes, and `remove_preview` removes them. But a node that a person uses is neither changed
-nor removed, and the next preview adds another node instead. These nodes count as used by a person:
+next preview changes these nodes, and `remove_preview` removes them. But a node that a person uses stays as it is, and
+the next preview adds a new node instead. These nodes count as used by a person:
 
 - a segmentation that was edited, or that is a training case;
 - a volume whose voxels were edited, or that another segmentation outlines;
 - each clone of a preview's node.
 
-The scene saves only those nodes of previews that a person uses.
+The scene saves only the nodes that a person uses.
 """
 
 from __future__ import annotations
@@ -40,14 +40,11 @@ from .array_nodes import build_segments, has_voxels_of, read_image, set_image
 from .proposal import VOXELS, is_unchanged, store_voxels
 
 _ORIGINAL = f"{PREVIEW_OF}.original"
-"""Node reference from a run's preview node to itself, by which `_originals` recognises the node.
-
-In a clone, the copy of this reference leads to the original node, so the clone is not recognised.
-"""
+"""Node reference from a preview's node to itself; in a clone, it leads to the original node."""
 _SCAN = f"{PREVIEW_OF}.scan"
-"""Attribute that holds the `_scan_identity` of a preview's volume node."""
+"""Attribute: the `_scan_identity` of a preview's volume node."""
 _CHECKSUM = f"{PREVIEW_OF}.checksum"
-"""Attribute that holds the checksum of the voxels that a preview gave to its volume node (`voxel_checksum`)."""
+"""Attribute: the `voxel_checksum` of the voxels that a preview gave to its volume node."""
 
 
 def show_preview(
@@ -55,19 +52,17 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps.
 
-    The preview takes over the nodes of the run's last preview, except nodes that a person uses. Only the last step
-    changes the scene. If the last step fails, its changes are undone, except the effect of `_leave_to_person`.
+    Only the last step changes the scene; if it fails, its changes are undone, except those of `_leave_to_person`.
 
     Args:
-        scene_volume: a node that may show the case's scan. If `scene_volume` is None, has no image, or differs from
-            the scan in grid or voxels, the run gets a volume node of its own.
+        scene_volume: a node that may show the case's scan. If its grid or voxels differ from the scan's, the run gets
+            its own volume node.
     """
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity, checksum = scene_volume, None, "", 0
     if not (yield from _shows_scan(volume, grid, preview.scan)):
-        # The identity contains the modification time of the scan's file, and the run may replace this file while
-        # `read_image` reads it. So determine the identity before the file is read.
+        # Determine the identity first: the run may replace the scan's file while `read_image` reads it.
         identity = _scan_identity(preview)
         volume = _find_scan(run, identity)
         if volume is None:
@@ -94,11 +89,6 @@ def show_preview(
 
 
 def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, None, bool]:
-    """Return, in steps, whether a volume node has the grid and voxels of a scan; False for None.
-
-    Args:
-        file: the `.npy` file of the scan's voxels.
-    """
     if volume is None or volume.GetImageData() is None or not same_grid(grid_of(volume), grid):
         return False
     # Cases of different patients may have the same name and grid, so compare the voxels, too.
@@ -107,7 +97,7 @@ def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, No
 
 def remove_preview(run: str) -> None:
     """Remove a run's preview from the scene; leave nodes that a person uses."""
-    # Remove the segmentations first. `_is_outlined` then finds only segmentations that stay in the scene.
+    # Segmentations first, so that `_is_outlined` finds only those that stay in the scene.
     for segmentation in _originals("vtkMRMLSegmentationNode", run):
         if _is_used(segmentation):
             _leave_to_person(segmentation)
@@ -121,9 +111,9 @@ def remove_preview(run: str) -> None:
 
 
 def save_used_nodes() -> None:
-    """Let the scene save those nodes of all previews that a person uses.
+    """Let the scene save the nodes of all previews that a person uses.
 
-    The segments are not searched for edits: `_on_edited` lets the scene save a segmentation at its first edit.
+    The segments are not searched for edits, since `_on_edited` reacts to these.
     """
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
@@ -135,7 +125,6 @@ def save_used_nodes() -> None:
 
 
 def _show_image(preview: Preview, image: Any, volume: Any | None, run: str, changes: SceneChanges) -> Any:
-    """Show the preview's scan in `volume` or, if it is None, in a new node; return the node."""
     name = _("{run}: {case}").format(run=run, case=preview.case)
     volume = _rename_or_add(volume, "vtkMRMLScalarVolumeNode", name, run, changes)
     set_image(volume, image, preview.affine, preview.scan, changes)
@@ -143,19 +132,12 @@ def _show_image(preview: Preview, image: Any, volume: Any | None, run: str, chan
 
 
 def _scan_identity(preview: Preview) -> str:
-    """Return a text that identifies a scan: its case, and its file's path and modification time.
-
-    The path (`.../scan-<iteration>.npy`) is not enough: a later scan may have the same path if the run repeats the
-    iteration after a crash.
-    """
+    # The path `.../scan-<iteration>.npy` is not enough: a run may repeat the iteration after a crash.
     return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
 
 def _find_scan(run: str, identity: str) -> Any | None:
-    """Return the run's volume node with this scan identity (`_SCAN`) and unedited voxels; None if there is none.
-
-    The node may also be a clone, or a node that was left to a person.
-    """
+    """Return the run's unedited volume node of a scan, even a clone or a node left to a person."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     known = [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetAttribute(_SCAN) == identity]
     return next((node for node in known if not _is_edited(node)), None)
@@ -169,7 +151,6 @@ def _show_segments(
     run: str,
     changes: SceneChanges,
 ) -> None:
-    """Write the segments into `segmentation` or, if it is None, into a new node, with the grid of the volume."""
     name = _("{run}: preview, iteration {step}").format(run=run, step=preview.step)
     is_new = segmentation is None
     segmentation = _rename_or_add(segmentation, "vtkMRMLSegmentationNode", name, run, changes)
@@ -186,38 +167,33 @@ def _show_segments(
 
 
 def _on_edited(segmentation: SegmentationNode, event: Any) -> None:
-    """Let the scene save a preview's segmentation as soon as a person edits it."""
     if segmentation.GetAttribute(VOXELS) is not None:
         _save_with_scene(segmentation)
 
 
 def _save_with_scene(segmentation: SegmentationNode) -> None:
-    """Let the scene save a segmentation and the volumes that it outlines, if they are nodes of previews."""
     for node in (segmentation, *_outlined_volumes(segmentation)):
         if is_preview(node):
             node.SetSaveWithScene(True)
 
 
 def _outlined_volumes(segmentation: SegmentationNode) -> list[VolumeNode]:
-    """Return the volumes that a segmentation outlines."""
     training_image = get_referenced_node(segmentation, training_cases.IMAGE)
     volumes = (scan_of(segmentation), training_image, *result_scan.scans_of(segmentation))
     return [volume for volume in volumes if volume is not None]
 
 
 def _originals(node_class: str, run: str) -> list[Any]:
-    """Return the nodes of `node_class` that the run's previews added, except clones and nodes left to a person."""
+    """Return the nodes that the run's previews added, except clones and nodes left to a person."""
     nodes = slicer.util.getNodesByClass(node_class)
     return [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetNodeReference(_ORIGINAL) is node]
 
 
 def _is_used(segmentation: SegmentationNode) -> bool:
-    """Return whether a preview's segmentation was edited or made a training case."""
     return not is_unchanged(segmentation) or training_cases.is_case(segmentation)
 
 
 def _is_edited(volume: VolumeNode) -> bool:
-    """Return whether the voxels of a preview's volume were changed or removed after the preview wrote them."""
     try:
         return volume.GetAttribute(_CHECKSUM) != str(voxel_checksum(volume))
     except InputError:  # The node has no image any more, or an image with several channels.
@@ -225,29 +201,23 @@ def _is_edited(volume: VolumeNode) -> bool:
 
 
 def _is_outlined(volume: VolumeNode, except_by: SegmentationNode | None = None) -> bool:
-    """Return whether a segmentation other than `except_by` outlines a volume."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return any(node is not except_by and volume in _outlined_volumes(node) for node in nodes)
 
 
 def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any | None:
-    """Return a volume of the run that no person uses; None if there is none.
-
-    Args:
-        segmentation: the segmentation that the next preview will change; None if it will add one.
-    """
+    """Return a volume of the run that no person uses; the next preview will change `segmentation`."""
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
 
 
 def _leave_to_person(node: Any) -> None:
-    """Let the scene save a preview's node, and exclude the node from later changes by previews."""
+    """Let the scene save a node, and exclude it from later changes by previews."""
     node.RemoveNodeReferenceIDs(_ORIGINAL)
     node.SetSaveWithScene(True)
 
 
 def _rename_or_add(node: Any | None, node_class: str, name: str, run: str, changes: SceneChanges) -> Any:
-    """Rename a node or, if `node` is None, add a node that the scene does not save; return the node."""
     if node is not None:
         changes.save(node)
         node.SetName(name)

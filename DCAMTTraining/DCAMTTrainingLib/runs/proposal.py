@@ -1,9 +1,8 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
-around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. If the run's folder was moved
-after the ranking, `read_ranking` adds the key `FORMER_SEGMENTATION`, unless a file exists at the segmentation's former
-path.
+around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. `read_ranking` may add the
+key `FORMER_SEGMENTATION`.
 """
 
 from __future__ import annotations
@@ -33,25 +32,24 @@ from .array_nodes import set_image
 FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
-"""Attribute that holds the `file_time` of a proposal."""
+"""Attribute: the `file_time` of a proposal."""
 VOXELS = "DCAMT.proposalVoxels"
-"""Attribute that holds the fingerprint of the segments of a proposal or preview; `store_voxels` sets it."""
+"""Attribute: the fingerprint of the segments of a proposal or preview; `store_voxels` sets it."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
     """Return the segmentation node of the case's proposal; None if the scene has none.
 
-    If the file of the case's scan has changed since a proposal was opened, the proposal may belong to another scan, and
-    is not returned.
+    A proposal that was opened before the scan's file changed may belong to another scan, and is not returned.
     """
     state = file_state(case["image"])
     return next((node for node in proposals_of(case) if not has_file_changed(node, state)), None)
 
 
 def proposals_of(case: Mapping[str, Any]) -> list[Any]:
-    """Return the segmentation nodes that were read from the path of the case's segmentation, or from the former path.
+    """Return the segmentation nodes that were read from the present or former path of the case's segmentation.
 
-    A proposal may come from a deleted run that had the same path and a case of the same name.
+    A node may come from a deleted run with the same path and case name.
     """
     files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -59,7 +57,7 @@ def proposals_of(case: Mapping[str, Any]) -> list[Any]:
 
 
 def store_voxels(segmentation: SegmentationNode) -> None:
-    """Store the fingerprint of a new proposal or preview, with which `is_unchanged` recognises later edits."""
+    """Store the fingerprint by which `is_unchanged` recognises edits of a proposal or preview."""
     segmentation.SetAttribute(VOXELS, _fingerprint(segmentation))
 
 
@@ -97,18 +95,17 @@ def file_time(case: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(segmentation: SegmentationNode) -> str:
-    """Return the fingerprint of all segments, including those that a person added."""
     return fingerprint(segmentation, segmentation.GetSegmentation().GetSegmentIDs())
 
 
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan and lie on the scan's grid.
 
-    The scans of several patients may have the same name and the same grid. So the caller must compare the voxels, too
+    The scans of several patients may have the same name and grid, so the caller must compare the voxels, too
     (`has_voxels_of`).
 
     Args:
-        channels: number of the scan's channels that training reads.
+        channels: number of channels that training reads.
     """
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     read = [node for node in nodes if node.GetAttribute(SCAN_FILE) == case["image"]]
@@ -133,8 +130,8 @@ def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: 
 
     Args:
         image: the vtkImageData that was read from `arrays`.
-        channels: number of the scan's channels that training reads.
-        changes: records the nodes that are added.
+        channels: number of channels that training reads.
+        changes: records the added nodes.
     """
     volume = changes.add("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
@@ -155,8 +152,8 @@ def add_proposal(
     """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node.
 
     Args:
-        time: the result of `file_time`, called before the proposal was read.
-        changes: records the nodes that are added.
+        time: the `file_time` before the proposal was read.
+        changes: records the added nodes.
     """
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = changes.add("vtkMRMLSegmentationNode", name)

@@ -41,7 +41,7 @@ from .proposal import (
 )
 
 KILLED_MS = 2000
-"""Longest time in milliseconds to wait for the end of each killed process."""
+"""Longest wait, in milliseconds, for the end of each killed process."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
 """Milliseconds between two attempts to remove a temporary folder, and the number of attempts."""
 _remaining: set[str] = set()
@@ -49,17 +49,17 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """The task that opens one ranked case; the task adds the case's scan or proposal if the scene lacks it.
+    """Opens one ranked case: adds the case's scan and proposal if the scene lacks them.
 
     Args:
         case: an entry of a run's ranking.
         rows: the rows of the case table.
         recipe: the run's recipe.
-        on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled. After a failure
-            the nodes are None; otherwise the message is empty.
+        on_end: called as on_end(message, volume, segmentation) once, unless cancelled. After a failure the nodes are
+            None; otherwise the message is empty.
 
     Attributes:
-        notes: the notes on the proposal's file, in English; empty before the file is read.
+        notes: notes on the proposal's file, in English; empty before the file is read.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start; return the opening. Raise OutputError if no temporary folder can be created."""
+        """Start; return self. Raise OutputError if no temporary folder can be created."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
@@ -117,7 +117,7 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(arrays), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
-        """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
+        """Read the missing image and build the missing segments in steps; the last step adds the nodes.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
@@ -162,7 +162,6 @@ class ProposalOpening:
         return None
 
     def _use_proposal_of_found_scan(self) -> None:
-        """If the scene has a proposal on the volume that `_find_scan` found, use it, or remember it as outdated."""
         for node in self._proposals_before_change if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
@@ -171,7 +170,6 @@ class ProposalOpening:
                     self._segmentation = node
 
     def _refuse_removed_nodes(self) -> None:
-        """Raise InputError if the user removed the volume or the proposal while the files were read."""
         for node in (self._volume, self._segmentation):
             if node is not None and not slicer.mrmlScene.IsNodePresent(node):
                 what = _("was removed from the scene while the case was opened")
@@ -195,17 +193,13 @@ class ProposalOpening:
             self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
-        """End the child process and remove the temporary folder."""
         if self._process is not None:
             self._process.kill()
         _remove_folder(self._folder)
 
 
 def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
-    """Remove a folder, if necessary in several attempts without blocking.
-
-    On Windows, a file cannot be removed while the killed process or a memory map has it open.
-    """
+    # Several attempts: on Windows, a file cannot be removed while the killed process or a memory map has it open.
     shutil.rmtree(folder, ignore_errors=True)
     _remaining.discard(folder)
     if os.path.exists(folder):

@@ -25,17 +25,13 @@ def ranked_case(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
-    """Save a run's ranking.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Save a run's ranking; raise OutputError if the file cannot be written."""
     with atomic_path(_file(run)) as partial:
         partial.write_text(json.dumps(cases), encoding="utf-8")
 
 
 def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
-    """Return a run's ranking as `saved_cases` does, but with the present paths of moved files."""
+    """Return a run's `saved_cases` with the present paths of moved files."""
     try:
         images = {case.name: str(case.image) for case in list_cases(run.cases)}
     except (InputError, OSError):
@@ -60,7 +56,6 @@ def _file(run: RunFolder) -> Path:
 
 
 def _is_ranked_case(case: Any) -> bool:
-    """Return whether a value from a JSON file is a case of a ranking, with the types that `dcamt rank` writes."""
     if not isinstance(case, dict) or not case.keys() >= set(_KEYS):
         return False
     texts, place = (case["name"], case["image"], case["segmentation"]), case["place"]
@@ -70,12 +65,11 @@ def _is_ranked_case(case: Any) -> bool:
 
 
 def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Return a ranked case with the present path of its segmentation if the run's folder was moved."""
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name
     if not os.path.exists(present) or _is_same_file(saved, present):
         return case
-    # If a file exists at the former path, it may belong to another run. So the former path is omitted.
+    # A file that exists at the former path may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "segmentation": str(present), **former}
 

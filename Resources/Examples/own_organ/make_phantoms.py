@@ -25,7 +25,7 @@ FIELD_MM = (320.0, 250.0, 170.0)
 """Field of view along R-L, A-P and S-I."""
 LIVER, SPLEEN, KIDNEYS, AORTA = 1, 2, 3, 4
 BRIGHTNESS_HU = {LIVER: (95, 125), SPLEEN: (115, 145), KIDNEYS: (170, 220), AORTA: (230, 300)}
-"""Range of each organ's intensity with contrast agent; the ranges of liver and spleen overlap."""
+"""Range of each organ's intensity with contrast agent."""
 
 
 def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, tilt_degrees: float = 0.0) -> np.ndarray:
