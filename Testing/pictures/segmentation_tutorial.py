@@ -1,4 +1,4 @@
-"""Draw the first tutorial's pictures: choose the sample scan, segment it, view the result and doubtful places."""
+"""Draw the first tutorial's pictures."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
     """Click Apply and wait for the result; return `grab`'s picture, taken when at least 30% of the work was done.
 
     Raises:
-        RuntimeError: the segmentation gave no result, or ended before the picture was taken. Without a result, the
-            error has the text of the panel's message.
+        RuntimeError: the segmentation gave no result, or ended before the picture was taken.
         AssertionError: the segmentation takes more than `PATIENCE_S` seconds.
     """
     ui, taken = module.ui, []

@@ -1,4 +1,4 @@
-"""Draw the second tutorial's pictures: add cases, train in the background, view charts, scores and a ranking."""
+"""Draw the second tutorial's pictures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def draw(folder: Path) -> Iterator[Path]:
 
 
 def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Path:
-    """Write `count` synthetic hearts, `heart-1_image.nrrd`, …, and a label for each of the hearts 1 to `labelled`."""
+    """Write `count` synthetic hearts, `heart-1_image.nrrd`, …, and labels of the first `labelled` hearts."""
     folder.mkdir()
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for number in range(1, count + 1):
@@ -156,7 +156,6 @@ def _iterations(module: Any) -> int:
 
 
 def _charts(module: Any) -> list[Any]:
-    """Return the chart nodes of losses and validation, which the panel's buttons create."""
     charts = []
     for button in (module.ui.lossesButton, module.ui.scoresButton):
         click(button)

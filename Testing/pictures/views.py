@@ -31,15 +31,12 @@ THREE_D_MANAGERS = (
 
 @dataclass
 class _Window:
-    """An off-screen window with the displayable managers that draw a view node."""
-
     window: Any
     renderers: Sequence[Any]
     managers: Any
     interactor: Any
 
     def pixels(self) -> np.ndarray:
-        """Return the pixels (rows, columns, 3), 0 to 255; the first row is the top."""
         return window_pixels(self.window)
 
 
@@ -94,7 +91,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
 
 def show_volume(volume: Any) -> None:
-    """Show a volume as the background of all slice views and move them to its centre, as Slicer does after loading."""
+    """Show a volume in all slice views, as Slicer does after loading."""
     layout = slicer.app.layoutManager()
     for name in layout.sliceViewNames():
         logic = layout.sliceWidget(name).sliceLogic()
@@ -104,7 +101,7 @@ def show_volume(volume: Any) -> None:
 
 
 def zoom_slices(factor: float) -> None:
-    """Magnify all slice views by a factor, about their centres."""
+    """Magnify all slice views about their centres."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         width, height, depth = node.GetFieldOfView()
         node.SetFieldOfView(width / factor, height / factor, depth)

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/wall.md, which show the wall of the sample scan with added scar."""
+"""Draw the pictures of docs/wall.md: the wall of the sample scan with added scar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .png import window_pixels
 
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 SCARRED_MM = 3.0
-"""Thickness of the added scar in mm."""
+"""Thickness of the added scar."""
 VIEWS = {"from the front": ((0.15, 1.0, 0.1), (0, 0, 1)), "from behind": ((0.0, -1.0, 0.15), (0, 0, 1))}
 """For each view, the direction from the atrium to the viewer and the up direction, RAS."""
 ENHANCED_COLOR = (0.78, 0.13, 0.15)
@@ -50,7 +50,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
     """Render the surface off-screen; return the picture (H, W, 3), uint8.
 
     Args:
-        colors: (N, 3), 0 to 1, the colours of the surface's points.
+        colors: of the surface's points, (N, 3), 0 to 1.
         view: a key of `VIEWS`.
     """
     import vtk
@@ -87,7 +87,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Draw the two pictures into `folder`; yield each picture's path after writing the picture."""
+    """Draw the two pictures; yield the path of each after writing it."""
     import matplotlib
 
     matplotlib.use("agg")

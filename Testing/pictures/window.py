@@ -21,7 +21,7 @@ PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
 """Width of the views or charts beside a panel, unless `limit_to_window` was called."""
 BAR = 20
-"""Height of the bar above a view; the bar above a panel has twice this height."""
+"""Height of the bar above a view; above a panel, twice as much."""
 MARGIN = 16
 """Space below the lowest widget of a panel."""
 OUTSIDE_HEIGHT = 140
@@ -40,7 +40,6 @@ def limit_to_window(width: int, height: int) -> None:
 
 
 def is_limited_to_window() -> bool:
-    """Return whether `limit_to_window` was called."""
     return _window is not None
 
 
@@ -56,8 +55,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     _settle_height(panel)
     edge = MARGIN
     if _window:
-        # In Slicer, a panel fills the height of its scroll area. If the panel's content needs more height, the panel
-        # has the height of its content.
+        # In Slicer, a panel has the height of its scroll area, or of its content if that is higher.
         room = _window[1] - OUTSIDE_HEIGHT - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
@@ -76,7 +74,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 
 def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
-    """Return a panel's picture with Slicer's four views to its right; together the views have the panel's height."""
+    """Return a panel's picture with Slicer's four views to its right, in the panel's height."""
     return _stacked([panel, grab_views(_width_beside(panel), round(panel.height() / SCALE), fit, **camera)])
 
 
@@ -84,7 +82,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
     """Return the axial, 3D, coronal and sagittal views in one picture.
 
     Args:
-        width, height: size of the whole picture in logical pixels of Qt.
+        width, height: of the whole picture, in logical pixels of Qt.
         fit: whether to show the whole volume; if not, each slice view keeps its centre and zoom.
         camera: see `views.three_d_picture`.
     """
@@ -112,7 +110,6 @@ def save(image: QtGui.QImage, path: Path) -> None:
 
 
 def _width_beside(panel: QtGui.QImage) -> int:
-    """Return the width, in logical pixels of Qt, of the views or charts beside a panel's picture."""
     return _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
 
 
@@ -124,7 +121,6 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0
         panel.resize(panel.width(), max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted))
     slicer.app.processEvents()
-    # Enlarge the panel until it contains its lowest widget.
     shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if widget.isVisibleTo(panel)]
     lowest = max(widget.mapTo(panel, widget.rect().bottomLeft()).y() for widget in shown)
     panel.resize(panel.width(), max(panel.height(), lowest + MARGIN))
@@ -143,7 +139,6 @@ def _shows_others(widget: QtWidgets.QWidget) -> bool:
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, color: str) -> QtGui.QImage:
-    """Return a view's picture below a bar in Slicer's colour of the view."""
     view = _image(pixels)
     bar = QtWidgets.QLabel(f"  <b>{name}</b>&nbsp;&nbsp;&nbsp;{note}")
     bar.setFixedSize(round(pixels.shape[1] / SCALE), BAR)
@@ -160,7 +155,7 @@ def _image(pixels: np.ndarray) -> QtGui.QImage:
 
 
 def _stacked(images: list[QtGui.QImage], down: bool = False) -> QtGui.QImage:
-    """Return images side by side, or one below the other if `down`, on a grey background."""
+    """Return images side by side, or one below the other if `down`."""
     widths, heights = [image.width() for image in images], [image.height() for image in images]
     size = (max(widths), sum(heights)) if down else (sum(widths), max(heights))
     made = QtGui.QImage(*size, QtGui.QImage.Format.Format_RGB32)

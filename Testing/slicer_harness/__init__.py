@@ -1,7 +1,6 @@
 """Simulate the Slicer application in tests.
 
-In a real Slicer, `install()` changes nothing; only `Person` and `pip.replace_pip_of_slicer()` replace parts of Slicer.
-See README.md.
+In a real Slicer, only `Person` and `pip.replace_pip_of_slicer()` replace parts of Slicer. See README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

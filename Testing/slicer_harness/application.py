@@ -16,14 +16,10 @@ from .signals import Signal
 
 
 class qSlicerApplication(QtWidgets.QApplication):
-    """A Qt application with Slicer's signal `startupCompleted`."""
-
     startupCompleted = QtCore.Signal()
 
 
 class _QuitSignal(Signal):
-    """`aboutToQuit`: calls its receivers, then stores the layout and unloads all scripted modules, as Slicer does."""
-
     def emit(self, *args: Any) -> None:
         from .modules import unload_scripted_modules
 
@@ -33,7 +29,7 @@ class _QuitSignal(Signal):
 
 
 class Application:
-    """Slicer's application, as far as the modules use it; every other attribute raises AttributeError."""
+    """Slicer's application, as far as the modules use it."""
 
     applicationName = "Slicer"
 
@@ -46,8 +42,7 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
-        # `settings` returns this QSettings at every call, as in Slicer. If each call made a new QSettings, the deletion
-        # of each QSettings would write the settings file.
+        # One QSettings for all calls, as in Slicer: each deletion of a QSettings would write the settings file.
         self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()
@@ -91,7 +86,7 @@ class Application:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        """Return the attribute `testing`, which a test sets to imitate a Slicer started with --testing."""
+        """Return `testing`, which a test sets to imitate a Slicer started with --testing."""
         return self.testing
 
     def settings(self) -> Any:
@@ -112,7 +107,6 @@ class Application:
         self._qt.restoreOverrideCursor()
 
     def restart(self) -> None:
-        """Add one to `restarts` instead of restarting."""
         self.restarts += 1
 
 

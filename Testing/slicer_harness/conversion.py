@@ -42,11 +42,7 @@ def unwrap(value: Any) -> Any:
 
 
 def accepts(kind: str, value: Any) -> bool:
-    """Return whether a value is accepted for a property of the type `kind`.
-
-    A property of the type bool, int or double accepts numbers and bools. A property of another type accepts anything
-    except None and pathlib.Path. PySide6 would accept further values, which PythonQt refuses.
-    """
+    """Return whether PythonQt accepts a value for a property of the type `kind`; PySide6 would accept more."""
     if kind in ("bool", "int", "double"):
         return isinstance(value, int | float)
     return value is not None and not isinstance(value, os.PathLike)

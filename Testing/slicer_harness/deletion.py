@@ -45,7 +45,7 @@ def refuse_slot_of_python_owned_dialog(sender: QtCore.QObject, signature: str, r
 
 
 _emitting: list[QtCore.QObject] = []
-"""The objects whose signals call a Python function at this moment, in the order of the calls."""
+"""The objects whose signals call a Python function at this moment."""
 
 
 @contextmanager
@@ -59,11 +59,7 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 
 
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
-    """Raise FatalConnection if the target of `setParent(None)` is emitting a signal.
-
-    After `setParent(None)`, Python owns the object. PythonQt deletes the object as soon as its last Python reference is
-    gone, even while the object is emitting a signal.
-    """
+    """Raise FatalConnection if the target of `setParent(None)` is emitting a signal."""
     if any(sender is target for sender in _emitting):
         raise FatalConnection(
             f"setParent(None) makes Python the owner of {type(target).__name__} {target.objectName()!r}, which is"
@@ -82,11 +78,8 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # `_release` may remove the last reference to the harness's wrapper of the object (`_wrapper`). Then Python
-            # deletes the wrapper, and with it the wrapper's reference to PySide's object (`watched`). If that was the
-            # last reference, PySide would delete the object while Qt still delivers this event. So the watcher keeps a
-            # reference to PySide's object. It keeps no reference to the wrapper, because the code below tests whether
-            # `_release` has removed the last reference to the wrapper.
+            # If `_release` removes the last reference to the wrapper, the wrapper's reference to `watched` is removed,
+            # too. `_kept` keeps PySide from deleting `watched` while Qt delivers this event.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):
@@ -107,11 +100,7 @@ _watchers: dict[int, _Watcher] = {}
 def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
     """Install a `_Watcher` on a Python-owned object; ignore any other object.
 
-    Just before Qt deletes the object after deleteLater(), the watcher checks who holds the last reference to the
-    object.
-
     Args:
-        wrapper: the object's wrapper.
         release: removes the connections of a Qt object to Python callables.
     """
     target = wrapper._object
@@ -126,6 +115,6 @@ def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
 
 
 def delete_pending() -> None:
-    """Delete now the objects for which deleteLater() was called. If a deletion is fatal, the running test fails."""
+    """Delete now the objects for which deleteLater() was called."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()

@@ -30,7 +30,6 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
 
 
 def _shown_text(box: QtWidgets.QMessageBox) -> str:
-    """Return the text that a person sees: without tags if Qt interprets the text as HTML."""
     is_plain = box.textFormat() == QtCore.Qt.TextFormat.PlainText
     if is_plain or not QtGui.Qt.mightBeRichText(box.text()):
         return box.text()
@@ -49,7 +48,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Send Qt's dialogs and links to the person: replace `exec` and the static functions that modules use."""
+    """Send Qt's dialogs and links to the person."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))
@@ -78,13 +77,12 @@ def _static_box(kind: str) -> Any:
 
 
 def _names(buttons: Any) -> tuple[str, ...]:
-    """Return the names of the standard buttons in a combination of flags; "Ok" if there is none."""
+    """Return the names of the standard buttons in a combination of flags."""
     value = int(getattr(buttons, "value", buttons))
     names: dict[int, str] = {}
     for name, button in _Buttons.__members__.items():
         code = int(button.value)
-        # Some members of the enumeration are masks of several bits: they are skipped. Others are second names of a
-        # button: `setdefault` keeps the first name.
+        # Some members of the enumeration are masks of several bits, others are second names of a button.
         is_one_button = code.bit_count() == 1
         if is_one_button and code & value:
             names.setdefault(code, name)
@@ -92,8 +90,6 @@ def _names(buttons: Any) -> tuple[str, ...]:
 
 
 class _Exec(QtMethod):
-    """The method QMessageBox.exec."""
-
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QMessageBox)
 
@@ -102,7 +98,7 @@ class _Exec(QtMethod):
 
 
 class _DialogExec(QtMethod):
-    """The method QDialog.exec: opens the dialog and passes it to the function given to `Person.expects`."""
+    """Opens the dialog and passes it to the function given to `Person.expects`."""
 
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QDialog)

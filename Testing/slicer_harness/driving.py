@@ -20,18 +20,13 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Shortest and longest pause between two turns of the event loop, in seconds.
-
-The shortest pause follows a turn with work. Each idle turn lengthens the next pause, up to the longest.
-"""
+"""Shortest and longest pause between two turns of the event loop."""
 IDLE_TURN_S = 0.0005
-"""A turn of the event loop that is shorter than this counts as idle."""
+"""A shorter turn of the event loop counts as idle."""
 
 
 @dataclass
 class OpenModule:
-    """An open module, with its Python widget, panel and logic."""
-
     name: str
 
     @property
@@ -48,23 +43,16 @@ class OpenModule:
 
     @property
     def panel(self) -> Any:
-        """Return the panel that contains the module's widget."""
         return self.widget.parent
 
     def leave(self) -> None:
-        """Select another module."""
         slicer.util.selectModule("Data")
 
     def enter(self) -> None:
-        """Select this module."""
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
-        """Leave the module and close its panel, so that the next test starts with a new panel and logic.
-
-        In a real Slicer, the module is reloaded. In the harness, the module is unloaded, and `open_module` loads it
-        again.
-        """
+        """Leave the module and close its panel, so that the next test starts with a new panel and logic."""
         if not hasattr(slicer.modules, self.name.lower()):
             return
         self.leave()
@@ -92,9 +80,9 @@ def open_module(name: str) -> OpenModule:
 
 
 def announce_quitting() -> None:
-    """Send `aboutToQuit`; the harness then unloads all scripted modules, as Slicer does when it ends.
+    """Send `aboutToQuit`; the harness then unloads all scripted modules, as Slicer does.
 
-    Raises SkipTest in a real Slicer, where no later test could open the modules again.
+    Raises SkipTest in a real Slicer.
     """
     if in_real_slicer():
         raise unittest.SkipTest("later tests could not open the modules again")
@@ -102,7 +90,6 @@ def announce_quitting() -> None:
 
 
 def process_events() -> None:
-    """Process all pending events of Qt."""
     slicer.app.processEvents()
 
 
@@ -192,7 +179,7 @@ def scene_saved_and_closed() -> Iterator[None]:
 
 
 def reload_scene() -> None:
-    """Save the scene to a file, close the scene and load the file."""
+    """Save, close and load the scene."""
     with scene_saved_and_closed():
         pass
 
@@ -201,7 +188,7 @@ _settings_of_the_user: dict[str, Any] | None = None
 
 
 def _keep_settings() -> None:
-    """Remember the user's layout and the extension's settings, and restore them when Slicer ends."""
+    """Restore the user's layout and the extension's settings when Slicer ends."""
     global _settings_of_the_user
     settings = slicer.app.settings()
     if _settings_of_the_user is not None:
@@ -239,7 +226,7 @@ def delete_pending() -> None:
 def expect_no_hidden_errors() -> None:
     """Raise AssertionError if a slot or observer had an error that no message showed, or if a question had no answer.
 
-    Slicer only prints an error of a slot or an observer, so without this check a test could pass in spite of the error.
+    Slicer only prints errors of slots and observers, so a test could pass in spite of them.
     """
     delete_pending()
     shown = pop_shown_texts()

@@ -8,7 +8,7 @@ import shiboken6
 
 
 class ClassWrapper(type):
-    """The metaclass of the wrapper classes; each wrapper class holds its PySide6 class."""
+    """The metaclass of the wrapper classes."""
 
     _pyside_class: type
 

@@ -1,4 +1,4 @@
-"""Define the object that `slicer.app.coreIOManager()` returns: it loads and saves nodes and scenes."""
+"""Provide `slicer.app.coreIOManager()`, which loads and saves nodes and scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-# The node class of each file type that `_load` reads through a storage node.
+# For the file types that `_load` reads through a storage node.
 _NODE_CLASSES = {
     "ModelFile": "vtkMRMLModelNode",
     "TransformFile": "vtkMRMLLinearTransformNode",
@@ -15,7 +15,7 @@ _NODE_CLASSES = {
     "TextFile": "vtkMRMLTextNode",
     "ColorTableFile": "vtkMRMLColorTableNode",
 }
-# The file type of each ending of a file name. A file with another ending counts as a volume.
+# A file with any other ending counts as a volume.
 _FILE_TYPES = {
     ".mrml": "SceneFile",
     ".mrb": "SceneFile",
@@ -37,8 +37,6 @@ _FILE_TYPES = {
 
 
 class IOManager:
-    """Loads and saves nodes and scenes."""
-
     def __init__(self, application_logic: Any) -> None:
         self._application_logic = application_logic
 
@@ -90,7 +88,7 @@ class IOManager:
     def exportNodes(
         self, nodeIDs: Any, fileNames: Any, properties: dict[str, Any], hardenTransform: bool, messages: Any = None
     ) -> bool:
-        """Write nodes to files and leave the scene as it is; refuse to harden a transform (NotImplementedError)."""
+        """Write nodes to files without changing the scene; raise NotImplementedError for a transform to harden."""
         for node_id, path in zip(nodeIDs, fileNames, strict=True):
             node = slicer.mrmlScene.GetNodeByID(node_id)
             storage = _new_storage_node(node)
@@ -127,7 +125,6 @@ class IOManager:
         return node
 
     def _show(self, volume: Any) -> None:
-        """Show a loaded volume as the background (a labelmap as the label layer) of all slice views; fit the views."""
         selection = self._application_logic.GetSelectionNode()
         if volume.IsA("vtkMRMLLabelMapVolumeNode"):
             selection.SetActiveLabelVolumeID(volume.GetID())
@@ -154,7 +151,6 @@ class IOManager:
 
 
 def _new_storage_node(node: Any) -> Any:
-    """Return a new storage node for the class of `node`, not attached to `node`."""
     storage = node.CreateDefaultStorageNode()
     if storage is None:
         raise ValueError(f"{node.GetName()}: a {node.GetClassName()} has no default storage node")

@@ -32,8 +32,6 @@ PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "sl
 
 
 class PytestResult(NamedTuple):
-    """The exit status and the output of a pytest process."""
-
     status: int
     output: str
 
@@ -51,7 +49,6 @@ def find_classes(files: Sequence[str]) -> list[str]:
 
 
 def shuffled(classes: Sequence[str], seed: int) -> list[str]:
-    """Return the classes shuffled with a seed."""
     order = list(classes)
     random.Random(seed).shuffle(order)
     return order
@@ -93,7 +90,7 @@ def main() -> int:
 
 
 def _pytest(options: Sequence[str]) -> PytestResult:
-    """Run pytest in a separate process, which is forked from this one if the system supports it."""
+    """Run pytest in a separate process, forked if the system supports it."""
     arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *options]
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "pytest", *arguments]

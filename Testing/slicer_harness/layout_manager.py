@@ -77,7 +77,6 @@ class LayoutManager:
         self.resets += 1
 
     def _nodes(self, kind: str) -> list[Any]:
-        """Return the current layout's view nodes of a class."""
         shown = self._logic.GetViewNodes()
         nodes = [shown.GetItemAsObject(index) for index in range(shown.GetNumberOfItems())]
         return [node for node in nodes if node.IsA(kind)]

@@ -1,4 +1,4 @@
-"""Measure how long Slicer's window is blocked, and compare this time with that of a fixed reference computation."""
+"""Measure how long Slicer's window is blocked, relative to a fixed reference computation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""Largest `Pause.ratio` that nobody notices. On an idle desktop of 2024, a pause with this ratio takes 0.1 s."""
+"""Largest `Pause.ratio` that nobody notices; 0.1 s on an idle desktop of 2024."""
 
 
 def reference_seconds() -> float:
-    """Return the processor time of the reference computation in seconds, the median of five measurements."""
+    """Return the processor time of the reference computation, the median of five measurements."""
     return statistics.median(_time_reference() for _repetition in range(5))
 
 
@@ -35,7 +35,6 @@ class Pause:
     """The window's longest pause while a job runs.
 
     Attributes:
-        seconds: duration of the pause.
         reference: the larger of two values of `reference_seconds`, measured before and after the job.
     """
 
@@ -48,7 +47,6 @@ class Pause:
 
     @property
     def is_noticeable(self) -> bool:
-        """Whether a person would notice the pause."""
         return self.ratio > LONGEST_PAUSE
 
 
@@ -62,11 +60,9 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
 
 
 def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
-    """Call `attempt` at most `tries` times; return the pause with the smallest ratio.
+    """Call `attempt` until its pause is not noticeable, at most `tries` times; return the pause of smallest ratio.
 
-    Other programs may lengthen a pause, so a single attempt may give too long a pause.
-
-    If nobody would notice the pause of an attempt, no further attempt is made.
+    Other programs may lengthen a pause.
     """
     pauses = []
     for _try in range(tries):
@@ -112,7 +108,6 @@ def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause
 
 
 def _with_reference(run: Callable[[], float]) -> Pause:
-    """Return a pause with the seconds that `run` returns; measure the reference before and after the call."""
     freeze_garbage()
     before = reference_seconds()
     seconds = run()
@@ -122,7 +117,7 @@ def _with_reference(run: Callable[[], float]) -> Pause:
 class LoopMonitor:
     """Measures the time between turns of the event loop while a `with` block runs a job.
 
-    `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
+    `longest_pause`: the longest time between two turns, in seconds; other programs may lengthen it.
     `longest_work`: the longest processor time of this process between two turns, in seconds.
     `pause`: a `Pause` of the smaller of these two times; set at the end of the block.
     `turns`: the number of turns, plus one for the end of the block.

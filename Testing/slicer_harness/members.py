@@ -64,7 +64,7 @@ class QtMethod:
 
 
 class BoundMethod:
-    """A Qt method of an object, or of a class (then `wrapper` is None)."""
+    """A Qt method of an object, or of a class if `wrapper` is None."""
 
     def __init__(self, method: QtMethod, wrapper: Any) -> None:
         self.method, self.wrapper = method, wrapper
@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the maximum number of arguments that an overload of the method takes; None if unknown."""
+        """Return the largest number of arguments that an overload takes; None if unknown."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None
@@ -98,8 +98,7 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # If a derived Python class overrides the method, `getattr(target, name)` would return the override, and
-        # super() in the override would call the override again.
+        # `getattr(target, name)` may be an override in Python, whose super() would call the override again.
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 
@@ -114,7 +113,7 @@ class BoundMethod:
 
 
 class QtSignal:
-    """A signal of a Qt class; reading it from an object returns the object's `Signal`."""
+    """A signal of a Qt class."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -127,7 +126,6 @@ class QtSignal:
 
 
 def _to_qt_argument(value: Any) -> Any:
-    """Convert an argument for Qt; a function becomes a slot."""
     is_function = callable(value) and not isinstance(value, type | Handle | vtkObjectBase)
     return slot_of(value) if is_function else unwrap(value)
 

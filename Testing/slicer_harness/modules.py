@@ -20,7 +20,7 @@ from .wrapping import wrapper_class
 
 
 class CoreModule:
-    """A core module of Slicer: its name, its logic and, if the harness has one, its panel."""
+    """A core module of Slicer."""
 
     def __init__(self, name: str, logic: Any = None, widget: Any = None) -> None:
         self.name, self.title = name, name
@@ -127,8 +127,7 @@ class ScriptedModule(_ScriptedModuleParent):
 class Modules:
     """The class of `slicer.modules`; each module is an attribute with the module's name in lower case.
 
-    For a scripted module X, `XInstance` is the object of the module's class, and `XWidget` is the module's Python
-    widget.
+    For a scripted module X, `XInstance` is the object of class X, and `XWidget` is the module's Python widget.
     """
 
 
@@ -140,7 +139,6 @@ class qSlicerModuleManager(QtCore.QObject):
 
 
 def unload_scripted_modules() -> None:
-    """Unload all scripted modules, as Slicer does on exit."""
     for module in [module for module in _all() if isinstance(module, ScriptedModule)]:
         module.unload()
 
@@ -181,8 +179,6 @@ def module_selector() -> Any:
 
 
 class SegmentEditorModule(CoreModule):
-    """The Segment Editor; `widgetRepresentation().self().editor` is a `SegmentEditor`."""
-
     def __init__(self) -> None:
         super().__init__("SegmentEditor")
 
@@ -211,10 +207,7 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment, and make this volume the background of every slice view.
-
-        A slice view whose background changes loses its foreground.
-        """
+        """Choose the volume to segment, and make it the background of every slice view."""
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
@@ -234,10 +227,7 @@ class SegmentEditor:
         self._history.SaveState()
 
     def undo(self) -> None:
-        """Restore the previous state.
-
-        As in Slicer, the segmentation then sends SegmentModified, but not SourceRepresentationModified.
-        """
+        """Undo; as in Slicer, the segmentation sends SegmentModified, but not SourceRepresentationModified."""
         self._history.RestorePreviousState()
 
     def redo(self) -> None:
@@ -245,7 +235,7 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Install the core modules that the extension uses, and connect their logics to the scene."""
+    """Install the core modules that the extension uses."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
     # Hide the logics' warnings about terminology and colour files, which the package slicer-core lacks.

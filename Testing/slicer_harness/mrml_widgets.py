@@ -12,10 +12,7 @@ from .observation import Observation
 
 
 def _with_scene(base: type) -> Any:
-    """Return a subclass of the widget class `base`; the subclass has a scene.
-
-    The subclass is made by a function, and not with a mix-in class, because PySide ignores the signals of mix-ins.
-    """
+    """Return a subclass of `base` that has a scene; PySide would ignore the signals of a mix-in class."""
 
     class WithScene(base):
         SIGNATURES: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
@@ -77,7 +74,6 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node
 
     def _fill(self) -> None:
-        """Fill the cells and the header."""
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:

@@ -42,8 +42,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    If the tests run in a real Slicer, this class answers message boxes of `slicer.util`, file dialogs and text inputs
-    without opening them. Other modal dialogs open, and `DialogWatcher` answers them.
+    In a real Slicer, message boxes of `slicer.util`, file dialogs and text inputs are answered without opening.
+    `DialogWatcher` answers other modal dialogs.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -54,8 +54,8 @@ class Person:
         """Expect a window whose title, text or details contain `text`; case is ignored.
 
         Args:
-            answer: the name of a button, a path, a text or, for a dialog, a function that is called with the dialog.
-                For a question of the kind "open several" (a dialog to open several files), a sequence of paths.
+            answer: the name of a button, a path, a sequence of paths for the kind "open several", a text or, for a
+                dialog, a function that is called with the dialog.
         """
         self._expected.append((text, answer))
         return self
@@ -73,7 +73,6 @@ class Person:
         raise UnexpectedQuestion(str(question))
 
     def errors(self) -> list[str]:
-        """Return the texts of the error messages that were shown."""
         return [question.text for question in self.seen if question.kind == "error"]
 
     def __enter__(self) -> Person:
@@ -189,7 +188,7 @@ def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
 
 
 _ANSWERED = "_harness_answered"
-"""The property that marks an answered dialog; a list of answered dialogs would keep the dialogs alive."""
+"""Marks an answered dialog; a list of the dialogs would keep them alive."""
 _watchers: list[DialogWatcher] = []
 
 
@@ -203,7 +202,7 @@ def watch_dialogs() -> None:
 def _replace_windows(person: Person) -> ExitStack:
     """Return a context in which `person` answers a real Slicer's message boxes, file dialogs and text inputs.
 
-    None of these windows opens. The context also turns off Slicer's testing mode, in which Slicer asks no questions.
+    The context also turns off Slicer's testing mode, in which Slicer asks no questions.
     """
     import qt
 
@@ -244,8 +243,6 @@ def _replace_windows(person: Person) -> ExitStack:
 
 
 class _Proxy:
-    """A proxy of an object or class, with some functions replaced."""
-
     def __init__(self, original: Any, **replaced: Any) -> None:
         self.__dict__.update(replaced, _original=original)
 

@@ -27,9 +27,8 @@ class PipRecorder:
 
     Attributes:
         missing: packages that count as not installed.
-        returncode: pip's exit status; if it is not 0, installations fail.
-        output: the lines that pip writes. As in Slicer, the lines are printed, and the exception of a failed
-            installation does not contain them.
+        returncode: pip's exit status.
+        output: the lines that pip writes; as in Slicer, the exception of a failed installation lacks them.
         updates_imported: already imported packages that an installation would change.
         requested: for each request, the requirements that were not skipped.
         skipped: the packages that each request skips.
@@ -75,7 +74,7 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        # Slicer shows a dialog of another kind, which `DialogWatcher` would answer.
+        # Not Slicer's kind of dialog, which `DialogWatcher` would answer.
         window = qt.QProgressDialog(slicer.util.mainWindow())
         window.windowTitle = "DCAMT - Installing Python Packages"
         window.setModal(True)

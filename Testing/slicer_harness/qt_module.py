@@ -12,8 +12,6 @@ from .wrapping import wrapper_class
 
 
 class QtModule(types.ModuleType):
-    """Provides Qt's classes, but not PySide6's helpers such as `Signal`."""
-
     def __getattr__(self, name: str) -> Any:
         for source in (QtWidgets, QtGui, QtCore):
             member = getattr(source, name, None)
@@ -25,7 +23,6 @@ class QtModule(types.ModuleType):
 
 
 def make() -> QtModule:
-    """Return the module `qt`, with the namespace `qt.Qt`."""
     module = QtModule("qt")
     module.Qt = wrapper_class(QtCore.Qt)
     return module

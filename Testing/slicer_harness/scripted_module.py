@@ -38,7 +38,6 @@ class ScriptedLoadableModule:
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def runTest(self, msec: int = 100, **kwargs: Any) -> None:
-        """Run `<module>Test` of the module's file."""
         source = importlib.import_module(type(self).__module__)
         test = getattr(source, f"{self.moduleName}Test")()
         test.messageDelay = msec
@@ -46,8 +45,6 @@ class ScriptedLoadableModule:
 
 
 class ScriptedLoadableModuleWidget:
-    """The module's panel."""
-
     def __init__(self, parent: Any) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
@@ -71,8 +68,6 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """The module's logic; its state is in a parameter node."""
-
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Logic")
@@ -97,10 +92,7 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    """The module's self-test."""
-
     def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
-        """Log the message and process events."""
         logging.info(message)
         slicer.app.processEvents()
 

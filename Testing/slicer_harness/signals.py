@@ -17,7 +17,7 @@ from .slots import slot_of
 
 
 class Signal:
-    """A signal of a Qt object, as PythonQt shows it: an attribute to connect, disconnect and emit."""
+    """A signal of a Qt object, as PythonQt shows it."""
 
     def __init__(self, wrapper: Any, name: str) -> None:
         self._wrapper, self._name = wrapper, name
@@ -42,8 +42,6 @@ class Connection(NamedTuple):
     """A connection of a signal to a Python callable.
 
     Attributes:
-        signature: the signal's signature.
-        receiver: the callable.
         slot: the function that Qt calls; it calls the receiver.
     """
 
@@ -65,8 +63,8 @@ class SignalConnections:
         Raises:
             ValueError: the object has no such signal.
             TypeError: the receiver cannot be called.
-            FatalConnection: the receiver is a method of a dialog that Python owns, and the signal is another object's.
-                Such a connection would crash a real Slicer when the dialog is deleted (deletion.py).
+            FatalConnection: the receiver is a method of a dialog that Python owns, and the signal is another object's
+                (deletion.py).
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
@@ -108,10 +106,7 @@ class SignalConnections:
         return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), receiver_object, found_slot))
 
     def release(self) -> None:
-        """Remove the connections to Python callables, and release the callables.
-
-        Connections made by `connect_by_name` hold no reference; Qt removes them with the sender or the receiver.
-        """
+        """Remove the connections to Python callables, and release the callables."""
         target = self._target()
         exists = target is not None and shiboken6.isValid(target)
         for connection in self._connections if exists else ():
@@ -129,7 +124,7 @@ class SignalConnections:
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
-        """Return the Qt object and the full signature of a signal; `signal` is the signal's signature or name."""
+        """Return the Qt object and the full signature of a signal; `signal` is a signature or a name."""
         target = self._target()
         # The caller holds the sender's wrapper, which keeps a reference to the object.
         assert target is not None
@@ -153,7 +148,6 @@ _signatures: dict[tuple[type, str], str] = {}
 """(class of a Qt object, signature or name of its signal) -> the signal's full signature."""
 
 _all_connections: weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections] = weakref.WeakKeyDictionary()
-"""Qt object -> the connections of its signals."""
 
 
 def find_connections(target: QtCore.QObject) -> SignalConnections | None:
@@ -177,7 +171,7 @@ def release_connections(target: QtCore.QObject) -> None:
 
 
 def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
-    """Yield the signature of each method of a Qt object, and whether the method is a signal."""
+    """Yield each method's signature, and whether the method is a signal."""
     meta = target.metaObject()
     for method in (meta.method(index) for index in range(meta.methodCount())):
         is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
@@ -185,5 +179,5 @@ def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
 
 
 def _normalize(signature: str) -> str:
-    """Return a signature without spaces, `const` and `&`. Slicer's widgets need no other normalisation."""
+    """Remove spaces, `const` and `&`; Slicer's widgets need no other normalisation."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)

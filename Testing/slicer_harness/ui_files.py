@@ -12,7 +12,7 @@ from . import ctk_widgets, mrml_widgets, node_combo_box
 from .conversion import wrap
 from .wrapping import property_names
 
-# Custom widget classes, each with the base classes that a .ui file may declare for it. The header of class X is X.h.
+# Custom widget classes, each with the base classes that a .ui file may declare for it.
 CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
     cls.__name__: (cls, bases)
     for cls, bases in (

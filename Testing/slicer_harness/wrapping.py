@@ -1,10 +1,8 @@
 """Wrap PySide6 objects so that they follow PythonQt's conventions.
 
-A Qt property is read as an attribute; a method is called. A name is looked up as in PythonQt
-(PythonQtInstanceWrapper.cpp): as a property, then as a method or a signal, then as an enum value, and last as a
-dynamic property or a child object.
-Reading any other name raises AttributeError. Only writable and dynamic properties can be set; an object whose
-class was derived in Python can also get new attributes. Setting any other name raises AttributeError, too.
+A name is looked up as in PythonQt (PythonQtInstanceWrapper.cpp): as a property, then as a method or a signal, then as
+an enum value, and last as a dynamic property or a child object. Only writable and dynamic properties can be set; an
+object whose class was derived in Python can also get new attributes. Any other name raises AttributeError.
 """
 
 from __future__ import annotations
@@ -139,7 +137,7 @@ class WrappedQObject(Wrapped):
 
 
 def _refuse_bare_name(signal: str) -> None:
-    """Raise ValueError for a signal without parentheses: PythonQt finds "clicked()", but not "clicked"."""
+    """PythonQt finds "clicked()", but not "clicked"."""
     if "(" not in signal:
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist; write its arguments: \"{signal}()\"")
 
@@ -177,9 +175,9 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
-    # A property hides any other member of the same name, even an inherited method.
+    # A property hides other members of its name, even inherited methods.
     names.update({name: QtProperty(name, pyside_class) for name in properties})
-    # In PythonQt, the attribute `name` is the property `objectName`, unless the class has a property `name`.
+    # In PythonQt, the attribute `name` is the property `objectName`.
     if "objectName" in properties and "name" not in properties:
         names["name"] = QtProperty("objectName", pyside_class)
     # PythonQt appends an underscore to `exec`, which is a keyword of Python 2.
@@ -192,8 +190,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
 def property_names(pyside_class: type) -> list[str]:
     """Return the Qt properties of a class.
 
-    The result is cached because PySide6 may drop the meta-object of a Python class when an instance is deleted; a later
-    call could then not find the properties.
+    Cached because PySide6 may drop the meta-object of a Python class when an instance is deleted.
     """
     meta = getattr(pyside_class, "staticMetaObject", None)
     if meta is None or not issubclass(pyside_class, QtCore.QObject):
@@ -208,9 +205,8 @@ def _is_qt(cls: type) -> bool:
 def _shell_class(derived: type) -> type:
     """Return the shell of `derived`: a PySide6 class through which Qt calls the overrides in `derived`.
 
-    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell is
-    a subclass of the PySide6 class that the wrapper class wraps. For each Qt method that `derived` overrides, the shell
-    has a method that calls the override.
+    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. The shell is a subclass
+    of the wrapped PySide6 class, with a method for each Qt method that `derived` overrides.
     """
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
@@ -228,7 +224,7 @@ def _shell_class(derived: type) -> type:
 def _virtual(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         result = unwrap(getattr(self._wrapper, name)(*(wrap(argument) for argument in args)))
-        # If an item model in Python returns an enum value as data, Qt's views expect the enum's number.
+        # For an enum value from an item model, Qt's views expect the number.
         is_data = name in ("data", "headerData") and isinstance(result, enum.Enum)
         return getattr(result.value, "value", result.value) if is_data else result
 
@@ -236,7 +232,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the recorded wrapper of a PySide6 object, or a new wrapper if none is recorded."""
+    """Return the recorded wrapper of a PySide6 object, or a new one."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

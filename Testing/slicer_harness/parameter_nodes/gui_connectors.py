@@ -45,8 +45,6 @@ class GuiConnector(abc.ABC):
 
 
 class _PropertyConnector(GuiConnector):
-    """Connects a widget's property to a parameter; a signal of the widget reports each change."""
-
     def __init__(self, widget: Any, name: str, signal: str) -> None:
         super().__init__()
         self._widget, self._name, self._signal = widget, name, getattr(widget, signal)
@@ -73,8 +71,6 @@ class QLineEditToStrConnector(_PropertyConnector):
 
 
 class _EnumConnector(_PropertyConnector):
-    """Replaces the items of a combo box by the members of an enumeration."""
-
     def __init__(self, widget: Any, kind: type[enum.Enum]) -> None:
         super().__init__(widget, "currentIndex", "currentIndexChanged")
         self._values = list(kind)
