@@ -17,12 +17,11 @@ from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_pac
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 
-# Fixtures import worker_child in their bodies, because register_assert_rewrite must run before the import. The import
-# also loads torch, which is slow.
+# Fixtures import worker_child in their bodies: register_assert_rewrite must run first, and the import is slow.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
-# Several test processes share the cores, so each test process and its child processes use one thread.
+# Several test processes share the cores, so each process uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # If a shell script starts pytest in the background, pytest and its child processes ignore SIGINT by default.
@@ -42,10 +41,7 @@ pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THA
 
 
 SMALL_TRIAL = "from dcamt.commands import serving\nserving.TRIAL = (16, 16, 16)\n"
-"""A script that lets a worker measure a model's speed on a small volume, which takes less time.
-
-From this speed, the worker estimates the remaining time of a segmentation. No test needs an exact estimate.
-"""
+"""A script that lets a worker measure a model's speed on a small volume. No test needs an exact speed."""
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +51,6 @@ def tiny_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def oblique_scan() -> Volume:
-    """Return the analytic scan on an oblique grid of 22 x 19 x 14 voxels of 1.5 x 1.5 x 2 mm."""
     return analytic_scan(centred_grid((22, 19, 14), (1.5, 1.5, 2.0), rotation(9, -12, 17)))
 
 
@@ -66,7 +61,7 @@ def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
 
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a tiny model; a test must not change the file."""
+    """Tests must not change the file."""
     from dcamt_testing.model_files import save_tiny_network
 
     return save_tiny_network(tmp_path_factory.mktemp("model") / "tiny.dcamt")
@@ -74,13 +69,13 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model_copy(saved_model: Path, tmp_path: Path) -> Path:
-    """Return a copy of the tiny model that a test may damage; its folder holds no other file."""
+    """Return a copy that a test may damage; its folder holds no other file."""
     return Path(shutil.copy(saved_model, tmp_path / "model.dcamt"))
 
 
 @pytest.fixture(scope="session")
 def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a model with random weights that segments part of `noise_scan`, but not all."""
+    """Return a random model that segments part of `noise_scan`, but not all."""
     from dcamt_testing.synthetic import noise_scan, save_random_model
 
     return save_random_model(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
@@ -88,10 +83,7 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a CSV file that lists two labelled, two unlabelled and one validation case.
-
-    A test must not change this file, the scans or the labels.
-    """
+    """Tests must not change this case list, its scans or its labels."""
     from dcamt_testing.synthetic import write_cases_folder
 
     return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)
@@ -99,17 +91,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wall_phantom() -> tuple[Volume, Labelmap]:
-    """Return the scan and the label of an atrium in thick slices (2.5 mm).
-
-    The atrium is a ball with a radius of 20 mm. A wall with a bright patch surrounds it. The label contains the ball,
-    but not the wall.
-    """
+    """Return the scan and the label of a ball (radius: 20 mm). Its wall has a bright patch and is not labelled."""
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
 
 
 @pytest.fixture
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw pictures and scan reports with few pixels, for tests that do not need their details."""
     monkeypatch.setattr("dcamt.report.picture.SURFACE_PIXELS", 60)
     monkeypatch.setattr("dcamt.report.scan_figures.SURFACE_PIXELS", 60)
     monkeypatch.setattr("dcamt.report.scan_figures.PIXELS_PER_MM", 2.0)
@@ -117,10 +104,7 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Return a function that starts a worker; the workers are killed after the test.
-
-    Like `Child`, the function takes a script that the worker runs first, for example to cause failures.
-    """
+    """Return a function that starts a worker, which first runs a given script, for example to cause failures."""
     from dcamt_testing.worker_child import Child
 
     children: list[Child] = []
@@ -136,7 +120,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Child]:
-    """Return a worker that the tests of a file share; a test must leave the worker usable."""
+    """Tests must leave the worker usable."""
     from dcamt_testing.worker_child import Child
 
     child = Child(SMALL_TRIAL)

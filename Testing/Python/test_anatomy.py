@@ -35,7 +35,7 @@ def test_scan_of_noise_or_zeros_has_no_anatomy() -> None:
 
 
 COARSE_MM = AVERAGED * min(RECIPE.spacing)
-"""The edge length, in mm, of a voxel of the coarse grid on which `anatomy_box` finds the anatomy."""
+"""The edge length of a voxel of the coarse grid on which `anatomy_box` finds the anatomy."""
 
 
 def tissue_box() -> Box:
@@ -85,11 +85,7 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None:
-    """The padding's intensity increases along the first axis.
-
-    - Each plane of padding perpendicular to the first axis is constant, so the box is exact along this axis.
-    - No plane of padding perpendicular to the second axis is constant, so the box is only as exact as the coarse grid.
-    """
+    """Planes of padding perpendicular to the first axis are constant, so the box is exact only along this axis."""
     scan, _ = scan_in("air")
     where = tissue_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -104,15 +100,12 @@ def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None
 
 
 def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
-    """A few outlier voxels, such as metal in CT, can dominate the variance of a plane of tissue.
-
-    `anatomy_box` then mistakes the plane for noise, and removes the plane if it is an outer plane of the box.
-    """
+    """Outliers, such as metal in CT, can dominate the variance of an outer plane, which is then removed as noise."""
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    # At each end of an axis, at most this thickness of tissue is removed, in mm (`reach_mm` in `anatomy_box`).
+    # In mm, like `reach_mm` in `anatomy_box`.
     rim = (3 * BOX_FILTER_REACH + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], tissue_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim
@@ -158,7 +151,6 @@ def test_blurred_rim_is_removed() -> None:
 def smoothed(
     noise: np.ndarray, sigma: float | tuple[float, ...], mean: float = 100, deviation: float = 30
 ) -> np.ndarray:
-    """Return noise after Gaussian smoothing (sigma in voxels), scaled to a mean and a standard deviation."""
     lumps = gaussian_filter(noise, sigma)
     return np.asarray(mean + deviation * lumps / lumps.std())
 
@@ -193,8 +185,7 @@ def test_roughness_is_half_the_mean_squared_difference_of_neighbours() -> None:
     slopes, parabola = _roughness(ramps)
     # Along the three axes, neighbours differ by 2, 3 and -5.
     assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
-    # Along the first axis, neighbours differ by 1, 3, 5 and 7; along the other axes, they are equal.
-    # The last voxel has no next neighbour and takes the previous voxel's difference.
+    # Along the first axis, neighbours differ by 1, 3, 5 and 7. The last voxel takes the previous voxel's difference.
     assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
     constant = torch.ones(1, 1, 4, 1)
     assert not _roughness(constant).any()
@@ -206,7 +197,7 @@ SMALL: Box = (slice(50, 170), slice(31, 135), slice(0, 60))
 
 
 def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
-    """Put smooth tissue into the box `SMALL` of a field of view (I, J, K); return the field as a scan."""
+    """Put smooth tissue into the box `SMALL` of a field of view (I, J, K)."""
     draw = np.random.default_rng(6)
     size = tuple(side.stop - side.start for side in SMALL)
     field[SMALL] = smoothed(draw.normal(size=size), 8) + draw.normal(0, 3, size)

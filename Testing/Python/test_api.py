@@ -30,7 +30,6 @@ MODULES_WITH_EXAMPLES = sorted(
     for path in PACKAGE.rglob("*.py")
     if re.search(r">>> (?!.*\+SKIP)", path.read_text(encoding="utf-8"))
 )
-"""The engine's modules whose docstrings hold an example that doctest does not skip."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,6 @@ def test_import_loads_no_submodule_until_a_name_is_used() -> None:
 
 
 def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
-    """The stub imports each public name from the module that defines it."""
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     typed = {
         alias.asname: f"{node.module}.{alias.name}"

@@ -61,7 +61,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
-    # If the event "finished" was not yet written, the run has to be resumed.
+    # Without the event "finished", the run has to be resumed.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED
@@ -69,7 +69,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     observer = Observer(on_warning=warnings.append)
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
     assert run_state(run).state == FINISHED
-    # The run stays without calibration and report, and the warnings state how to make them.
+    # The warnings state how to make the missing calibration and report.
     assert [warning.split(". ")[0] for warning in warnings] == [
         "the model is not calibrated",
         f"{run.path}: there is no report",
@@ -165,7 +165,7 @@ def test_report_leaves_out_a_case_with_a_damaged_label(tmp_path: Path) -> None:
 def test_pause_request_ends_the_calibration_with_a_warning(
     is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a stop request has ended the training (`is_stopped`), the same request does not also end the calibration."""
+    """A stop request that has ended the training (`is_stopped`) does not also end the calibration."""
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
     warnings: list[str] = []
@@ -242,7 +242,6 @@ def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(dcamt.Cancelled, match="--resume"):
         dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)
     assert not run.model.exists()
-    # The run is shortened: two more iterations remain.
     run.recipe.write_text(run.recipe.read_text(encoding="utf-8").replace("100000", str(steps[0] + 2)), encoding="utf-8")
     assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == steps[0] + 2
     assert run.model.exists()
@@ -316,7 +315,6 @@ def test_given_cases_are_read_as_the_lines_of_a_case_list(
 
 
 def describe(case: Case) -> tuple[object, ...]:
-    """Return the values of a case, with absolute paths."""
     return case.name, case.image.absolute(), case.label and case.label.absolute(), case.role, case.labels
 
 
@@ -335,7 +333,6 @@ def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:
 
 
 def edit(path: Path, *changes: tuple[str, str]) -> None:
-    """Replace texts in a file."""
     text = path.read_text(encoding="utf-8")
     for before, after in changes:
         assert before in text
@@ -345,7 +342,7 @@ def edit(path: Path, *changes: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("state", [FINISHED, STOPPED])
 def test_run_with_models_keeps_its_state_if_it_cannot_be_resumed(state: str, tmp_path: Path) -> None:
-    """A failed attempt to resume changes no model, so the models can still be used."""
+    """A failed attempt to resume leaves the models usable."""
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     if state == STOPPED:
@@ -465,8 +462,7 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert (run.path / "report-2.html").read_bytes() == report
     assert done.report == run.report
     assert run.foreign_files() == []
-    # Without validation cases, the resumed run keeps the earlier model as the best model.
-    # The best model's card describes the earlier validation (one case).
+    # Without validation cases, the earlier model stays the best model; its card describes the earlier validation.
     assert done.best is not None
     best = open_model(done.best)
     assert all((best.weights[name] == weights).all() for name, weights in earlier.weights.items())

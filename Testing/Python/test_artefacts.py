@@ -13,7 +13,7 @@ from torch import Tensor
 CLIP, LOCAL = Intensity(rule="clip"), Intensity(rule="local", radius_mm=8.0)
 SPACING = (1.0, 1.5, 2.0)
 DEVIATION = 1e-3
-"""Standard deviation of the patch: so small that the rule `clip` clips no voxel."""
+"""So small that the rule `clip` clips no voxel."""
 
 
 def random_patch(deviation: float = DEVIATION) -> Tensor:
@@ -22,7 +22,7 @@ def random_patch(deviation: float = DEVIATION) -> Tensor:
 
 
 def artefact_of(seed: int) -> np.ndarray:
-    """Return the artefact, divided by a channel's standard deviation; fail if it differs between the two channels."""
+    """Return the artefact, divided by a channel's standard deviation."""
     patch = random_patch()
     disturbed = add_artefact(patch, 1.0, CLIP, SPACING, torch.Generator().manual_seed(seed))
     first, second = ((disturbed - patch) / DEVIATION).numpy()

@@ -123,7 +123,6 @@ def test_failure_keeps_the_permissions_of_the_old_file(tmp_path: Path) -> None:
 
 
 def touch_in_other_group(path: Path) -> int:
-    """Create a file in another group than its folder's; return the group. Skip the test if the user has one group."""
     own_group = path.parent.stat().st_gid
     other_groups = {*os.getgroups(), *([own_group + 1] if os.geteuid() == 0 else [])} - {own_group}
     if not other_groups:
@@ -153,7 +152,7 @@ def test_replaced_file_keeps_its_group_or_its_new_group_gets_the_permissions_of_
 
 
 def set_acl(path: Path, attribute: str, owner: int, named_user: int, group: int, mask: int, others: int) -> None:
-    """Set a POSIX access control list, as defined in Linux' `posix_acl_xattr.h`; skip the test where that fails."""
+    """Set a POSIX access control list, as defined in Linux' `posix_acl_xattr.h`."""
     entries = ((0x01, owner, -1), (0x02, named_user, 1234), (0x04, group, -1), (0x10, mask, -1), (0x20, others, -1))
     try:
         os.setxattr(path, attribute, struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries))
@@ -239,12 +238,7 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 
 
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new file appears as a hard link to the temporary file.
-
-    Until the temporary file is removed, both are names of the same content. If the write fails while the new file does
-    not exist yet, the temporary file is emptied. If it fails later, while both names exist, the temporary file must not
-    be emptied, because that would empty the new file, too.
-    """
+    """A new file appears as a hard link to the temporary file, so emptying the temporary file would empty both."""
     target = tmp_path / "x.txt"
 
     def interrupt(*_: object, **__: object) -> None:
@@ -257,7 +251,7 @@ def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monke
 
 
 def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The error is simulated, because `chmod` would have no effect if root runs the tests.
+    # Simulated, since `chmod` would have no effect if root runs the tests.
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 

@@ -16,23 +16,19 @@ SPACING = (1.0, 1.0, 2.0)
 
 
 def augmentation_of(**changes: object) -> Augmentation:
-    """Return settings in which only the given changes are turned on."""
     return Augmentation(**{**OFF, **changes})  # type: ignore[arg-type]
 
 
 def draw_transforms(settings: Augmentation, count: int = 400) -> np.ndarray:
-    """Return random transforms (count, 3, 3)."""
     draw = torch.Generator().manual_seed(1)
     return np.stack([random_transform(settings, draw).numpy() for _ in range(count)])
 
 
 def random_images(samples: int = 40) -> Tensor:
-    """Return images (samples, 2, 5, 6, 7) with uniform intensities from -4 to 4."""
     return torch.rand((samples, 2, 5, 6, 7), generator=torch.Generator().manual_seed(2)) * 8 - 4
 
 
 def change_and_keep_source(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tensor:
-    """Return images with changed intensities; fail if the source is changed."""
     before = source.clone()
     result = change_intensities(source, settings, reach, torch.Generator().manual_seed(3))
     assert torch.equal(source, before)
@@ -143,7 +139,7 @@ def test_gamma_adapts_to_the_range_of_intensities() -> None:
 
 
 def _exponents(source: Tensor, image: Tensor) -> list[Tensor]:
-    """Return the exponents of the voxels of each sample and channel, without voxels near the ends of [-4, 4]."""
+    """Return the exponents for each sample and channel, without voxels near the ends of [-4, 4]."""
     pairs = zip(source.flatten(0, 1), image.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]
 

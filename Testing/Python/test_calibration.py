@@ -1,7 +1,4 @@
-"""Test calibrations that are stored in a model package or in a file beside it.
-
-The predictor, the command `dcamt models`, the model store and the worker use these calibrations.
-"""
+"""Test calibrations that are stored in a model package or in a file beside it."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     assert open_model(path).calibration == beside
     inside = replace(beside, notes="inside")
     assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
-    # `write_package` removes a calibration file beside the package: the file belonged to the package that was replaced.
+    # The file beside the package belonged to the replaced package, so `write_package` removes the file.
     assert not calibration_path(path).exists()
     assert open_model(path).calibration == inside
     with zipfile.ZipFile(path) as archive:

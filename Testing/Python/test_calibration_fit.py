@@ -20,11 +20,7 @@ from scipy import stats
 
 
 def synthetic_scans(number: int, seed: int) -> list[Observation]:
-    """Return eight scans of each of `number` cases.
-
-    The logit of the overlap is -0.2 - 1.1 * doubt + noise. The doubt of the second half of the scans is larger and
-    varies more.
-    """
+    """Return eight scans of each of `number` cases."""
     draw = np.random.default_rng(seed)
     doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
     logit = -0.2 - 1.1 * doubt
@@ -71,11 +67,7 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """The interval is computed from residuals; the fit for a scan leaves out scans with the same stated disturbance.
-
-    So the fit for scans with ghosts includes no ghosts: these scans have large residuals, which widen the interval. If
-    no disturbance is stated, each fit includes other cases' scans with ghosts, so the residuals are small.
-    """
+    """If ghosts are stated, the fit for scans with ghosts includes no ghosts; large residuals widen the interval."""
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
@@ -94,7 +86,7 @@ def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None
 
 
 def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_with_other_disturbances() -> None:
-    """For a clean scan, the fit uses all scans of other cases, including the clean scans."""
+    """The fit for a clean scan also uses the clean scans of other cases."""
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
     expected = expect_left_out(scans, ("doubt",))
@@ -112,10 +104,7 @@ def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_wit
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise, so a fit to the other cases can hardly do better than guess their median overlap.
-
-    A fit that has seen the assessed case would have a smaller error.
-    """
+    """The feature is pure noise: a fit that has not seen the assessed case can hardly do better than a constant."""
     draw = np.random.default_rng(0)
     doubt = draw.normal(size=64).tolist()
     level = draw.uniform(0.6, 0.95, 8)

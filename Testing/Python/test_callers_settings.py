@@ -71,7 +71,6 @@ def test_settings_do_not_change_a_segmentation(setting: str, saved_model: Path, 
 
 @pytest.fixture(scope="module")
 def expected_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the model of a training without any of the `SETTINGS`."""
     return dcamt.train(table, run=tmp_path_factory.mktemp("runs") / "run", settings=SHORT, device="cpu").model
 
 

@@ -21,7 +21,7 @@ SHAPE = (12, 11, 10)
 
 
 def write_scan_file(path: Path, voxels: np.ndarray) -> Path:
-    """Write voxels (I, J, K) as a file with the affine `AFFINE`."""
+    """Write voxels (I, J, K)."""
     for _step in write_nrrd_in_slabs(voxels.transpose(2, 1, 0), AFFINE, path):
         pass
     return path

@@ -42,7 +42,7 @@ RECIPE = load_recipe("la")
 
 @pytest.fixture
 def cases(tmp_path: Path) -> list[Case]:
-    """Return two labelled cases, an unlabelled case and a validation case, in this order, all without errors."""
+    """Return two labelled cases, an unlabelled case and a validation case, in this order."""
     return read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1))
 
 
@@ -213,7 +213,7 @@ def test_data_files_beside_headers_are_compared(cases: list[Case], tmp_path: Pat
 
 
 def write_scan(image: SimpleITK.Image, path: Path) -> Path:
-    """Write a scan with other libraries than DCAMT: as DICOM slices if `path` has no ending."""
+    """Write a scan, as DICOM slices if `path` has no ending."""
     if path.suffix:
         SimpleITK.WriteImage(image, str(path))
     else:
@@ -249,11 +249,7 @@ def test_check_and_training_refuse_a_copied_dicom_folder_for_validation(cases: l
 
 
 def only_problem_of_pair(cases: list[Case]) -> str:
-    """Return the only problem of the last case.
-
-    The function asserts that this problem states that the scans of the last and the first case have the same content.
-    It also asserts that the first case has one problem, and that the cases between them have none.
-    """
+    """Return the problem of the last case: its scan has the same content as the scan of the first case."""
     facts = facts_of(cases)
     assert [len(fact.problems) for fact in facts] == [1, 0, 0, 1]
     (problem,) = facts[3].problems
@@ -313,7 +309,7 @@ def test_check_passes_although_a_left_out_case_lacks_its_scan(tmp_path: Path) ->
 
 
 def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
-    """Float32 arrays for 64 classes, one for each class, would together take up to 32 MB."""
+    """Float32 arrays, one for each class, would together take up to 32 MB."""
     number, length = 64, 50
     voxels = np.random.default_rng(0).integers(1, number + 1, (10, 10, 10)).astype(np.uint8)
     voxels = voxels.repeat(length // 10, 0).repeat(length // 10, 1).repeat(length // 10, 2)
@@ -335,10 +331,7 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
 def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label_is_divided(
     slab_voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Class 2 lies only at one end of the label, class 3 only at the other end.
-
-    Class 4 is a sheet, one voxel (1.5 mm) thick. It is too thin for the network grid of 4 mm, where it is lost.
-    """
+    """Class 2 lies only at one end, class 3 only at the other. Class 4, a thin sheet, is lost on a grid of 4 mm."""
     monkeypatch.setattr("dcamt.cases.labels._SLAB_VOXELS", slab_voxels)
     voxels = np.zeros((30, 12, 14), np.uint8)
     voxels[4:26, 3:9, 3:9] = 1
@@ -455,7 +448,6 @@ def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: 
 
 
 def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
-    """Case 1 has a scan with NaN, case 2 a scan with a single intensity, case 3 a truncated scan."""
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=4))
     voxels = ellipsoid_scan()[0]
     write_nifti(cases[1].image, np.where(voxels < np.median(voxels), np.nan, voxels).astype(np.float32))
@@ -471,7 +463,6 @@ def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
 
 
 def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> None:
-    """A sheet one voxel thick vanishes on a grid of 8 mm and remains on a grid of 2 mm."""
     voxels = np.zeros((20, 20, 20), np.uint8)
     voxels[5:15, 5:15, 5:15] = 1
     voxels[:, 17, :] = 2

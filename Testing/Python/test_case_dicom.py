@@ -43,7 +43,7 @@ def write_series(folder: Path, series: str, ending: str = ".dcm", **attributes: 
 
 
 def write_object(path: Path, refers_to: str = "", sop_class: str = SEGMENTATION) -> Path:
-    """Write the header of a DICOM object that refers to a series ("" for none)."""
+    """Write the header of a DICOM object that refers to a series."""
     data = new_data_set(sop_class, series="1.2.9")
     if refers_to:
         series = Dataset()
@@ -257,7 +257,7 @@ def test_label_is_paired_only_with_the_scan_of_exactly_its_name_if_two_scan_name
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
-    # No scan is named exactly `p1_lge`, so the label `p1_lge` is not paired: it keeps its own key.
+    # No scan is named exactly `p1_lge`, so the label `p1_lge` keeps its own key.
     assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 
@@ -287,7 +287,7 @@ def test_label_named_after_a_folder_of_slices_is_found(tmp_path: Path) -> None:
 
 
 def write_patients(folder: Path, *series: str) -> Path:
-    """Write slices of a separate study into each of the subfolders `series`; return `folder`."""
+    """Write slices of a separate study into each of the subfolders `series`."""
     for number, name in enumerate(series):
         write_series(folder / name, f"1.2.{number}", StudyInstanceUID=f"1.2.4.{number}")
     return folder

@@ -78,7 +78,6 @@ def test_h5_file_that_contains_its_label_is_a_case_not_a_mask(tmp_path: Path) ->
 
 
 def write_labelmap_of_27_values(path: Path) -> None:
-    """Write a labelmap of 27 cubes, each of another value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cubes = np.kron(np.arange(27).reshape(3, 3, 3), np.ones((12, 12, 12))).astype(np.int16)
     nib.save(nib.Nifti1Image(cubes, np.eye(4)), path)

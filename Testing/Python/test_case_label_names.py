@@ -1,8 +1,6 @@
-"""Test that a label file is refused if it gives the name of a class to a value that is not the class's value.
+"""Test that a label file is refused if it gives the name of a class to another value than that of the class.
 
-For example, the label file gives the name "RA" to the value 1, but the class "RA" has the value 2. Such a label file is
-refused when the cases are checked, when a recipe is suggested, and in training. The names come from the segments of the
-label file or from `dataset.json`.
+The check, the suggestion of a recipe and training refuse the file. Names come from its segments or from `dataset.json`.
 """
 
 from __future__ import annotations
@@ -31,20 +29,17 @@ ADVICE = "Use the case list's column 'labels', --labels or the button Segmentsâ€
 
 
 def recipe_of(*names: str) -> Recipe:
-    """Return a recipe with the classes `names`, whose label values are 1, 2, ..."""
     recipe = tiny_recipe()
     infos = [replace(recipe.classes[0], label=label, name=name) for label, name in enumerate(names, start=1)]
     return replace(recipe, classes=tuple(infos))
 
 
 def write_case(folder: Path, name: str, values: dict[str, int], named: dict[int, str]) -> Case:
-    """Write a scan and its label, and return them as a case.
-
-    In the scan, the voxels of each structure have its value in `INTENSITIES`.
+    """Write a scan and its label.
 
     Args:
         values: structure -> its label value.
-        named: label value -> name of its segment in a `.seg.nrrd`; if empty, the label is a NIfTI file without names.
+        named: label value -> name of its segment; if empty, the label is a NIfTI file without names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scan, voxels = np.random.default_rng(0).normal(100, 10, (1, *GRID.shape)), np.zeros(GRID.shape, np.uint8)
@@ -65,10 +60,7 @@ def facts_of(cases: list[Case], recipe: Recipe) -> list[CaseFacts]:
 
 
 def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
-    """Return the messages of the check, the training and the suggestion about the last case.
-
-    The function asserts that the check finds no problem in the other cases.
-    """
+    """Return the messages of the check, the training and the suggestion about the last case."""
     facts = facts_of(cases, recipe)
     assert not any(fact.problems for fact in facts[:-1])
     messages = {problem.removeprefix("The label ") for problem in facts[-1].problems}
@@ -83,7 +75,7 @@ def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
 
 
 def intensities_of(case: Case, recipe: Recipe) -> dict[str, float]:
-    """Return {name of a class: mean intensity of the voxels that training counts as this class}."""
+    """Return the mean intensity of the voxels that training counts as each class."""
     resident = load_case(case, replace(recipe, spacing=(2.0, 2.0, 2.0)), torch.device("cpu"))
     assert resident.label is not None
     image = resident.image[0].float()
@@ -125,7 +117,6 @@ def test_values_in_another_order_of_dataset_json_are_refused_with_the_mapping_th
 
 
 def test_suggestion_compares_the_names_of_all_labels(tmp_path: Path) -> None:
-    """The first label names only the value 1; the name of the value 2 comes from a later label."""
     cases = [
         write_case(tmp_path, "a", {"LA": 1}, {1: "LA"}),
         write_case(tmp_path, "b", {"LA": 1, "RA": 2}, {1: "LA", 2: "RA"}),

@@ -28,13 +28,12 @@ def two_class_recipe() -> Recipe:
 
 
 def write_label_case(path: Path, values: np.ndarray, labels: str = "") -> Case:
-    """Write label values on `GRID`; return a labelled case with this label and the label mapping `labels`."""
+    """Return a case with the label `values` and the label mapping `labels`."""
     write_labelmap(Labelmap(values, GRID, None), path)
     return Case("x", Path("scan.nii"), path, LABELLED, labels)
 
 
 def label_voxels(*values: int) -> np.ndarray:
-    """Return an array on `GRID`: its first voxels, in C order, hold the given label values; all other voxels are 0."""
     array = np.zeros(GRID.shape, np.uint16)
     array.ravel()[: len(values)] = values
     return array

@@ -1,7 +1,4 @@
-"""Use masks as labels of scans.
-
-The module `dcamt.cases.names` explains the terms, such as mask.
-"""
+"""Use masks (see `dcamt.cases.names`) as labels of scans."""
 
 from __future__ import annotations
 
@@ -35,10 +32,6 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
 
 
 def test_q_la_is_a_scan_and_no_mask_if_q_has_few_values(tmp_path: Path) -> None:
-    """The file `q_LA` would be a mask of `q` if `q` had many different values.
-
-    Here, `q` and `q_LA` have two values each, so both files count as scans.
-    """
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 
@@ -107,7 +100,7 @@ def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tm
 @pytest.mark.parametrize(
     ("scan", "other_scan", "mask", "lone_file"),
     [
-        # Only `lone_file` lies beside the mask. It may count as a scan or not, but the mask is never its label.
+        # Only `lone_file` lies beside the mask. It may count as a scan, but the mask is never its label.
         ("images/3", "images/2", "LA/3", "LA/1"),
         ("mri/3", "mri/2", "LA/3", "LA/4"),
         ("LGE/LGE_3", "LGE/LGE_2", "LA/LA_3", "LA/LA_4"),

@@ -1,7 +1,4 @@
-"""Recognise masks by their names and folders.
-
-The module `dcamt.cases.names` explains the terms, such as mask.
-"""
+"""Recognise masks (see `dcamt.cases.names`) by their names and folders."""
 
 from __future__ import annotations
 
@@ -29,8 +26,7 @@ def test_masks_in_a_folder_are_skipped_only_if_more_than_half_have_the_name_of_a
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    # No other folder has a file p4, so only half of the files in `atlas` have the name of a scan. Therefore `atlas/p1`
-    # and `atlas/p4` count as scans.
+    # Only one of the two files in `atlas`, p1, has the name of a scan, so both count as scans.
     for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)

@@ -1,6 +1,6 @@
 """File names determine the case's name, the channel, and which files are scans and which are labels.
 
-The module `dcamt.cases.names` explains the terms, such as key.
+The module `dcamt.cases.names` explains the terms.
 """
 
 from __future__ import annotations
