@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.api.outputs import describe_identity
 from dcamt.geometry import Grid
+from dcamt.io.dicom_files import read_files
 from dcamt.io.formats import scan_name
 from dcamt.io.readers import read_header, read_scan
-from dcamt_testing.dicom_positions import CT, MR, STEP, edit_dicom, write_slice, write_slices
+from dcamt_testing.dicom_positions import CT, MR, STEP, edit_dicom, encode_text, write_slice, write_slices
 from dcamt_testing.dicom_series import write_mr_series
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
@@ -23,6 +26,7 @@ from dcamt_testing.scan_files import (
     refused,
     scan,
 )
+from pydicom.valuerep import PersonName
 
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
@@ -50,6 +54,17 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
         image = reader.Execute()
         assert volume.grid.matches(Grid(SHAPE, affine_from_sitk(image)))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), volume.voxels[0])
+
+
+def test_chinese_texts_are_read_without_their_escape_sequences(tmp_path: Path) -> None:
+    texts = {"PatientName": "Wang^XiaoDong=王^小东", "PatientID": "王1", "SeriesDescription": "LGE 心房"}
+    encoded: dict[str, Any] = {keyword: encode_text(text, "gb2312", b"\x1b$)A") for keyword, text in texts.items()}
+    encoded["PatientName"] = PersonName(encoded["PatientName"])
+    write_slices(tmp_path, 8, SpecificCharacterSet=["", "ISO 2022 IR 58"], **encoded)
+    scan = read_scan(tmp_path)
+    identity = describe_identity(scan)
+    assert (identity["Patient"], identity["ID"]) == ("Wang XiaoDong=王 小东", "王1")
+    assert read_files([tmp_path / "0.dcm"]).frames[0].title == "LGE 心房"
 
 
 @pytest.mark.parametrize("sop_class", [MR, CT], ids=["MR", "CT"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,12 @@ def write_slice(
 def write_slices(folder: Path, count: int, *, first: int = 1, **attributes: Any) -> list[Path]:
     """Write slices at the places 0, 1, 2, ... as `0.dcm`, `1.dcm`, `2.dcm`, ...; return the paths."""
     return [write_slice(folder / f"{k}.dcm", k, number=first + k, **attributes) for k in range(count)]
+
+
+def encode_text(text: str, codec: str, escape: bytes = b"") -> bytes:
+    """Encode a DICOM text with a codec of Python; `escape` precedes each part of a name that is not ASCII."""
+    parts = re.split("([=^])", text)
+    return b"".join((b"" if part.isascii() else escape) + part.encode(codec) for part in parts)
 
 
 @contextmanager

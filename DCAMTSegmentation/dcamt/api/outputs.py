@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.channels import channel_files
 from ..io.dicom_files import read_attributes, read_attributes_in_zip
+from ..io.dicom_frames import text_of
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
@@ -226,7 +227,7 @@ def describe_identity(scan: Volume) -> dict[str, str]:
     attributes = _read_identity(scan)
     if attributes is None:
         return {"Scan": scan_name(scan.path), "File": str(scan.path)}
-    lines = {title: str(attributes.get(keyword) or "") for title, keyword in _IDENTITY.items()}
+    lines = {title: text_of(attributes.get(keyword)) for title, keyword in _IDENTITY.items()}
     lines[PATIENT] = lines[PATIENT].replace("^", " ")
     lines["File"] = str(scan.path)
     return {title: text.strip() for title, text in lines.items() if text.strip()}

@@ -175,6 +175,11 @@ class _FrameHeader:
         return tuple(_plain_text(value) for value in stated.values())
 
 
+def text_of(value: Any) -> str:
+    """Return an attribute's text without the escape sequences of ISO 2022 IR 58, which pydicom leaves; "" for None."""
+    return "" if value is None else str(value).replace("\x1b$)A", "")
+
+
 def words_of(value: Any) -> list[str]:
     """Return the values of a text attribute as a list; pydicom returns a single value as a `str`."""
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
@@ -241,7 +246,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         index=index,
         uid=str(data.get("SOPInstanceUID", "")),
         series=str(data.get("SeriesInstanceUID", "")),
-        title=str(data.get("SeriesDescription", "") or data.get("ProtocolName", "") or "").strip(),
+        title=text_of(data.get("SeriesDescription") or data.get("ProtocolName")).strip(),
         series_number=integer(data.get("SeriesNumber")),
         position=position,
         orientation=orientation,
@@ -293,7 +298,7 @@ def _ge_component(data: Any) -> str:
 
 def _plain_text(value: Any) -> str:
     """Return an attribute's text for comparisons, such as "doe jane" for "DOE^JANE"."""
-    return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
+    return " ".join(text_of(value).casefold().replace("^", " ").split())
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes, read_dicom
-from .dicom_frames import contradictory_frames, functional_groups, group_value, number
+from .dicom_frames import contradictory_frames, functional_groups, group_value, number, text_of
 from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_axes, slice_step
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
@@ -64,7 +64,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
                     layers[numbers.index(segment), :, :, k] |= np.not_equal(frame.T, 0)
             return layers
 
-    names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in data.get("SegmentSequence") or ()}
+    names = {int(item.SegmentNumber): text_of(item.get("SegmentLabel")) for item in data.get("SegmentSequence") or ()}
     return StoredImage(
         channels=len(numbers),
         grid=Grid(shape, RAS_TO_LPS @ affine),
