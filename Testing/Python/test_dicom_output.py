@@ -22,7 +22,7 @@ from dcamt.metrics.measurements import measure
 from dcamt.recipe_files import load_recipe
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
-from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slices
+from dcamt_testing.dicom_positions import edit_dicom, encode_text, time_point_groups, write_frames, write_slices
 from dcamt_testing.dicom_rules import missing_attributes
 from dcamt_testing.dicom_series import (
     OBLIQUE_SHAPE,
@@ -38,6 +38,7 @@ from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
+PersonName = pytest.importorskip("pydicom.valuerep").PersonName
 SEGMENTS = (LEFT_ATRIUM, WALL)
 MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
@@ -317,6 +318,78 @@ def test_names_of_patients_and_segments_are_kept_in_any_character_set(
     read = pydicom.dcmread(tmp_path / "0.dcm")
     assert [item.SegmentLabel for item in read.SegmentSequence] == [info.name for info in segments]
     assert segment in str(pydicom.dcmread(tmp_path / "1.dcm"))
+
+
+@pytest.mark.parametrize(
+    ("character_set", "codec", "escape"),
+    [
+        (["", "ISO 2022 IR 87"], "iso2022_jp", b""),
+        (["ISO 2022 IR 6", "ISO 2022 IR 87"], "iso2022_jp", b""),
+        ("ISO 2022 IR 87", "iso2022_jp", b""),
+        (["", "ISO 2022 IR 87", "ISO 2022 IR 159"], "iso2022_jp_1", b""),
+        (["", "ISO 2022 IR 58"], "gb2312", b"\x1b$)A"),
+        (["", "ISO 2022 IR 149"], "euc_kr", b"\x1b$)C"),
+        ("ISO_IR 13", "shift_jis", b""),
+        ("GBK", "gbk", b""),
+        ("GB18030", "gb18030", b""),
+        *((code, "latin_1", b"") for code in ("ISO 2022 IR 100", "ISO_IR 100", "iso_ir 100", ["", "ISO 2022 IR 100"])),
+        ("ISO 2022 IR 6", "ascii", b""),
+    ],
+)
+def test_texts_of_the_images_are_kept_in_any_encoding(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str], codec: str, escape: bytes
+) -> None:
+    candidates = "".join(["O", "ö", *map(chr, range(0x4E00, 0x9FA6))])
+    letters = candidates.encode(codec, "ignore").decode(codec)
+    # The bytes of some letters contain those of "=", "^" or a backslash.
+    text = "".join(sorted(letters, key=lambda letter: not set(b"=^\\") & set(letter.encode(codec)))[:20])
+    patient, encoded = f"Name^A1={text}^{text[::-1]}", encode_text(text, codec, escape)
+
+    def set_texts(image: pydicom.Dataset) -> None:
+        image.SpecificCharacterSet = character_set
+        image.PatientName = PersonName(encode_text(patient, codec, escape))
+        image["StudyDescription"] = pydicom.DataElement("StudyDescription", "LO", encoded)
+        image.ProcedureCodeSequence = [code := pydicom.Dataset()]
+        code.CodeValue, code.CodingSchemeDesignator = "1", "99TEST"
+        code["CodeMeaning"] = pydicom.DataElement("CodeMeaning", "LO", encoded)
+
+    source = find_changed_source(case, tmp_path, set_texts)
+    for number, dataset in enumerate(build_segmentation_and_report(case[1], source)):
+        path = tmp_path / f"{number}.dcm"
+        write_dicom(dataset, path)
+        read = pydicom.dcmread(path)
+        codec_of_result = {"ISO_IR 192": "utf_8", "ISO_IR 100": "latin_1", "GBK": "gbk", "GB18030": "gb18030"}
+        stored = [read.get_item("PatientName"), read.get_item("StudyDescription")]
+        stored.append(read.ProcedureCodeSequence[0].get_item("CodeMeaning"))
+        texts = [element.value.decode(codec_of_result[read.SpecificCharacterSet]).rstrip() for element in stored]
+        assert texts == [patient, text, text]
+
+
+def test_chinese_names_of_segments_are_read_without_their_escape_sequences(written: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(written, tmp_path))
+    with edit_dicom(path) as data:
+        data.SpecificCharacterSet = ["", "ISO 2022 IR 58"]
+        for item in data.SegmentSequence:
+            item["SegmentLabel"] = pydicom.DataElement(
+                "SegmentLabel", "LO", encode_text("左心房", "gb2312", b"\x1b$)A")
+            )
+    assert {segment.name for segment in read_segments(path)} == {"左心房"}
+
+
+def test_report_with_texts_beyond_ascii_refers_to_an_earlier_segmentation(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
+    def describe(image: pydicom.Dataset) -> None:
+        image.SpecificCharacterSet = "ISO_IR 100"
+        image.ProcedureCodeSequence = [code := pydicom.Dataset()]
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99TEST", "Vorhöfe"
+
+    source = find_changed_source(case, tmp_path, describe)
+    write_dicom(build_dicom_segmentation(case[1], SEGMENTS, source, MODEL), tmp_path / "earlier.dcm")
+    rows, earlier = measure(case[1], SEGMENTS, "scan"), pydicom.dcmread(tmp_path / "earlier.dcm")
+    report = build_measurement_report(rows, SEGMENTS, earlier, source, replace(MODEL, name="左心房"))
+    write_dicom(report, tmp_path / "report.dcm")
+    assert pydicom.dcmread(tmp_path / "report.dcm").ProcedureCodeSequence[0].CodeMeaning == "Vorhöfe"
 
 
 @pytest.mark.parametrize(("character_set", "patient"), [(None, "Mueller^Joerg"), ("ISO_IR 126", "Διονυσιος^Α")])

@@ -16,13 +16,15 @@ from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
 from .dicom_files import quiet_pydicom, read_dicom
-from .dicom_frames import integer
+from .dicom_frames import integer, text_of
 from .stored_image import library_errors
 
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 UTF8 = "ISO_IR 192"
 """DICOM's name of UTF-8."""
+_KATAKANA = "ISO_IR 13"
+"""pydicom writes some texts in this character set with question marks for Japanese letters."""
 
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -172,23 +174,37 @@ def _crc32(pixels: bytes) -> str:
 def _complete_header(image: Dataset, as_utf8: bool) -> None:
     """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
 
-    The header is converted to UTF-8 if `as_utf8` is true, or if highdicom does not support its character sets.
+    The header is converted to UTF-8 if `as_utf8` is true, or if its character set cannot be kept.
     """
-    import highdicom as hd
-
     missing = [keyword for keyword in _REQUIRED_OF_SOURCE_IMAGES if not image.get(keyword)]
     if missing:
         what = f"no DICOM segmentation can refer to these images, which lack {', '.join(missing)}"
         raise InputError(what, remedy=_OTHER_FORMAT)
     stated = image.get("SpecificCharacterSet")
-    names = [stated] if isinstance(stated, str) else list(stated or ())
-    known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
-    if as_utf8 or (stated is not None and (len(names) != 1 or names[0] not in known)):
-        image.decode()
-        image.SpecificCharacterSet = UTF8
+    if as_utf8 or (stated is not None and stated not in _kept_character_sets()):
+        convert_to_utf8(image)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image or not _is_valid(keyword, image.get(keyword)):
             setattr(image, keyword, "")
+
+
+def _kept_character_sets() -> list[str]:
+    """Return the character sets that highdicom supports and pydicom writes without loss."""
+    import highdicom as hd
+
+    known = [character_set.value for character_set in hd.SpecificCharacterSetValues]
+    return [name for name in known if not name.startswith("ISO 2022") and name != _KATAKANA]
+
+
+def convert_to_utf8(dataset: Dataset) -> None:
+    """Change the data set's character set to UTF-8, without a change of its texts."""
+    from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
+
+    for element in dataset.iterall():
+        if element.VR in CUSTOMIZABLE_CHARSET_VR and not element.is_empty:
+            # pydicom's `Dataset.decode` would split names at the byte of "=", even inside of Kanji.
+            element.value = text_of(element.value) if element.VM == 1 else [text_of(part) for part in element.value]
+    dataset.SpecificCharacterSet = UTF8
 
 
 def needs_utf8(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> bool:

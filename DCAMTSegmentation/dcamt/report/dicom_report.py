@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..io.dicom_output import UTF8, Algorithm, Dataset, SourceImages, needs_utf8, to_concept
+from ..io.dicom_output import Algorithm, Dataset, SourceImages, convert_to_utf8, needs_utf8, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 
@@ -35,7 +35,7 @@ def build_measurement_report(
     """Return a Comprehensive 3D SR data set (PS3.16 TID 1500) with a group of measurements for each segment.
 
     `segmentation` is the DICOM SEG of `segments`; `measurements` are in the order of `segments`. Undefined values (NaN)
-    are omitted.
+    are omitted. `segmentation` is converted to UTF-8 if `needs_utf8` is true for the segments and the model.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -49,6 +49,8 @@ def build_measurement_report(
             for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1)
         ],
     )
+    if needs_utf8(segments, algorithm):
+        convert_to_utf8(segmentation)  # highdicom copies the segmentation's character set to the report.
     dataset: Any = hd.sr.Comprehensive3DSR(
         evidence=[segmentation, *source.datasets],
         content=report,
@@ -58,8 +60,6 @@ def build_measurement_report(
         instance_number=1,
         manufacturer="DCAMT",
         is_complete=True,
-        # Without this argument, highdicom uses the segmentation's character set.
-        **({"specific_character_set": UTF8} if needs_utf8(segments, algorithm) else {}),
     )
     dataset.SeriesDescription = "Measurements, research use only"
     return dataset
