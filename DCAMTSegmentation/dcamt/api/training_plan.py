@@ -126,8 +126,8 @@ def choose_recipe(
 ) -> tuple[Recipe, StartModel | None]:
     """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
-    With `start_from`, the recipe gets the names and the order of the model's channels, since each weight of the
-    network's input belongs to one channel. A recipe whose channels have other names keeps its own names and order.
+    With `start_from`, the channels of a recipe without channel names, or with the model's names in another order, get
+    the model's names and order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

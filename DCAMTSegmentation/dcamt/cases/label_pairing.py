@@ -160,11 +160,7 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Pair an unpaired label and an unpaired case if one's name is the other's with further words at an end.
-
-    All further words must be known (`_KNOWN_WORDS`) or frequent: at least two pairs differ by the same words, and no
-    case has two files that these words distinguish.
-    """
+    """Pair an unpaired label and an unpaired case if one's name is the other's with further words at an end."""
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
     pairs += list(_with_further_words(cases, labels.keys()))
