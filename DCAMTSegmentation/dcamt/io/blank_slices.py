@@ -79,10 +79,7 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 
 
 def _is_noisy(values: np.ndarray) -> bool:
-    """Return whether voxels have few zeros and more than one value.
-
-    A layer of a synthetic scan may have a single value; zeros beside it do not count as a lost part.
-    """
+    """Return whether voxels have few zeros and more than one value, unlike a layer of a synthetic scan."""
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 
 

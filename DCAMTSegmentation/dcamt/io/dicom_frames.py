@@ -23,7 +23,7 @@ _COMPONENTS = {
 class Frame:
     """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at this place.
 
-    Defaults, and "", 0 or None in tuples, mean that the header states nothing.
+    A value that the header does not state is "", 0 or None.
     """
 
     file: Path

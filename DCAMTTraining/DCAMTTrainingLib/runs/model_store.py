@@ -59,10 +59,7 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
 
 
 def export_model(path: Path, target: Path) -> None:
-    """Copy a run's model file to `target`.
-
-    If the model uses a calibration file, it is written beside `target`; otherwise, one that lies there stays unchanged.
-    An existing `target` is replaced.
+    """Copy a run's model file, and its calibration file if any, to `target`, even if `target` exists.
 
     Raises:
         InputError: the model cannot be read, or its calibration file would replace a different one.
