@@ -75,7 +75,7 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Frequencies -1 and -2 may be replaced, unlike 0 to 2: the published tables (README.md) were measured so.
+        # Keeps the low frequencies 0 to 2. To keep -1 and -2 too would change the tables in README.md.
         replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
@@ -268,7 +268,7 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
-        # Declared undisturbed, so that `expect_left_out` does not leave out the scans with the same disturbance.
+        # Without a disturbance, `expect_left_out` leaves out only the scans of the same case.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]

@@ -76,7 +76,7 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     If the memory is too small for a scan (see `memory.usable_memory`), the scan is predicted in tiles, with the same
-    result up to rounding. A network with instance normalisation always needs one pass.
+    result up to rounding. A network with instance normalisation is never tiled.
 
     Args:
         precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (up to

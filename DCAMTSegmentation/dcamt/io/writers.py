@@ -144,8 +144,7 @@ def _stated_checksum(path: Path) -> str | None:
 def _stated_elsewhere(path: Path, head: bytes) -> str | None:
     """Return the result of `_stated_checksum` for a file that is neither NRRD nor NIfTI.
 
-    In DICOM files, surfaces and reports, the mark is the word "DCAMT" anywhere in the first 64 KiB. Other formats have
-    no mark: a program may have copied the word from the header of a result.
+    In DICOM files, surfaces and reports, the mark is the word "DCAMT" anywhere in the first 64 KiB.
     """
     if MARK.encode() not in head:
         return None

@@ -38,8 +38,8 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
     """Return a random rotation, scaling and mirroring as a matrix (3, 3), float64.
 
     The matrix maps offsets in the patch to offsets in the scan, both in mm. The scale is the same along all axes. Each
-    angle and the logarithm of the scale are drawn from a normal distribution and clipped at three standard deviations:
-    `rotation_degrees` for an angle, log(1 + `scale`) for the logarithm.
+    angle and the logarithm of the scale are drawn from a normal distribution, clipped at its triple standard deviation.
+    This limit is `rotation_degrees` for an angle, and log(1 + `scale`) for the logarithm.
     """
 
     def normal(limit: float) -> float:
