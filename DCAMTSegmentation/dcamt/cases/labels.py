@@ -178,8 +178,8 @@ def parse_case_mapping(case: Case, classes: Sequence[SegmentInfo]) -> dict[int |
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
-    Without a mapping, the recipe's only class replaces 255 in a label with only the values 0 and 255. Other values stay
-    as they are; `check_label` refuses those that the recipe does not have.
+    If there is no mapping, the recipe has one class, and the label has only the values 0 and 255, then 255 becomes the
+    class's value.
 
     Raises:
         InputError: as in `read_labelmap`, `fit_labelmap` and `refuse_names_of_other_classes`; also if the mapping does
@@ -201,10 +201,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 
 
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
-    """Return the notes on a case's label; each begins with the label's path.
-
-    A note on voxels that a segment lost to an overlapping one is left out if the segment is no class of the recipe.
-    """
+    """Return the notes on the recipe's classes in a case's label; each begins with the label's path."""
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
 

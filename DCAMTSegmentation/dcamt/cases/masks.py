@@ -122,7 +122,7 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     Such a file has few values, and its path contains words of one of two kinds:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines that a name adds to the names of the folders above: `la` in `p2/p2_LA`.
+    - words for structures or outlines that the names of the folders lack: `la` in `p2/p2_LA`.
 
     Args:
         named: all files, ordered by path.
@@ -213,10 +213,7 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that also fits paths with other parts than `part`, if any.
-
-        Return None if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
-        """
+        """Return the first pattern that fits a path with another part than `part`; None if `part` is a case's name."""
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
@@ -251,12 +248,13 @@ def _without_labelled_scans(
     """Return the masks; if a mask's scan already has a label, the mask becomes a label of another structure.
 
     Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan of the same key. If
-    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key.
+    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key, as `labels/p1`
+    belongs to `cohort/p1`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}
-    without_scan = {loose_key(key) for key in left_over}  # `labels/p1` of the scan `cohort/p1`
-    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg` of the scan `p1_lge`
+    without_scan = {loose_key(key) for key in left_over}
+    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg`, beside `p1_lge`
     without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 
     def has_label(mask: NamedFile) -> bool:

@@ -52,8 +52,7 @@ FORMATS = (
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
     # A zip file counts as a scan only if its folder holds no other scan (`cases.name_pairing`).
     Format(ZIP_ENDING, scan=True),
-    # An output path with one of the remaining endings counts as a file, not as a folder. Input folders are not searched
-    # for such files, except for folders of DICOM slices and DICOM segmentations (`labelmaps_by_case`).
+    # An output path with one of the remaining endings counts as a file, not as a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
     *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
     *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),

@@ -313,7 +313,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
 
     - for the scan on which it was drawn: the segments that DCAMT did not write, then, if it is a training case of this
       scan, the DCAMT segments;
-    - for the scan of DCAMT's result: the DCAMT segments, then the others; no group without DCAMT segments.
+    - for the scan of DCAMT's result: the DCAMT segments, then the others.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
