@@ -248,8 +248,8 @@ def _without_labelled_scans(
     """Return the masks; if a mask's scan already has a label, the mask becomes a label of another structure.
 
     Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan of the same key. If
-    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key, as `labels/p1`
-    belongs to `cohort/p1`.
+    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key: `labels/p1`
+    to `cohort/p1`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}

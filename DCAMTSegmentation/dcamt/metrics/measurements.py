@@ -159,7 +159,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     From short to long, each vector is chosen that differs by more than 15 degrees from all chosen before.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # Longer vectors could step over thin parts of a segment; shorter ones would be too few to cover all directions.
+    # A larger limit would let vectors step over thin parts of a segment. A smaller one would leave too few vectors.
     longest_mm = max(2.5 * spacing[1], 1.6 * spacing[2])
     reach = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in reach], indexing="ij"), axis=-1).reshape(-1, 3)

@@ -14,8 +14,8 @@ EROSION_MM = 3.0
 """The blood pool is the segment eroded by this distance, to leave out the wall and voxels of partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
-_SAME_NUMBER = 1e-3
-"""Tolerance of a number of steps, since files round the spacing."""
+_ROUNDING = 1e-3
+"""A number of steps is rounded up unless it is at most this much above a whole number: files state rounded spacings."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def blood_pool(
 def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
     """Return distances (S,) from `first_mm` to `last_mm`, evenly spaced by at most half the smallest voxel spacing."""
     step = STEP_VOXELS * float(grid.spacing.min())
-    return np.linspace(first_mm, last_mm, ceil((last_mm - first_mm) / step - _SAME_NUMBER) + 1)
+    return np.linspace(first_mm, last_mm, ceil((last_mm - first_mm) / step - _ROUNDING) + 1)
 
 
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
