@@ -105,7 +105,7 @@ def test_p1_output_beside_p1_label_is_a_result_and_p2_output_alone_is_a_scan(tmp
 
 
 def test_file_c_in_the_folder_output_is_the_scan_of_c_label(tmp_path: Path) -> None:
-    """A file `c` in a folder `output` is a result only if another scan `c` exists; a label `c_label` is not enough."""
+    """A file `c` in a folder `output` is a result only if another scan `c` exists."""
     found = find_cases(make_files(tmp_path, "output/c.nii", "c_label.nii"))
     assert scans_and_labels(found, tmp_path) == {"c": ("output/c.nii", "c_label.nii")}
 

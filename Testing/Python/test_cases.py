@@ -32,14 +32,14 @@ NONE_LABELLED = "no case is labelled, so there is nothing to learn from. Give a 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with empty files a.nii, b.nii, c.nii and l.nii; reading a case list does not open scans."""
+    """The files are empty, since reading a case list does not open scans."""
     for name in "abcl":
         (tmp_path / f"{name}.nii").touch()
     return tmp_path
 
 
 def error_of(path: Path) -> str:
-    """Return the error about a case list, without the list's path; fail if the error has several lines."""
+    """Return the error about a case list, without the list's path."""
     with pytest.raises(InputError) as caught:
         read_cases(path)
     message = str(caught.value)
@@ -84,7 +84,6 @@ def test_written_list_is_read_even_if_it_was_moved_with_its_scans(folder: Path) 
     read = read_cases(path)
     assert [(case.name, case.role) for case in read] == [(case.name, case.role) for case in cases]
     assert [case.image.resolve() for case in read] == [case.image for case in cases]
-    # The paths in the list are relative, so the list may move with its scans.
     moved = folder.with_name("moved")
     folder.rename(moved)
     assert read_cases(moved / "run" / "deep" / "cases.csv")[0].image.resolve() == (moved / "a.nii").resolve()
@@ -240,10 +239,7 @@ def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line", ["# labels: 420,421=left-atrium", '# exported by me, 1 May; a "copy"'])
 def test_line_above_the_column_names_may_be_in_quotation_marks(folder: Path, line: str, delimiter: str) -> None:
-    """A spreadsheet program writes quotation marks around a cell that contains the delimiter.
-
-    It also adds empty cells, until the line has as many cells as the table has columns.
-    """
+    """A spreadsheet program quotes a cell that contains the delimiter, and fills the line with empty cells."""
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerows([[line, "", "", ""], CASE_COLUMNS, ["one", "a.nii", "l.nii", "labelled"]])
@@ -290,7 +286,7 @@ def test_folder_of_slices_whose_name_ends_with_a_blank_is_found_again(folder: Pa
 
 
 def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_tables(folder: Path) -> None:
-    """A file's name may have bytes that are not UTF-8. Python represents the byte 0xff of such a name by U+DCFF."""
+    """In a file's name, Python represents the byte 0xff by U+DCFF."""
     image, path = folder / "p\udcff.nii", folder / "cases.csv"
     with pytest.raises(InputError, match="path is not UTF-8"):
         write_cases([Case("p", folder / "a.nii", None, UNLABELLED), Case("q", image, None, UNLABELLED)], path)

@@ -40,16 +40,16 @@ REORDERED = (
 
 
 def image_of(name: str) -> np.ndarray:
-    """Return the intensities (I, J, K) of a channel; they depend only on the channel's name."""
+    """Return intensities (I, J, K) that depend only on the channel's name."""
     rng = np.random.default_rng(list(name.encode()))
     return (rng.normal(100, 10, GRID.shape) + (rng.integers(-90, 90)) * BALL).astype(np.float32)
 
 
 def write_data_set(folder: Path, names: Sequence[str], in_one_file: bool = False, listed: Sequence[str] = ()) -> Case:
-    """Write a data set of one case whose channels are stored in the order of `names`; return the case.
+    """Write a data set of one case whose channels are stored in the order of `names`.
 
     Args:
-        in_one_file: write one file with all channels, as in the Decathlon, instead of a file for each channel.
+        in_one_file: write one file with all channels, as in the Decathlon.
         listed: the names in `dataset.json`; by default `names`.
     """
     images, labels = folder / "imagesTr", folder / "labelsTr"
@@ -82,7 +82,6 @@ def facts_of(cases: list[Case], recipe: Recipe) -> list[CaseFacts]:
 
 @pytest.fixture(scope="module")
 def package() -> ModelPackage:
-    """Return a model with random weights for the channels T1 and T2."""
     scan = Volume(np.stack([image_of("T1"), image_of("T2")]), GRID)
     return random_package(recipe_of(("T1", "T2")), scan)
 

@@ -29,7 +29,7 @@ BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
 
 
 def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
-    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return the voxels (I, J, K) of each file."""
+    """Return the voxels (I, J, K) of each file."""
     draw = np.random.default_rng(list(name.encode()))
     channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
     for number, voxels in enumerate(channels):
@@ -38,7 +38,6 @@ def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
 
 
 def write_dataset_json(folder: Path, names: dict[str, str]) -> None:
-    """Write a dataset.json with the names of the channels."""
     description = {"channel_names": names, "labels": {"background": 0, "LA": 1}, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 

@@ -35,7 +35,6 @@ def make_state(step: int, size: int = 1000) -> dict[str, Any]:
 
 
 def assert_only_checkpoint(path: Path, step: int) -> None:
-    """Fail unless `path` is the complete checkpoint of `step` and the only file in its folder."""
     loaded, wanted = load_checkpoint(path, CPU), make_state(step)
     assert (loaded["step"], loaded["seconds"], loaded["average"]) == (step, 0.1 * step, None)
     assert torch.equal(loaded["network"]["weight"], wanted["network"]["weight"])
@@ -110,8 +109,6 @@ def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoin
     save_checkpoint(path, make_state(1))
 
     class InterruptedFile(io.FileIO):
-        """Interrupts one write after a part of the data was written."""
-
         is_interrupted = False
 
         def write(self, data: Any) -> int:
@@ -129,7 +126,7 @@ def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoin
 
 
 def test_error_that_is_not_about_the_disk_is_raised_unchanged(tmp_path: Path) -> None:
-    """Example: if a GPU lacks memory while its tensors are copied, it raises an error that is not about the disk."""
+    """For example, a GPU lacks memory while its tensors are copied."""
 
     class Uncopied:
         def __reduce__(self) -> str:

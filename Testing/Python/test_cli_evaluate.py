@@ -27,7 +27,6 @@ GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def save(path: Path, first: int, last: int, value: int = 1) -> None:
-    """Write a slab as a labelmap."""
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[first:last, 1:11, 1:11] = value
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -35,7 +34,6 @@ def save(path: Path, first: int, last: int, value: int = 1) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Write predictions for cases a and b, and labels for cases a, b, c and d."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
     save(predictions / "b_image.nii.gz", 2, 8)
@@ -148,7 +146,6 @@ def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.
 def test_note_lists_the_files_whose_voxel_spacing_was_assumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mapping: str
 ) -> None:
-    """Distances and volumes depend on the spacing."""
     for name in ("predictions/a", "labels/a", "predictions/b", "labels/b"):
         save(tmp_path / f"{name}.nrrd", 2, 6)
     for name in ("predictions/a", "labels/a", "labels/b"):
@@ -250,8 +247,7 @@ def test_separate_process_prints_events_and_fails_if_stdout_is_full(folders: tup
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # The command fails, since nothing can be written to /dev/full. On exit, Python tries again to write the
-        # buffered output, and fails again. This second failure must not add a line to stderr.
+        # On exit, Python again fails to write the buffered output. This failure must not add a line to stderr.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(

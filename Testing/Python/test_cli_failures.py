@@ -80,7 +80,6 @@ def test_full_disk_leaves_folders_unchanged(
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
 def test_write_refused_by_the_system_leaves_no_file(saved_model: Path, scan: Path, tmp_path: Path, form: str) -> None:
-    """The operating system limits the size of files that the command's process writes."""
     out = tmp_path / "out"
     out.mkdir()
     arguments = ["segment", scan, "-o", out, "--format", form, "--model", saved_model]

@@ -28,7 +28,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_model_named(path: Path, name: str = "tiny", broken: bool = False) -> Path:
-    """Save a tiny model; the weights of a broken model contain NaN."""
     state = make_tiny_network().state_dict()
     if broken:
         next(iter(state.values())).fill_(np.nan)

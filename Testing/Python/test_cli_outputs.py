@@ -37,7 +37,6 @@ def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
 
 
 def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan:
-    """Return a result that consists of a labelmap of one segment."""
     return dcamt.SegmentedScan(
         scan=Volume(np.zeros((1, *labelmap.voxels.shape), np.float32), labelmap.grid, path=Path("scan.nii.gz")),
         labelmap=labelmap,
@@ -56,7 +55,7 @@ def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
 def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
-    """The mask is an ellipsoid; vtk reads the surface's file, which is in LPS mm."""
+    """The mask is an ellipsoid; the surface's file is in LPS mm."""
     vtk = pytest.importorskip("vtk")
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -74,7 +73,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # Half the extent of the ellipsoid along R, A and S. The voxel axes are parallel to these axes.
+    # Half the ellipsoid's extent along R, A and S, to which the voxel axes are parallel.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
     # The tolerance is half of the longest voxel edge.
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
@@ -95,7 +94,7 @@ def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(
     np.testing.assert_allclose(image.affine, labels.affine, atol=1e-5)
     assert probabilities.shape == (*SHAPE, 2)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-4)
-    sure = np.abs(probabilities[..., 1] - 0.5) > 0.02  # one class clearly leads
+    sure = np.abs(probabilities[..., 1] - 0.5) > 0.02
     np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
 
 
@@ -171,7 +170,6 @@ def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(noise_mod
 def test_result_refers_to_the_chosen_series(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The result has the chosen series' frame of reference and positions."""
     study = tmp_path / "study"
     study.mkdir()
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])

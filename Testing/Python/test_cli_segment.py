@@ -1,4 +1,4 @@
-"""Test the files that `dcamt segment` reads and writes, with a tiny random model."""
+"""Test the files that `dcamt segment` reads and writes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
-    """Return the events on stdout; fail if a line is not JSON."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
 def test_result_equals_the_prediction_on_the_grid_of_the_scan(noise_model: Path, tmp_path: Path, form: str) -> None:
-    """SimpleITK reads the result; `Predictor` computes the expected voxels."""
     sitk = pytest.importorskip("SimpleITK")
     scan = save_noise_scan(tmp_path / "a.b.nii.gz")
     arguments = ["segment", scan, "-o", tmp_path / "out", "--format", form, "--model", noise_model]
@@ -76,7 +74,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
     assert agreement.min() >= 0
     assert agreement.max() <= 1 + 1e-6
     assert np.ptp(agreement) > 0
-    # The volume is computed here: number of voxels times 1.5 x 2 x 2.5 mm3.
+    # A voxel has 1.5 x 2 x 2.5 mm3.
     count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
     (measured,) = result["measurements"]
     assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
@@ -145,7 +143,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_noise_scan(scans / name)
-    # These are skipped: a label beside its scan, a result, a table, and a hidden file.
+    # Skipped: a label beside its scan, a result, a table and a hidden file.
     save_noise_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")
@@ -287,7 +285,6 @@ def test_file_named_like_an_agreement_map_is_taken_for_a_scan_if_its_segmentatio
 
 
 def test_commands_that_compute_nothing_import_no_heavy_package(tmp_path: Path) -> None:
-    """All commands run in one process; after each of them, the imported packages are checked."""
     commands = (
         *("--help", "--version", "models list", "segment --help", "train --help", "evaluate --help", "models --help"),
         *("models import --help", "segment gone.nii -o x"),
@@ -354,11 +351,6 @@ def test_new_or_changed_file_is_a_result_even_if_its_time_stamp_is_before_the_co
 def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, is_larger: bool
 ) -> None:
-    """The result of P1/lge.nii.gz is not accepted as the result of P2/lge.nii.gz.
-
-    The second scan is larger than the first scan, or its origin is moved by 5 mm along each axis. The command fails and
-    leaves the existing result unchanged.
-    """
     sitk = pytest.importorskip("SimpleITK")
     first, second = save_noise_scan(tmp_path / "P1" / "lge.nii.gz"), tmp_path / "P2" / "lge.nii.gz"
     image = sitk.ReadImage(str(first))
@@ -372,9 +364,8 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     arguments = ["-o", result.parent, "--format", form, "--model", noise_model, "--skip-existing"]
     assert call_dcamt(["segment", first, *arguments]) == 0
     before = result.read_bytes()
-    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the map of the agreement
-    # is missing, so the scan would be segmented. Both commands must refuse the existing segmentation before they skip
-    # or segment the scan.
+    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the agreement map is
+    # missing, so the scan would be segmented.
     for option in ([], ["--agreement"]):
         capsys.readouterr()
         assert call_dcamt(["segment", second, *arguments, *option]) == 1

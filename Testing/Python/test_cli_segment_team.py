@@ -1,7 +1,4 @@
-"""`dcamt segment` gives the same results in two processes as in one.
-
-A failure is reported once. If a process is killed or interrupted, the results of the finished scans are kept.
-"""
+"""`dcamt segment` gives the same results in two processes as in one."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ REGION = "-1000,1000,-1000,1000,-1000,1000"
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Write five scans; the fourth is damaged."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for number in range(5):
@@ -38,22 +34,18 @@ def scans(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """The exit status and the printed texts of a command."""
-
     status: int
     output: str
     errors: str
 
 
 def segment_as_team(*arguments: str | Path) -> CommandResult:
-    """Run `dcamt segment` in two processes, without torchrun, which takes seconds to start."""
+    """Run without torchrun, which takes seconds to start."""
     return CommandResult(*run_team(2, "segment", *arguments))
 
 
 @pytest.fixture
 def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
-    """Return a function that runs `dcamt segment` in this process."""
-
     def segment(*arguments: str | Path) -> CommandResult:
         capfd.readouterr()
         status = call_dcamt(["segment", *arguments])
@@ -133,10 +125,7 @@ sys.exit(main())
 def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_are_named(
     noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
-    """The results' time stamps are earlier than the command's start, as on a file system that rounds times down.
-
-    The command must not take such results for results of an earlier command.
-    """
+    """Results with time stamps rounded to before the command's start must not count as an earlier command's."""
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
@@ -162,7 +151,7 @@ def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_ar
         assert (name in written) is (name not in message)
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    # The other process was killed, so the team's first process writes a table of only its own scans: s0, s2 and s4.
+    # The first process writes a table of only its own scans: s0, s2 and s4.
     assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
 
 
@@ -184,7 +173,6 @@ def test_if_another_process_ends_after_the_last_scan_the_error_does_not_ask_to_s
     assert "again" not in message
 
 
-# This script prints a line when the second scan begins, and then waits until a signal ends the process.
 HELD_AT_THE_SECOND_SCAN = """
 import sys, time
 from dcamt.commands import segment_session
@@ -246,7 +234,6 @@ def test_failure_that_ends_the_team_is_reported_once(
     tmp_path: Path,
     segment_alone: Callable[..., CommandResult],
 ) -> None:
-    """The team prints the same messages as a single process."""
     arguments = [*(["--model", str(noise_model)] if "--model" not in arguments else []), *arguments]
     alone = segment_alone(scans, "-o", tmp_path / "out", *arguments)
     assert alone.status == status

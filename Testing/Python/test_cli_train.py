@@ -29,7 +29,6 @@ GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
-    """Write one labelled, one unlabelled and one validation case, each a bright ball in noise."""
     ball = np.linalg.norm(np.indices(SHAPE) - 9.5, axis=0) < 6
     for seed, name in enumerate("abc"):
         voxels = np.random.default_rng(seed).normal(100, 10, SHAPE) + 100 * ball
@@ -44,7 +43,6 @@ def cases(tmp_path: Path) -> Path:
 
 
 def settings(**changed: str) -> list[str]:
-    """Return `--set` and its values: a tiny network, three iterations, and the changed settings."""
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
@@ -79,7 +77,6 @@ def test_model_of_a_finished_run_can_segment_and_start_another_run(
     assert "model.dcamt" in capsys.readouterr().out
     assert [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")] == before
 
-    # A second run starts from the first run's model and recipe.
     second = tmp_path / "runs" / "second"
     assert "started_from" not in card.trained_on
     assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
@@ -157,7 +154,6 @@ def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
 
 
 def write_unusable_files(folder: Path) -> None:
-    """Write files and folders that a run cannot use as case list, scan, label, recipe or run folder."""
     write_nifti(folder / "data" / "elsewhere.nii.gz", np.ones(SHAPE, np.uint8), spacing_mm=3.0)
     (folder / "data" / "text.nii.gz").write_text("no image", encoding="utf-8")
     (folder / "notes.txt").write_text("notes", encoding="utf-8")
@@ -263,7 +259,7 @@ def test_lack_of_memory_is_reported_in_one_line(
 
 
 def start_script_and_train(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Run `script` and then `dcamt train` in a new process; return the process when it prints `here`."""
+    """Wait until the new process prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *arguments, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
@@ -280,7 +276,7 @@ def load(*_):
     time.sleep(600)
 trainer.load_case = load
 """
-"""A script that makes training print `here` and wait instead of reading the first case."""
+"""Makes training print `here` and wait instead of reading the first case."""
 WRITING = """
 import os, sys, time
 from dcamt.io import atomic
@@ -292,7 +288,7 @@ def replace(source, target):
     real(source, target)
 atomic.os.replace = replace
 """
-"""A format string for a script that makes training print `here` and wait before it replaces the file `name`."""
+"""Makes training print `here` and wait before it replaces the file `name`."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -21,7 +21,7 @@ sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label the components of `mask` with SimpleITK (26 neighbours per voxel); return the labels and the sizes."""
+    """Return the labels and sizes of the components (26 neighbours per voxel)."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
     return labels, np.bincount(labels.ravel())[1:]
@@ -66,7 +66,7 @@ def test_each_class_keeps_its_largest_component_and_unlisted_labels_are_unchange
     labelmap = np.zeros((12, 6, 6), dtype=np.uint8)
     labelmap[0:4, 0:3, 0:3] = 1
     labelmap[8, 5, 5] = 1
-    labelmap[4:6, 0:3, 0:3] = 2  # touches class 1, but is another component
+    labelmap[4:6, 0:3, 0:3] = 2  # touches class 1
     labelmap[9:12, 2:5, 0:3] = 2
     labelmap[0, 5, 0] = labelmap[5, 5, 5] = 3
     before = labelmap.copy()
@@ -95,7 +95,7 @@ def test_component_near_the_located_organ_is_preferred() -> None:
 
 
 UNIFORM_PRIOR = CentrePrior(np.zeros(3), np.full(3, np.inf))
-"""The prior of a scan of infinite extent: the weight is 1 at every position."""
+"""The weight is 1 at every position."""
 
 
 def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
@@ -110,10 +110,7 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
 
 
 def test_central_component_is_preferred_to_a_larger_component_at_the_border() -> None:
-    """A component's size is multiplied by its weight in `CentrePrior`: 1 in the centre, about 1/5 at the border.
-
-    Thus a component at the border is preferred only if it is more than five times as large as the central component.
-    """
+    """A component's size is multiplied by its weight in `CentrePrior`: 1 in the centre, about 1/5 at the border."""
     assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
@@ -134,11 +131,7 @@ def test_central_component_is_preferred_to_a_larger_component_at_the_border() ->
 def probabilities_of_balls(
     *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
 ) -> Tensor:
-    """Return probabilities (2, *shape) of background and organ; the organ has 0.9 in the balls and 0 elsewhere.
-
-    Args:
-        balls: each ball's centre and radius in voxels.
-    """
+    """Return probabilities (2, *shape) of background and organ; the organ has 0.9 in the balls (centre, radius)."""
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
     for place, radius in balls:
@@ -170,7 +163,7 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     # In `large`, the background is the most probable of three classes: 0.42, 0.4 and 0.18.
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
-    # In `large`, class 1 is the most probable of three classes, although its probability is below 0.5: 0.3, 0.4, 0.3.
+    # In `large`, class 1 is the most probable, with a probability below 0.5: 0.3, 0.4 and 0.3.
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()

@@ -19,14 +19,13 @@ CPU = torch.device("cpu")
 
 
 def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
-    """Compute the bias (heads, N, N) by a loop: in head h, -(1/2)^h times the distance of each pair of tokens."""
+    """Return the bias (heads, N, N): in head h, -(1/2)^h times the distance of each pair of tokens."""
     points = list(itertools.product(*(range(n) for n in size)))
     pairs = [[math.dist(p, q) for q in points] for p in points]
     return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention with random float64 parameters."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():
@@ -35,8 +34,6 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size in bytes of the largest tensor that any operation creates."""
-
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
@@ -50,14 +47,13 @@ class LargestTensor(TorchDispatchMode):
 
 
 def largest_tensor_bytes(call: Callable[[], object]) -> int:
-    """Return the size in bytes of the largest tensor that a call creates."""
     with LargestTensor() as largest:
         call()
     return largest.bytes
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Return two random feature maps in float64, each (2 samples, channels, *size)."""
+    """Return two random feature maps, each (2 samples, channels, *size)."""
     generator = torch.Generator().manual_seed(1)
     own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
     return own, context
@@ -147,7 +143,7 @@ def test_no_tensor_exceeds_a_block_when_gradients_are_off(monkeypatch: pytest.Mo
 def test_attention_of_a_large_scan_is_computed_in_blocks() -> None:
     heads, tokens = 4, 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
     query_bytes = 4 * heads * tokens  # float32
-    assert query_bytes * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB
+    assert query_bytes * tokens > 1.4e9  # for all queries at once
     assert BLOCK_BYTES - query_bytes < query_bytes * queries_at_once(tokens, heads) <= BLOCK_BYTES
     assert queries_at_once(7 * 7 * 5, heads) == 7 * 7 * 5
 
@@ -172,8 +168,6 @@ def test_features_with_permuted_axes_give_the_permuted_result(order: tuple[int, 
 
 
 def test_order_of_tokens_matters_only_through_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the bias depends on positions, so without the bias, shuffling the context's tokens changes nothing."""
-
     def no_bias(*arguments: Any) -> Tensor:
         return torch.zeros_like(distance_bias(*arguments))
 

@@ -107,7 +107,7 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
 
 
 def test_img_file_of_zeros_is_refused_only_without_its_hdr_file(tmp_path: Path) -> None:
-    """A file of zeros may be a damaged slice, but an `.img` file beside its `.hdr` file belongs to another format."""
+    """Without its `.hdr` file, the file of zeros may be a damaged slice."""
     write_slices(tmp_path, 8)
     (tmp_path / "mask.img").write_bytes(bytes(999))
     with pytest.raises(InputError, match=r"mask\.img \(begins with zeros\)"):
@@ -123,7 +123,6 @@ def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> N
 
 
 def write_study(folder: Path, ending: str = ".dcm") -> Path:
-    """Write three series, of 1 (a scout), 10 and 12 slices, into `folder`/study; return `folder`."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
             path = folder / "study" / f"series{number}" / f"{k:03}{ending}"

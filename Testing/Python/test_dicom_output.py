@@ -44,7 +44,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def two_segments() -> np.ndarray:
-    """Return labels of two segments; the first and last slices are empty, and some slices hold only one segment."""
+    """The first and last slices are empty, and some slices hold only one segment."""
     voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
     voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
     voxels[12:14, 3:11, 3:6] = WALL.label
@@ -71,7 +71,6 @@ def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactor
 def find_changed_source(
     case: tuple[Path, Labelmap], folder: Path, change: Callable[[pydicom.Dataset], object]
 ) -> SourceImages:
-    """Change the images of a case, save them in `folder`, and return the saved images."""
     for file in case[0].glob("IM*"):
         image = pydicom.dcmread(file)
         change(image)
@@ -82,8 +81,6 @@ def find_changed_source(
 def find_renamed_source(
     case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str] | None, patient: str
 ) -> SourceImages:
-    """Return the case's images with another patient's name, in a character set; None for no stated character set."""
-
     def rename(image: pydicom.Dataset) -> None:
         image.SpecificCharacterSet, image.PatientName = character_set, patient
         if character_set is None:
@@ -101,12 +98,10 @@ def build_segmentation_and_report(
 
 
 def texts_of(report: pydicom.Dataset) -> list[str]:
-    """Return the texts of a measurement report."""
     return [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
 
 
 def algorithm_names(segmentation: pydicom.Dataset) -> list[str]:
-    """Return the names of the model in a segmentation."""
     names = [segmentation.ManufacturerModelName]
     for segment in segmentation.SegmentSequence:
         (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
@@ -447,7 +442,7 @@ def test_message_names_the_attribute_that_the_source_lacks(
 def test_series_number_of_a_segmentation_is_the_last_four_digits_of_the_scans_series_number_followed_by_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    """A series number in DICOM is at most 2147483647. This number with 01 appended would exceed the limit."""
+    """The largest series number in DICOM is 2147483647."""
     source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2147483647))
     assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364701
 
@@ -494,7 +489,6 @@ def test_source_that_is_not_dicom_is_refused() -> None:
 
 
 def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
-    """The second time point is chosen, first in a file with three time points and then in a series with two."""
     places = [*range(8)] * 3
     path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(8), 3))
     scan = read_scan(path, choice=ScanChoice(time=2))
@@ -552,7 +546,7 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert list(reference.referenced_segment_numbers) == [number]
         measured = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
-        # The expected volume: number of voxels times 0.75 x 0.9 x 2.5 mm3.
+        # A voxel has 0.75 x 0.9 x 2.5 mm3.
         volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
         assert measured["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
         assert measured["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")
