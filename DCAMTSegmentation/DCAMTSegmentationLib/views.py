@@ -77,10 +77,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
-
-    The wall of a segmentation without a scan is hidden if a slice view shows another scan than the measured one.
-    """
+    """Hide the wall of a hidden result, and of a segmentation without a result if a view shows another scan."""
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
     is_over_other_scan = scan_of_result is None and scan_of_wall is not None and _is_another_scan_shown([scan_of_wall])

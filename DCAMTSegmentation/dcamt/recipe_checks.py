@@ -142,8 +142,7 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # Seeds are computed from the samples' indices, and from `LABELLED_BOX` (1022) and `BOX` (1023) of
-    # `training.sampling`.
+    # The indices of samples must not reach `LABELLED_BOX` (1022) of the module `training.sampling`.
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

@@ -150,10 +150,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group frames by the number of their time point; return [] if the headers do not number time points.
-
-    Numbers that may stand for parts of one image are ignored.
-    """
+    """Group frames by the number of their time point; return [] if the headers do not number time points."""
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)
         for frame in frames:
