@@ -77,7 +77,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide the wall of a hidden result, and of a segmentation without a result if a view shows another scan."""
+    """Hide the wall of a hidden result, and a wall without a result if a view does not show the wall's scan."""
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
     is_over_other_scan = scan_of_result is None and scan_of_wall is not None and _is_another_scan_shown([scan_of_wall])

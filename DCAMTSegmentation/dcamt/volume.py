@@ -501,7 +501,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Return the step (3,) in mm, to a next voxel along an axis of `grid`, with the smallest angle to `direction`."""
+    """Return the step (3,) in mm from a voxel to that of its six neighbours which lies closest to `direction`."""
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))
