@@ -107,8 +107,8 @@ def _read_mapped(
     """Return the labelmap of `source` with its values mapped.
 
     Args:
-        other: the label of a prediction, or the prediction of a label; None if it has a mapping. If a file, `mapping`
-            may use the names of its segments as classes.
+        other: the label of a prediction, or the prediction of a label. If `other` is a file, `mapping` may use the
+            names of its segments as classes. None if `other` has a mapping of its own.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)

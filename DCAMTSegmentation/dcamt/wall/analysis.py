@@ -291,8 +291,7 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files store rounded directions of axes, so spacings computed for voxels of the same size can differ slightly.
-    # Without rounding, such scans could get different notes.
+    # Files store rounded directions, so computed spacings of equal scans differ in the last decimals.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:
