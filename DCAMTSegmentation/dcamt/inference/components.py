@@ -21,9 +21,9 @@ Scans are planned around the organ of interest, so of two similar components the
 SPECK = 64
 """Smallest size of a component that may be selected, in voxels of the grid on which organs are located."""
 SURE = 0.95
-"""Smallest probability of the voxels in a component's core.
+"""A component's core is the heaviest connected part of the voxels with at least this probability.
 
-The core is the heaviest connected part of these voxels (weight: see `select_components`).
+The weight is explained in `select_components`.
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""

@@ -66,7 +66,7 @@ VEIN_NEARBY_MOST = 0.27
 The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 at the tube's side and 0.5 on a flat wall.
 """
 VEIN_DEPTH_MM = 18.0
-"""Smallest depth of the segment at a tip, inwards along the normal; at a tube's side, only the tube's diameter."""
+"""Smallest depth of the segment at a tip, inwards along the normal."""
 VEIN_RIM_MM = 5.0
 """Largest distance by which a vein's end is extended towards its rim."""
 VEIN_RIM_DEGREES = 50.0
