@@ -68,7 +68,7 @@ def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None =
 
 
 def _are_as_measured(segmentation_node: SegmentationNode, now: str) -> bool:
-    """`now` is the present fingerprint of the segments."""
+    # `now` is the present fingerprint of the segments.
     if not is_same_fingerprint(segmentation_node.GetAttribute(_MEASURED) or "", now):
         return False
     measured_axes = read_matrix(segmentation_node.GetAttribute(_MEASURED_AXES), 3, 3)
@@ -152,7 +152,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 
 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
-    """With square roots, one face that an edit has moved far counts less than six faces that a transform has moved."""
+    # With square roots, one face that an edit has moved far counts less than six faces that a transform has moved.
     return float(np.sqrt(np.abs(box - other)).sum())
 
 

@@ -211,6 +211,6 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    """The user may have removed the volume from the table. Rounding its text again can give a wrong last digit."""
+    # The user may have removed the volume from the table. Rounding its text again can give a wrong last digit.
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

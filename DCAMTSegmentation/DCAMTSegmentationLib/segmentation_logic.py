@@ -359,5 +359,5 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
 
 def _temporary_folder() -> str:
-    """The user may change this folder in the application's settings."""
+    # The user may change this folder in the application's settings.
     return str(slicer.app.temporaryPath)

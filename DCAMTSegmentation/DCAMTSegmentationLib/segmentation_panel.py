@@ -365,7 +365,7 @@ class SegmentationPanel(VTKObservationMixin):
         )
 
     def _start_job(self, start: Callable[[], None], stage: str, model: str | None = None) -> None:
-        """The user first accepts the terms of use of `model`, if it has any."""
+        # The user first accepts the terms of use of `model`, if it has any.
         settings = self._settings
         try:
             if model is not None:

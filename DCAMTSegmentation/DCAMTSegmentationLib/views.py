@@ -103,7 +103,7 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
-    """The wall's display nodes include the wall's colour legend."""
+    # The wall's display nodes include the wall's colour legend.
     wall = get_referenced_node(segmentation, WALL_MODEL)
     if wall is None:
         return

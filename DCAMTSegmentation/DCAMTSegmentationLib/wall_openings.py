@@ -40,7 +40,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
 
 
 def _is_in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """By the even-odd rule; `points` are (Q, 2), `outline` is (P, 2)."""
+    # By the even-odd rule; `points` are (Q, 2), `outline` is (P, 2).
     inside = np.zeros(len(points), bool)
     x, y = points.T
     for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -107,7 +107,7 @@ class WorkerProcess:
         return tempfile.mkdtemp(dir=root)
 
     def remove_folder(self, folder: str) -> None:
-        """On Windows, open files remain until `shutdown`."""
+        # On Windows, open files remain until `shutdown`.
         shutil.rmtree(folder, ignore_errors=True)
 
     def request(self, request: Request, on_event: OnEvent) -> None:

@@ -193,7 +193,7 @@ def _refuse_old_slicer() -> None:
 
 
 def _refuse_old_torch() -> None:
-    """Only the user may replace PyTorch, since other extensions may need the installed version."""
+    # Only the user may replace PyTorch, since other extensions may need the installed version.
     from packaging.specifiers import SpecifierSet
 
     version = _torch_version()

@@ -45,7 +45,7 @@ class OverlapNote(IdentifyingNote):
     label: int
 
     def __new__(cls, text: str, label: int = 0) -> OverlapNote:
-        """`label` has a default, because unpickling passes the text alone and sets `label` afterwards."""
+        # `label` has a default, because unpickling passes the text alone and sets `label` afterwards.
         note = super().__new__(cls, text)
         note.label = label
         return note

@@ -32,7 +32,7 @@ NONE_LABELLED = "no case is labelled, so there is nothing to learn from. Give a 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The files are empty, since reading a case list does not open scans."""
+    # The files are empty, since reading a case list does not open scans.
     for name in "abcl":
         (tmp_path / f"{name}.nii").touch()
     return tmp_path

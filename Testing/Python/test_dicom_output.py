@@ -44,7 +44,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def two_segments() -> np.ndarray:
-    """The first and last slices are empty, and some slices hold only one segment."""
+    # The first and last slices are empty, and some slices hold only one segment.
     voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
     voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
     voxels[12:14, 3:11, 3:6] = WALL.label

@@ -137,7 +137,7 @@ class WrappedQObject(Wrapped):
 
 
 def _refuse_bare_name(signal: str) -> None:
-    """PythonQt finds "clicked()", but not "clicked"."""
+    # PythonQt finds "clicked()", but not "clicked".
     if "(" not in signal:
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist; write its arguments: \"{signal}()\"")
 

@@ -269,7 +269,7 @@ class TrainingSession:
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
-        """Until a stopped and resumed run writes its models again, the file holds the model of the earlier stop."""
+        # Until a stopped and resumed run writes its models again, the file holds the model of the earlier stop.
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:
@@ -327,7 +327,7 @@ class TrainingSession:
         return f"Write the report with: dcamt report {shlex.quote(str(self._run.path))}"
 
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
-        """A failure, a signal or a request to pause or stop ends the calibration with a warning."""
+        # A failure, a signal or a request to pause or stop ends the calibration with a warning.
         from ..inference.calibrating import calibrate
         from ..inference.predictor import Predictor
         from ..networks.packaging import verify_model
@@ -356,7 +356,7 @@ class TrainingSession:
         self._warn(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
 
     def _write_report(self, device: torch.device) -> None:
-        """A failure only causes a warning, since the model is already saved."""
+        # A failure only causes a warning, since the model is already saved.
         from ..report.run_report import write_run_report
 
         run = self._run
@@ -430,7 +430,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
 
 
 def _without_folders(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The folders of scans and labels change if a run is moved."""
+    # The folders of scans and labels change if a run is moved.
     return [(name, Path(image).name, Path(label).name, *rest) for name, image, label, *rest in rows]
 
 

@@ -112,7 +112,7 @@ def segmentation_file(path: Path) -> Path:
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
-    """Files after the first slice are not opened, so a segmentation after the slice is not found."""
+    # Files after the first slice are not opened, so a segmentation after the slice is not found.
     segmentation = None
     for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:
         found = dicom_files_among([file])

@@ -92,7 +92,7 @@ def _fitting_scans(
 
 
 def _agree_in_capitals(file: NamedFile, scan: NamedFile) -> bool:
-    """The file `p1_LA` agrees with the scan `p1`, but not with the scan `P1`."""
+    # The file `p1_LA` agrees with the scan `p1`, but not with the scan `P1`.
     text = "/".join(file.key)
     return all(part in text for part in scan.key)
 

@@ -101,7 +101,7 @@ def _files_of(found_cases: FoundCases) -> set[Path]:
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it."""
+    # A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it.
     reader = _data_set_reader(folder, ignored)
     if reader is None:
         return _find_without_data_set(folder, ignored)
@@ -193,7 +193,7 @@ def _has_subjects(folder: Path) -> bool:
 
 
 def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """If no case has a BIDS name (`sub-01_lge`), find cases by any file names (`sub-01/lge`)."""
+    # If no case has a BIDS name (`sub-01_lge`), find cases by any file names (`sub-01/lge`).
     found_cases = find_bids_cases(folder, ignored)
     return found_cases if found_cases.cases or found_cases.unused else find_cases_by_names(folder, ignored)
 

@@ -104,10 +104,7 @@ def _case_name_among(names: Collection[str], path: Path) -> str:
 
 
 def _possible_labelmaps(folder: Path) -> list[Path]:
-    """Beside a DICOM segmentation, a blank file (`_is_blank`) may be a damaged segmentation.
-
-    It is returned, too, so that reading it raises an InputError.
-    """
+    """Return the image files and DICOM segmentations in a folder, and blank files that may be damaged segmentations."""
     entries = [path for path in sorted(folder.iterdir()) if is_file_or_missing_link(path)]
     dicom_files = dicom_files_among(filter(os.path.isfile, entries))
     blank = filter(_is_blank, dicom_files.slices) if dicom_files.segmentations else ()
@@ -170,7 +167,7 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 
 
 def _may_be_label_of_case(path: Path) -> bool:
-    """After the folder's name (`p1/p1_trans`), no word for another structure or an examination may follow."""
+    """Return whether a file in the folder of a case is probably the case's label: `p1/p1_trans`, `p1/LA_final`."""
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
@@ -248,7 +245,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 
 
 def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
-    """An uncorrected result of DCAMT (`is_dcamt_result`) counts as a label if its case has no other label."""
+    # An uncorrected result of DCAMT (`is_dcamt_result`) counts as a label if its case has no other label.
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
     others = [file for file in named if file.path not in results | possible_results]

@@ -141,7 +141,7 @@ def _labels_of_only_scans(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """A path that is itself a folder of DICOM files is listed under this path."""
+    # A path that is itself a folder of DICOM files is listed under this path.
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         is_dicom_folder = os.path.isdir(file.path)

@@ -126,7 +126,7 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """A DCAMT result becomes a label if its scan has no label from another source."""
+    # A DCAMT result becomes a label if its scan has no label from another source.
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)
     )

@@ -180,7 +180,7 @@ def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]
 
 
 def _further_channels(files: Sequence[Path], channels: int) -> list[Path]:
-    """For a model of one channel, `x_0001` counts as a channel only in nnU-Net's data sets (`has_channel_files`)."""
+    # For a model of one channel, `x_0001` counts as a channel only in nnU-Net's data sets (`has_channel_files`).
     first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
     return [other for file in first_channels for other in channel_files(file)[1:]]
 

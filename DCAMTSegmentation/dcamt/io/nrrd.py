@@ -44,7 +44,8 @@ def open_nrrd(path: Path) -> StoredImage:
     all axes. The other axes, and a fourth spatial axis of size 1, become channels. Without an origin, the first voxel
     lies at 0. Bytes after the data are ignored.
 
-    Without `space`, the coordinates are LPS if the header also lacks `space directions` or its `space dimension` is 4.
+    A header without `space` is accepted if it has no `space directions`, or if its `space dimension` is 4. The
+    coordinates are then LPS.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or

@@ -141,7 +141,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
-    """A file `x_0000` with several channels is a complete scan, so `x_0001` is not one of its channels."""
+    # A file `x_0000` with several channels is a complete scan, so `x_0001` is not one of its channels.
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 

@@ -177,7 +177,7 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 
 def _checksum_of(voxels: np.ndarray) -> str:
-    """The first axis varies fastest, as in the files."""
+    # The first axis varies fastest, as in the files.
     return f"{zlib.crc32(voxels.tobytes('F')):08x}"
 
 

@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
 
 
 def _is_intact(path: Path) -> bool:
-    """`torch.save` writes zip archives, whose members have checksums."""
+    # `torch.save` writes zip archives, whose members have checksums.
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

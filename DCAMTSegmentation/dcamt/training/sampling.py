@@ -25,8 +25,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Given to `sample_seed` instead of a sample's index, for the box in which unlabelled (`BOX`) or labelled patches are
-mixed. No sample has such an index."""
+"""Indices for `sample_seed` that no sample has: seeds of the boxes in which patches are mixed."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class BatchSampler:
         )
 
     def _box(self, step: int, index: int, probability: float) -> Tensor | None:
-        """All processes of a team get the same result."""
+        # All processes of a team get the same result.
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, index))
         if float(torch.rand((), generator=draws)) >= probability:
             return None

@@ -45,6 +45,6 @@ class ProgressEstimate:
         return left if left > 0 else None
 
     def _speed(self) -> float | None:
-        """Return the stage's fraction per second; None if unknown."""
+        """Return the fraction of the whole work done per second in the current stage; None if unknown."""
         (start, first), (at, reported) = self._stage_start, self._reported
         return (reported - first) / (at - start) if reported > first and at > start else None
