@@ -113,11 +113,7 @@ class DoubleClickGuard:
         self._time = float("-inf")
 
     def record(self) -> None:
-        """Record that a click was handled or that its job ended.
-
-        A click's handler calls `record` last: Qt delivers the second click only after the handler has returned, when
-        `DOUBLE_CLICK_S` could be over.
-        """
+        """Record that a click was handled or that its job ended; a slow handler calls this at its end."""
         self._time = time.monotonic()
 
     def is_repeated(self) -> bool:

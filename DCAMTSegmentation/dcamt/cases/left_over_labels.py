@@ -105,14 +105,8 @@ def _labels_of_only_scans(
 ) -> Iterator[tuple[NamedFile, list[NamedFile], list[NamedFile]]]:
     """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder that has only one scan.
 
-    A label may belong to the scan if its name satisfies `describes_label`, and the label has the scan's key or is left
-    over. For a left-over label, two further rules apply:
-
-    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`:
-      `LGE Segmentation_1` beside `LGE`. Other names count as a whole: Slicer saves `Segmentation_1.seg.nrrd` beside a
-      scan of any name.
-    - A label whose loose key is only that of other scans is no label of this scan: if there is a scan `LGE/3`,
-      `MRI/3_seg` is no label of `MRI/p4`.
+    A label may belong to the scan if the label has the scan's key or is left over, and if its name, or the rest of its
+    name after the scan's, satisfies `describes_label`: `Segmentation_1` and `LGE Segmentation_1`, beside `LGE`.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -126,8 +120,8 @@ def _labels_of_only_scans(
     def may_belong(label: NamedFile, scan: NamedFile) -> bool:
         name, start = scan_name(label.path), scan_name(scan.path)
         if label.path in left_over:
-            belongs_to_other = scan.key not in similar.get(loose_key(label.key), {scan.key})
-            return not belongs_to_other and describes_label(rest_of(name, start) or name, start)
+            similar_to_other = scan.key not in similar.get(loose_key(label.key), {scan.key})  # `3_seg`, beside `p4`
+            return not similar_to_other and describes_label(rest_of(name, start) or name, start)
         return label.key == scan.key and describes_label(name, start)
 
     scans_in = _by_folder(scans)
@@ -157,8 +151,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan is unlabelled, or has a label with the same `_name_of_case`: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - Only one scan's name begins with the label's name without outline words: with `p1_lge` and `p1_post`, `p1_LA_gt`
-      gets no scan. A label with the fitting scan's name is exempt.
+    - The label has the scan's name, or no other scan's name begins with the label's name without outline words: with
+      `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
@@ -222,14 +216,11 @@ def _name_of_case(label: NamedFile) -> str:
 
 
 def _without_numbers(label: NamedFile) -> Hashable:
-    """Return `_without_outline_words` without numbers after a word for labels: `("p1",)` for `p1 Segmentation 1`.
-
-    Without such numbers, return the path, which fits no scan.
-    """
+    """Return `_without_outline_words` without numbers after a word for labels: `("p1",)` for `p1 Segmentation 1`."""
     name = scan_name(label.path)
     shorter = without_numbers_after_labels(name)
     if shorter == name:
-        return label.path
+        return label.path  # fits no scan
     return _without_outline_words(replace(label, key=(*label.key[:-1], without_words(shorter, KIND_WORDS))))
 
 

@@ -289,8 +289,7 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
     """Return a package's recipe without reading or checking the weights; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: the file is not a package, or its recipe cannot be read. With `for_training`, also if the recipe
-            does not switch off a setting that was removed from DCAMT.
+        InputError: the file is not a package, or its recipe cannot be read.
     """
     with _opened(path) as archive:
         return recipe_from_dict(parse_json(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)
