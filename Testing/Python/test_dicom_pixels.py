@@ -51,7 +51,6 @@ COMPRESSORS = ("RLE", "JPEG-LS", "JPEG 2000", "JPEG")
 
 
 def transcode(path: Path, syntax: str) -> None:
-    """Write a DICOM file again in another of the `SYNTAXES`, without loss."""
     with edit_dicom(path) as data:
         if syntax in ("RLE", "JPEG-LS"):
             data.compress(SYNTAXES[syntax], generate_instance_uid=False)
@@ -61,7 +60,7 @@ def transcode(path: Path, syntax: str) -> None:
 
 
 def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
-    """Replace pixels and bit counts of a DICOM object by those of the temporary file `packed`, which GDCM writes."""
+    """Let GDCM compress the pixels of a DICOM object by way of the temporary file `packed`."""
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(packed))
     writer.SetImageIO("GDCMImageIO")
@@ -78,7 +77,6 @@ def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    """Write an uncompressed image of six frames of noise."""
     voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
     return write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
 
@@ -162,7 +160,6 @@ def test_frames_that_consist_of_several_fragments_are_read(frames: Path, has_bot
 
 
 def _write_fragments(folder: Path, compressor: str, split: Callable[[bytes], list[bytes]]) -> None:
-    """Write eight compressed slices; `split` returns the fragments of a slice, given its compressed frame."""
     for path in write_slices(folder, 8):
         transcode(path, compressor)
         with edit_dicom(path) as data:
@@ -289,9 +286,7 @@ def test_type_fits_the_rescaled_intensities(tmp_path: Path, slope: float, interc
 def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     for path in write_slices(tmp_path, 8, BitsStored=12, HighBit=11):
         with edit_dicom(path) as data:
-            data.PixelData = (
-                np.frombuffer(data.PixelData, "<u2") | 0x8000
-            ).tobytes()  # the highest bit holds an overlay
+            data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # 0x8000 is an overlay
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 

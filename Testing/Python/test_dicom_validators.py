@@ -29,7 +29,6 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def program(name: str) -> str:
-    """Return the path of a program in the folder of this Python; skip the test if the program is not installed."""
     path = shutil.which(name, path=str(Path(sys.executable).parent))
     if path is None:
         pytest.skip(f"needs the program {name}; install the packages dicom3tools and dcmqi")
@@ -44,7 +43,6 @@ def run_program(*arguments: str | Path) -> str:
 
 
 def errors_and_warnings(path: Path) -> list[str]:
-    """Return the errors and warnings of dciodvfy about a file, without those about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
     # Measurements without a standard code have a code of the private scheme 99DCAMT, which dciodvfy does not know.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]

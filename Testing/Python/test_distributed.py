@@ -1,4 +1,4 @@
-"""Test training by a team, which is several processes that train one network: losses, failures, signals, resuming."""
+"""Test training by a team, which is several processes that train one network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a case list without unlabelled cases, for `SUPERVISED`."""
     return write_cases_folder(tmp_path_factory.mktemp("labelled"), labelled=3, validation=1)
 
 
@@ -125,7 +124,7 @@ def test_two_processes_have_the_same_losses_as_one(
     for name in one[0]:
         assert [losses[name] for losses in two] == pytest.approx([losses[name] for losses in one], abs=1e-4), name
     totals = [losses["total"] for losses in one]
-    assert max(totals) - min(totals) > 0.01  # the loss changes during training
+    assert max(totals) - min(totals) > 0.01
     states = [load_checkpoint(RunFolder(run).checkpoint, CPU) for run in runs]
     for part in ("network", "average") if states[0]["average"] else ("network",):
         for name, tensor in states[0][part].items():
@@ -133,14 +132,12 @@ def test_two_processes_have_the_same_losses_as_one(
 
 
 def test_losses_of_two_processes_differ_with_batch_normalisation(labelled_table: Path, tmp_path: Path) -> None:
-    """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
     runs = train_with_one_and_two_processes(labelled_table, tmp_path, *COMPARABLE, *SUPERVISED, "normalisation=batch")
     one, two = ([losses["total"] for losses in losses_of(run)] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 
 
 def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) -> list[Path]:
-    """Train five iterations with one process and with two; return both run folders."""
     runs = [folder / name for name in ("one", "two")]
     options = set_options(*TEAM_SETTINGS, *settings, "iterations=5")
     for processes, run in enumerate(runs, start=1):
@@ -185,7 +182,7 @@ class BrokenTeam(Team):
 
 
 def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> None:
-    """The running statistics of batch normalisation, which the failed step changed, are restored as well."""
+    """The running statistics of batch normalisation are restored as well."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
     batch = first_batch(trainer, table)
@@ -345,8 +342,8 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    # The leader runs in `sys.executable`, which unloads PyTorch on exit and aborts if a thread of Gloo is left. The
-    # other processes run in `interpreter()`, which does not unload PyTorch, so they would not abort.
+    # On exit, `sys.executable` unloads PyTorch and aborts if a thread of Gloo is left. `interpreter()`, in which the
+    # other processes run, does neither.
     status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)
     assert status == 0, errors
     host = socket.gethostname()
@@ -408,7 +405,6 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
 
 
 def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
-    """Start a run in two processes, kill the process `rank` after four checkpoints, and return the run's stderr."""
     process = start_torchrun(2, run, table, *set_options(*TEAM_SETTINGS, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_id_of(run, rank), signal.SIGKILL)
@@ -422,7 +418,6 @@ def wait_for_checkpoints(run: Path) -> None:
 
 
 def set_target(run: Path, iterations: int) -> None:
-    """Change the number of iterations in a run's recipe, and remove the run's model."""
     recipe = run / "recipe.json"
     data = json.loads(recipe.read_text(encoding="utf-8"))
     data["training"]["iterations"] = iterations
@@ -431,7 +426,6 @@ def set_target(run: Path, iterations: int) -> None:
 
 
 def process_id_of(run: Path, rank: int) -> int:
-    """Return the id of the process that has this rank in a run under torchrun."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command_line = (folder / "cmdline").read_bytes().split(b"\0")

@@ -66,7 +66,6 @@ def test_gamma_keeps_the_range_of_the_intensities(exponent: float) -> None:
 
 @pytest.mark.parametrize("name", CALIBRATING)
 def test_channel_with_small_values_is_disturbed_as_if_its_values_were_large(name: str) -> None:
-    """Scaling the second channel by 1/1000 before or after the disturbance gives the same result."""
     image = np.random.default_rng(0).random((2, 12, 12, 12)) * 1000
     scale = np.array([1, 1e-3]).reshape(2, 1, 1, 1)
     labels, grid = np.ones((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))

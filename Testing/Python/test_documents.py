@@ -1,8 +1,4 @@
-"""Test the links in documents and module help; also test the README and the GitHub workflow.
-
-The README must be short, and its first code block must hold two commands. The workflow must run each check of `make
-lint`.
-"""
+"""Test the links in documents and module help, the README and the GitHub workflow."""
 
 from __future__ import annotations
 

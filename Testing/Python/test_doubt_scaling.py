@@ -1,4 +1,4 @@
-"""Test the scaling of the map of doubt: its fit to voxels with known error probabilities, and its use."""
+"""Test the scaling of the map of doubt: its fit and its use."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def choose():
 
 
 class LocalRenamer(ast.NodeTransformer):
-    """Renames all local variables of functions, but no parameters and no global names."""
+    """Renames all local variables of functions, but no parameters."""
 
     def __init__(self) -> None:
         self._names: list[set[str]] = []

@@ -115,8 +115,6 @@ def test_estimated_time_of_a_step_equals_the_time_in_training(tmp_path: Path, mo
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Let f be (voxels of the tried patch) / (voxels of the recipe's patch). One simulated step takes 2 s + 8 s * f of
-    # time and 100 MB + 800 MB * f of memory.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     fractions: list[float] = []
@@ -142,7 +140,7 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
 def test_memory_extrapolated_from_one_patch_is_about_the_memory_of_the_patch_of_the_recipe(tmp_path: Path) -> None:
-    """Measure in a child process, since the peak memory of the process of the tests may be higher already."""
+    """Measure in a child process: the peak memory of this process may be higher already."""
     file = tmp_path / "recipe.json"
     recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
     file.write_text(recipe.to_json(), encoding="utf-8")
@@ -169,7 +167,7 @@ for estimate.BUDGET_S in (0, float("inf")):
 def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulated cost of a step is 1 ms and 100 kB per voxel; as in reality, the peak memory never falls."""
+    """As in reality, the simulated peak memory never falls."""
     peak = [0]
 
     def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
@@ -314,7 +312,7 @@ def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
 
 
 def test_validation_adds_the_old_and_the_new_best_checkpoint_to_the_disk_space() -> None:
-    """A new `best.pt` is written before the old one is removed, so both files exist for a moment."""
+    """A new `best.pt` is written before the old one is removed."""
     recipe = tiny_recipe()
     weights = 4 * sum(tensor.numel() for tensor in DualVNet(recipe).state_dict().values())
     assert disk_bytes(recipe, validated=True) - disk_bytes(recipe, validated=False) == 2 * weights

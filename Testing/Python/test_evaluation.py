@@ -1,4 +1,4 @@
-"""Test the evaluation of a folder of predictions against a folder of labels: scores, means and refused files."""
+"""Test the evaluation of a folder of predictions against a folder of labels."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> No
 def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white: str) -> None:
     predictions, labels = folders
     for number in range(3):
-        label = random_mask(number) if number else np.zeros((22, 25, 18))  # one label is empty
+        label = random_mask(number) if number else np.zeros((22, 25, 18))
         save_labels(labels / f"la00{number}_label.nii.gz", label * (255 if white != "predictions" else 1))
         save_labels(
             predictions / f"la00{number}_image.nrrd", random_mask(number + 10) * (255 if white != "labels" else 1)
@@ -273,7 +273,6 @@ def test_label_with_20_values_is_not_taken_for_a_scan(tmp_path: Path) -> None:
 
 
 def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:
-    """One case is segmented 4 mm off, one is missed, and in one both label and prediction are empty."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for name, predicted, label in (
         ("found", np.roll(mask, 4, 0), mask),

@@ -40,7 +40,6 @@ def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> tuple[Path, Path]:
-    """Write a prediction in planes 2 to 7, and a label: 420 in planes 4 to 6, 421 in 7 to 9, and 500 in 0 and 1."""
     save_values(tmp_path / "predictions" / "a.nrrd", {1: (2, 8)})
     save_values(tmp_path / "labels" / "a_label.nrrd", {420: (4, 7), 421: (7, 10), 500: (0, 2)})
     return tmp_path / "predictions", tmp_path / "labels"
@@ -77,7 +76,6 @@ def test_mapping_may_name_a_segment_of_the_prediction(
     write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
     assert call_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
     assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
-    # Here the prediction's segment is chosen by its name, and the label's values by their numbers.
     arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
     assert call_evaluate(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
@@ -184,7 +182,6 @@ def test_error_about_the_name_of_a_segment_above_255_proposes_a_working_mapping(
 def follow_advice_about_a_class_above_255(
     folders: tuple[Path, Path], given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Assert that the mapping `given` is refused, and that the mappings in the message give a Dice of 1."""
     assert call_evaluate(folders, *given) == 1
     (advice,) = re.findall(r"which is above 255.* for example: (.*) \(in Python", capsys.readouterr().err)
     assert call_evaluate(folders, *shlex.split(advice), "--json") == 0

@@ -36,7 +36,6 @@ EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int
 
 
 def example_event(event_class: type) -> RunEvent:
-    """Return an event of a class, with a value for each field."""
     hints = typing.get_type_hints(event_class)
     values = {}
     for item in dataclasses.fields(event_class):
@@ -147,7 +146,6 @@ def test_unwritable_events_file_causes_a_one_line_error(tmp_path: Path) -> None:
 
 
 def take_all(tail: EventTail) -> list[RunEvent]:
-    """Return the events that can be read now."""
     taken = []
     while (event := tail.next()) is not None:
         taken.append(event)
@@ -155,7 +153,6 @@ def take_all(tail: EventTail) -> list[RunEvent]:
 
 
 def line(step: int) -> bytes:
-    """Return the line of a progress event."""
     return json.dumps({"event": "progress", "step": step}).encode() + b"\n"
 
 

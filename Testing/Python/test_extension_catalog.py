@@ -22,13 +22,11 @@ def extension_facts() -> dict[str, str]:
 
 
 def s4ext_facts() -> dict[str, str]:
-    """Return the values in DCAMT.s4ext, by keyword."""
     lines = (ROOT / "DCAMT.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """Return a PNG file's width and height in pixels, as its header states."""
     head = path.read_bytes()[:24]
     assert (head[:8], head[12:16]) == (b"\x89PNG\r\n\x1a\n", b"IHDR"), f"{path} is no PNG"
     width, height = struct.unpack(">II", head[16:24])
@@ -114,7 +112,7 @@ def test_icons_equal_the_drawings_of_their_script(tmp_path: Path) -> None:
         fresh = drawn[name]().resize((128, 128), image.Resampling.LANCZOS)
         with image.open(ROOT / path) as kept:
             difference = np.abs(np.asarray(fresh, np.int16) - np.asarray(kept.convert("RGBA"), np.int16))
-        # Pillow's versions round differently; a different drawing would differ by far more.
+        # Pillow's versions round differently.
         assert difference.mean() < 2, path
 
 
@@ -128,7 +126,6 @@ def test_licence_is_apache_2() -> None:
 
 
 def test_readme_has_the_parts_that_the_extensions_index_requires() -> None:
-    """The Extensions Index requires name, image, all modules, licence and publication."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# DCAMT\n")
     assert re.search(r"!\[[^]]+\]\(Resources/Screenshots/", text)
@@ -152,7 +149,7 @@ def test_contributors_in_cmake_are_in_the_contributors_file() -> None:
 def test_citation_names_paper_and_data() -> None:
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    # The four keys that the Citation File Format 1.2.0 requires.
+    # The keys that Citation File Format 1.2.0 requires.
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     paper = citation["preferred-citation"]
     assert (paper["authors"][0]["family-names"], paper["journal"], paper["year"]) == ("Ma", "PLoS ONE", 2026)

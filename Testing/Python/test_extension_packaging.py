@@ -119,7 +119,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 
 def cmake_lists(module: str) -> set[str]:
-    """Return the files in the lists of scripts and resources of a module's CMakeLists.txt."""
+    """Return the scripts and resources that a module's CMakeLists.txt lists."""
     text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
@@ -211,7 +211,7 @@ def file_names_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def copied_tree(tmp_path: Path) -> Path:
-    """Return a copy of the files that the build reads; a few bytes replace the model, its terms and the sample scan."""
+    """Return a copy of the files that the build reads."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     source = tmp_path / "source"
@@ -302,5 +302,4 @@ def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) ->
     # The tests import these packages from the build folder.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
-    # No test file is installed with the extension.
     assert not [name for name in file_names_below(tmp_path / "installed") if "test" in name or "harness" in name]

@@ -34,7 +34,6 @@ def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a case list; beside it, the folders `labels` and `predictions` each hold a copy of one label."""
     folder = tmp_path_factory.mktemp("cases")
     table = write_cases_folder(folder, labelled=1, validation=8, shape=(12, 12, 12))
     for name in ("labels", "predictions"):
@@ -44,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call_after(monkeypatch: pytest.MonkeyPatch, function: str, action: Callable[[], object]) -> None:
-    """Let `action` run after each call of a function, given by its module and name."""
+    """Run `action` after each call of a function, given by its module and name."""
     module, _, name = function.rpartition(".")
     original = getattr(__import__(module, fromlist=[name]), name)
 
@@ -132,7 +131,6 @@ def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwr
     option: list[str],
     status: int,
 ) -> None:
-    """While the first scan is segmented, somebody saves an outline of the second scan in the folder of the results."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
     out = tmp_path / "out"
 

@@ -139,7 +139,6 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
     for axis in range(3):
-        # Along each axis, the region's corners lie between the centres of the box's first and last voxels.
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
         assert 0 <= tight[axis].start <= inside[:, axis].min()

@@ -1,4 +1,4 @@
-"""Test the import rules of the Slicer modules and of the engine's layers, and that no import is circular."""
+"""Test the import rules of the Slicer modules and of the engine."""
 
 from __future__ import annotations
 
@@ -99,7 +99,6 @@ def forbidden_imports(paths: Iterator[Path] | list[Path], home: Path, names: set
 
 
 def layer_of(module: str) -> int | None:
-    """Return the layer of an engine module; None if no layer lists it."""
     parts = module.split(".")
     return LAYER_OF.get(parts[1] if len(parts) > 1 else "__init__")
 
@@ -146,7 +145,6 @@ def reached_modules(graph: dict[str, set[str]], start: str, *, packages: bool = 
 
 
 def modules_in_cycles(graph: dict[str, set[str]]) -> list[str]:
-    """Return each module whose imports lead back to it."""
     return [
         module
         for module, targets in graph.items()
@@ -212,8 +210,7 @@ def test_slicer_modules_import_no_torch() -> None:
 
 def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
-    # Imports inside functions of the Slicer modules are checked, too: when the function runs, Slicer loads the
-    # engine file and all that the engine file imports at import time.
+    # Imports inside functions count, too: when the function runs, Slicer loads the engine file and all its imports.
     costly = [
         f"{path.relative_to(ROOT)}:{one_import.line} imports {one_import.target}"
         for path in module_files()

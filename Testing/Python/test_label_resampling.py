@@ -1,8 +1,4 @@
-"""Test how labels are resampled to the network grid.
-
-The resampled labels equal labels that are computed with exact fractions instead of floats. The check of a case list
-finds the same classes as the training.
-"""
+"""Test the resampling of labels to the network grid against exact fractions."""
 
 from __future__ import annotations
 
@@ -48,8 +44,7 @@ def exact_weights(inputs: int, step_in: str, step_out: str, outputs: int) -> np.
 def exact_labels(boxes: Sequence[Box], matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     """Return the class that fills the largest part of each voxel, and the number of voxels with a tie.
 
-    The background is class 0. In a tie, several classes fill equally large parts, and the class with the lowest number
-    is returned.
+    The background is class 0. Of classes that fill equally large parts, the lowest is returned.
 
     Args:
         boxes: for each class, the box of the scan's voxels with its label; the boxes do not overlap.
@@ -103,10 +98,7 @@ def test_labels_on_the_network_grid_equal_exact_fractions(size: int, step_in: st
 
 @pytest.mark.parametrize("thickness", [1, 2])
 def test_check_and_training_agree_on_a_label_that_fills_half_of_its_voxels(tmp_path: Path, thickness: int) -> None:
-    """A plate one voxel thick fills at most half of each voxel of the network grid; half-filled means background.
-
-    A plate two voxels thick fills more than half of some voxels, so it is not lost.
-    """
+    """A plate one voxel thick fills at most half of each voxel of the network grid; half-filled means background."""
     affine = np.diag([0.75, 0.75, 1.5, 1])
     labels = np.zeros((60, 60, 30), np.uint8)
     labels[10:50, 10:50, 9 : 9 + thickness] = 1

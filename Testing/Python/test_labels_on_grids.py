@@ -1,4 +1,4 @@
-"""Labels are placed on the scan's grid or refused; segments are chosen by name; label values are mapped to others."""
+"""Labels are placed on the scan's grid or refused; segments are chosen by name; label values are mapped."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
     part = Labelmap(two_boxes()[box], GRID.crop(box), partial=True)
     np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
     affine = part.grid.affine.copy()
-    affine[:3, 3] += affine[:3, 0] * (part.grid.shape[0] - 1)  # the first axis is reversed
+    affine[:3, 3] += affine[:3, 0] * (part.grid.shape[0] - 1)
     affine[:3, 0] *= -1
     flipped = Labelmap(np.ascontiguousarray(part.voxels[::-1]), Grid(part.grid.shape, affine), partial=True)
     np.testing.assert_array_equal(fit_labelmap(flipped, GRID, "scan").voxels, two_boxes())
@@ -145,7 +145,6 @@ def test_only_background_may_extend_beyond_the_scan() -> None:
 
 
 def test_cropped_segmentation_file_is_placed_on_the_grid_of_the_scan(tmp_path: Path) -> None:
-    """The file holds only the voxels in the box around the segments; its header holds the position of the box."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
     write_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
@@ -193,7 +192,6 @@ def test_one_slice_is_read_as_a_labelmap_but_refused_as_a_scan(tmp_path: Path) -
 
 
 def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
-    """Two segmentations have the same scores whether they are cropped or on the scan's grid."""
     first, second = two_boxes(), np.roll(two_boxes(), 2, axis=0)
     boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
     cropped = [

@@ -1,7 +1,4 @@
-"""`Predictor` locates the organ of a large scan first, and segments only a box around the organ.
-
-A stub replaces the network: it labels bright voxels as the organ.
-"""
+"""`Predictor` locates the organ of a large scan first, and segments only a box around the organ."""
 
 from __future__ import annotations
 
@@ -73,10 +70,10 @@ def test_organ_is_segmented_in_a_box_and_the_rest_is_background(kind: str, predi
     assert labels.shape == FIELD
     assert dice(labels, own) > 0.95
     network = predictor.network
-    # The number of voxels of the whole scan on the network grid, whose spacing is 2 mm.
+    # Voxels of the whole scan on the network grid, whose spacing is 2 mm.
     whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # The corner of the scan, outside the box, is background with probability 1.
+    # The corner of the scan lies outside the box.
     assert result.probabilities is not None
     assert result.agreement is not None
     assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
