@@ -151,7 +151,7 @@ def traced_peak(action: Callable[[], object]) -> int:
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Fail unless `read_scan` returns `VOXELS` or, if any message part is not empty, is refused with all parts."""
+    """Assert that `read_scan` returns `VOXELS` or, if there are message parts, refuses the file with all parts."""
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:

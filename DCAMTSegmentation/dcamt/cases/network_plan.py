@@ -59,9 +59,8 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
     Each level considers the axes along which at least `SMALLEST_MAP` voxels remain after halving. It halves those whose
-    spacing at the level is below twice the finest spacing of the considered axes.
-
-    The last level considers no axis. If the first level considers none, a second is added, with the strides 2, 2, 1.
+    spacing at the level is below twice the finest spacing of the considered axes. If the first level considers no axis,
+    the strides are 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []

@@ -90,8 +90,8 @@ def suggest_recipe(
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or does
             not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or the label values from 1 on
-            have a gap. A label without a mapping is also refused if it contains the value that `dataset.json` names
-            'ignore', or by `refuse_names_of_other_classes`.
+            have a gap; a label without a mapping contains the value that `dataset.json` names 'ignore', or fails
+            `refuse_names_of_other_classes`.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -166,7 +166,7 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
 
 
 def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: Mapping[str, int]) -> None:
-    """Raise InputError if `values`, which labels or mappings give, lack one of the classes 1 to the highest value."""
+    """Raise InputError if `values` lack a number between 1 and the highest value."""
     missing = {info.label for info in classes} - set(values)
     if missing:
         what = f"every label value from 1 to {max(values)} must occur, but {min(missing)} is missing"
