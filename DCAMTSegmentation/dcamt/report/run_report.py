@@ -86,9 +86,7 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if a new table and report would lose earlier scores.
-
-    If a case is scored, earlier scores of cases outside `cases` may be lost.
+    """Raise InputError if a new table and report would lose scores of `cases`, or all scores.
 
     Args:
         earlier: the names of the cases in the existing table.
