@@ -1,8 +1,8 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
-Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. A cropped
-scan that is padded with air or white noise to 576 x 576 x 88 voxels takes 1.1 times as long to segment, with the same
-Dice (Testing/benchmarks/README.md, "Whole scans").
+Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. To pad a
+scan with air or white noise changes its Dice and the time to segment it only slightly (Testing/benchmarks/README.md,
+"Whole scans").
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""Smallest ratio in planes of noise: mean squared difference of voxels at some distance, divided by the variance.
+"""Thresholds: a plane is noise if the ratio of mean squared difference and variance is at least this.
 
-The ratio is 2 for independent voxels. `_is_empty` finds white noise by `DISORDER` and the ratio of neighbouring voxels,
-`_is_disordered` slightly blurred noise by `DISORDER_APART` and the ratios at `APART` and 2 `APART` voxels. Measured in
-LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one
-voxel: 1.96 at a distance of `APART` voxels.
+`DISORDER` is for neighbouring voxels (white noise), `DISORDER_APART` for voxels at a distance of `APART` and 2 `APART`
+(slightly blurred noise). The ratio is 2 for independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring
+voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one voxel: 1.96 at a distance of `APART`.
 """
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
