@@ -20,10 +20,10 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
     Args:
-        training: whether an Apple GPU that `auto` chooses must also support training.
+        training: whether an Apple GPU must also support training.
 
     Raises:
-        InputError: the name is unknown, or this machine has no such device.
+        InputError: the name is unknown, this machine has no such device, or PyTorch lacks operations on it.
     """
     import torch
 
@@ -37,6 +37,10 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     if not available[name]:
         remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
+    if name == "mps" and not _supports_networks("mps", training):
+        what = f"PyTorch {torch.__version__} lacks operations on the 'mps' device"
+        remedy = "Let the device be chosen automatically (in a terminal: --device auto), or update PyTorch."
+        raise InputError(what, remedy=remedy)
     return torch.device(name)
 
 

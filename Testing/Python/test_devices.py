@@ -34,8 +34,17 @@ def test_auto_skips_an_apple_gpu_without_the_needed_operations(monkeypatch: pyte
     for supports, chosen in ((True, "mps"), (False, "cpu")):
         monkeypatch.setattr(devices, "_supports_networks", partial(record_device, supports=supports))
         assert choose_device("auto").type == chosen
-    assert asked == ["mps", "mps"]
-    assert choose_device("mps").type == "mps"  # an explicit request is honoured
+    assert set(asked) == {"mps"}
+
+
+def test_chosen_apple_gpu_without_the_operations_of_training_is_refused_only_for_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_supports_networks", lambda device, training: not training)
+    assert choose_device("mps").type == "mps"
+    with pytest.raises(InputError, match=r"lacks operations on the 'mps' device.*--device auto.*update PyTorch"):
+        choose_device("mps", training=True)
 
 
 @pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
