@@ -8,6 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
+import subprocess
+import sys
 import traceback
 import unicodedata
 from collections.abc import Iterator
@@ -18,6 +21,9 @@ from typing import ClassVar
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 """Error numbers of a full disk and of an exhausted quota."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_NEEDS_NO_QUOTES = re.compile(r"[\w\\/:.=-]+")
+"""Matches arguments that neither cmd.exe nor PowerShell changes."""
 
 
 class DCAMTError(Exception):
@@ -108,6 +114,17 @@ def escape_controls(text: str) -> str:
     return "".join(
         f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char != "\t" else char for char in text
     )
+
+
+def shell_argument(value: str | Path) -> str:
+    """Quote an argument of a command that a message proposes, for the shells of this system."""
+    text = str(value)
+    if sys.platform != "win32":
+        return shlex.quote(text)
+    if _NEEDS_NO_QUOTES.fullmatch(text):
+        return text
+    # The leading blank makes `list2cmdline` add quotation marks.
+    return subprocess.list2cmdline([f" {text}"]).replace(" ", "", 1)
 
 
 def plain_number(value: float, digits: int) -> str:

@@ -10,7 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from dcamt.errors import Cancelled, DCAMTError, InputError, MemoryShortage, OutputError, is_out_of_memory, user_error
+from dcamt.cases.case_list import read_cases
+from dcamt.errors import (
+    Cancelled,
+    DCAMTError,
+    InputError,
+    MemoryShortage,
+    OutputError,
+    is_out_of_memory,
+    shell_argument,
+    user_error,
+)
 from dcamt_testing.case_folders import make_files
 from dcamt_testing.processes import call_dcamt
 
@@ -72,6 +82,52 @@ def test_advised_command_names_a_folder_with_several_blanks(
     advised = capsys.readouterr().err.rstrip().rstrip(".").partition("dcamt cases")[2]
     assert call_dcamt(["cases", *shlex.split(advised)]) == 0
     assert (tmp_path / "cases.csv").is_file()
+
+
+def windows_arguments(line: str) -> list[str]:
+    """Split a command line by the rules of Microsoft's `CommandLineToArgvW`."""
+    arguments, is_quoted, rest = [""], False, line
+    while rest:
+        backslashes = len(rest) - len(rest.lstrip("\\"))
+        character, rest = rest[backslashes : backslashes + 1], rest[backslashes + 1 :]
+        is_escaped = character == '"' and backslashes % 2 == 1
+        arguments[-1] += "\\" * (backslashes // 2 if character == '"' else backslashes)
+        if character == '"' and not is_escaped:
+            is_quoted = not is_quoted
+        elif character == " " and not is_quoted:
+            arguments.append("")
+        else:
+            arguments[-1] += character
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("value", "is_quoted"),
+    [
+        ("runs\\first", False),
+        ("C:\\Users\\Müller\\la.dcamt", False),
+        ("C:\\Max Muster\\runs", True),
+        ("\\\\server\\my runs\\", True),
+        ("R&D (old)", True),
+        ("O'Brien", True),
+        ('1=left "atrium",2=2', True),
+    ],
+)
+def test_argument_in_a_proposed_command_is_quoted_for_windows(
+    value: str, is_quoted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    argument = shell_argument(value)
+    assert windows_arguments(f"dcamt report {argument} --json") == ["dcamt", "report", value, "--json"]
+    assert (argument[0] + argument[-1] == '""') is is_quoted
+
+
+def test_command_in_a_message_has_double_quotes_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my scans").mkdir()
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match='dcamt cases find "my scans" -o'):
+        read_cases(Path("my scans"))
 
 
 def test_system_error_enomem_becomes_a_memory_shortage() -> None:

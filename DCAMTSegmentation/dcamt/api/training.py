@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from ..distributed import (
     process_group,
     wait_for_leader,
 )
-from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
+from ..errors import Cancelled, DCAMTError, InputError, OutputError, shell_argument, user_error
 from ..io.formats import given_path
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
@@ -239,7 +238,7 @@ class TrainingSession:
         path, what = self._run.path, f"paused at iteration {step}"
         if step == 0 and read_request(self._run) == STOP:
             what = "stopped before the first iteration, so there is no model"
-        return Cancelled(f"{path}: {what}. Continue with: dcamt train --run {shlex.quote(str(path))} --resume")
+        return Cancelled(f"{path}: {what}. Continue with: dcamt train --run {shell_argument(path)} --resume")
 
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
         plan, run = self._plan, self._run
@@ -320,11 +319,11 @@ class TrainingSession:
         return len(calibration_cases(self._plan.cases)) >= MIN_CASES
 
     def _how_to_calibrate(self) -> str:
-        model, cases = shlex.quote(str(self._run.model)), shlex.quote(str(self._run.cases))
+        model, cases = shell_argument(self._run.model), shell_argument(self._run.cases)
         return f"Calibrate the model with: dcamt models calibrate {model} {cases}"
 
     def _how_to_report(self) -> str:
-        return f"Write the report with: dcamt report {shlex.quote(str(self._run.path))}"
+        return f"Write the report with: dcamt report {shell_argument(self._run.path)}"
 
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
         # A failure, a signal or a request to pause or stop ends the calibration with a warning.

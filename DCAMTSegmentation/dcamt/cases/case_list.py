@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import InputError
+from ..errors import InputError, shell_argument
 from ..io.formats import in_resolved_folder
 from ..io.tables import write_table
 from ..recipe import Objective, Recipe
@@ -334,7 +333,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     line states the delimiter, it is the most frequent of `_DELIMITERS` in the line of the column names.
     """
     if path.is_dir():
-        remedy = f"Make a list of the cases in it: dcamt cases find {shlex.quote(str(path))} -o cases.csv."
+        remedy = f"Make a list of the cases in it: dcamt cases find {shell_argument(path)} -o cases.csv."
         raise InputError("is a folder, not a case list", path=path, remedy=remedy)
     try:
         data = path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from ..cases.label_names import unique_names
 from ..cases.labels import MAXIMUM_CLASS, mapping_entries, mapping_sources, parse_value_mapping
-from ..errors import InputError
+from ..errors import InputError, shell_argument
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
@@ -129,8 +128,8 @@ def _remedy_above(mapping: str, option: MappingOption) -> str:
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
     numbers = {right: number for number, right in enumerate(dict.fromkeys(right for _, right in entries), 1)}
-    own = shlex.quote(",".join(f"{left}={numbers[right]}" for left, right in entries))
-    other = shlex.quote(",".join(f"{right}={number}" for right, number in numbers.items()))
+    own = shell_argument(",".join(f"{left}={numbers[right]}" for left, right in entries))
+    other = shell_argument(",".join(f"{right}={number}" for right, number in numbers.items()))
     prediction, label = (own, other) if option is _MAPPING_OF_PREDICTIONS else (other, own)
     return _map_both(prediction, label)
 

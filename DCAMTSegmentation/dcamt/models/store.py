@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, shell_argument
 from ..io.atomic import FileAppeared, atomic_path, atomic_paths
 from ..io.file_names import is_file_name
 from .calibration import Calibration
@@ -155,7 +154,7 @@ def import_model(
 
 
 def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
-    other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
+    other = f"import this one with --name NAME, or first run: dcamt models remove {shell_argument(stored_name)}"
     remedy = f"Replace that model with --overwrite, {other}"
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..cases.case_list import VALIDATION, Case, list_cases, used_cases
 from ..cases.case_scans import read_case_scan
 from ..cases.checks import ScanUses
-from ..errors import InputError
+from ..errors import InputError, shell_argument
 from ..io.dicom_files import list_names
 from ..models.package import read_recipe
 from .folder import RunFolder
@@ -49,7 +48,7 @@ def find_trained_scans(
             yield case, error
     if unread:
         what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
-        command = f"dcamt cases check CASES.csv --start-from {shlex.quote(str(model))}"
+        command = f"dcamt cases check CASES.csv --start-from {shell_argument(model)}"
         listed = RunFolder(model.parent).cases
         remedy = f"If a validation scan may be one of them, correct the paths in {listed} and run: {command}"
         on_note(f"{listed}: {what}. {remedy}")
