@@ -156,7 +156,8 @@ def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
     advice = f"Make a list of the cases in it: dcamt cases find {folder} -o cases.csv."
     assert error_of(folder) == f"is a folder, not a case list. {advice}"
     (folder / "my scans").mkdir()
-    assert error_of(folder / "my scans").endswith(f"dcamt cases find '{folder / 'my scans'}' -o cases.csv.")
+    quote = '"' if os.name == "nt" else "'"
+    assert error_of(folder / "my scans").endswith(f"dcamt cases find {quote}{folder / 'my scans'}{quote} -o cases.csv.")
     for content in (b"\xff\xfe\x00name", bytes(range(256))):
         (folder / "cases.csv").write_bytes(content)
         assert error_of(folder / "cases.csv") == "is not a text file. Save the case list as CSV in UTF-8."

@@ -21,6 +21,7 @@ from ..distributed import (
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, shell_argument, user_error
 from ..io.formats import given_path
+from ..io.in_use import remove_file
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
 from ..models.package import Card, open_model, read_card, read_recipe, write_package
@@ -261,7 +262,7 @@ class TrainingSession:
             # Save `run.model` last, because a resumed run checks only this file (`_has_model_of`).
             best = trainer.best()
             if best is None:
-                run.best.unlink(missing_ok=True)
+                remove_file(run.best)
             else:
                 card = model_card(plan, best, self._uncorrected)
                 save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError, escape_controls, write_error
+from .in_use import remove_file, wait_while_in_use
 from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
@@ -71,7 +72,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                 try:
                     yield temporary
                     if _is_unwritten(temporary):
-                        temporary.unlink()
+                        wait_while_in_use(temporary.unlink)
                     _flush(temporary)
                 except BaseException:
                     # A library that raised the exception may keep the file open, which would take space even after its
@@ -81,10 +82,13 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     raise
                 if replaced is not None:
                     _copy_permissions(replaced, acl, temporary)
-                (os.replace if replace else _rename_to_new)(temporary, target)
+                if replace:
+                    wait_while_in_use(os.replace, temporary, target)
+                else:
+                    _rename_to_new(temporary, target)
             except BaseException:
                 with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+                    remove_file(temporary)
                 remove_folders(created)
                 raise
         except OSError as error:
@@ -143,9 +147,9 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
     except OSError as error:  # A file system without hard links, as on a USB stick.
         if os.path.lexists(target):
             raise FileAppeared(str(target)) from error
-        os.replace(temporary, target)
+        wait_while_in_use(os.replace, temporary, target)
     else:
-        temporary.unlink()
+        wait_while_in_use(temporary.unlink)
 
 
 def _existing_file(path: Path) -> os.stat_result | None:
@@ -232,7 +236,7 @@ def stray_temporaries(folder: Path) -> list[Path]:
 
 
 def _flush(file: Path) -> None:
-    with open(file, "rb+") as handle:
+    with wait_while_in_use(open, file, "rb+") as handle:
         os.fsync(handle.fileno())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import write_error
 from .atomic import atomic_path
+from .in_use import remove_file
 
 SLAB_BYTES = 8 << 20
 """A slab of this size takes a few milliseconds to copy."""
@@ -85,7 +86,7 @@ def _write_npy(
                 yield slab
     except BaseException as error:
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            remove_file(path)
         if isinstance(error, OSError):
             raise write_error(error, path) from error
         raise

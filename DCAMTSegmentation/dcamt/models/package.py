@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
+from ..io.in_use import remove_file
 from ..io.typed_json import is_finite_number, parse_json
 from ..recipe import Recipe
 from ..recipe_files import recipe_from_dict
@@ -101,7 +102,7 @@ def write_package(path: Path, package: ModelPackage) -> Card:
             # With a fixed date, the same model always gives the same file.
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
     with suppress(OSError):
-        calibration_path(path).unlink(missing_ok=True)
+        remove_file(calibration_path(path))
     return card
 
 

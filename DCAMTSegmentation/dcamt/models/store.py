@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import InputError, OutputError, shell_argument
 from ..io.atomic import FileAppeared, atomic_path, atomic_paths
 from ..io.file_names import is_file_name
+from ..io.in_use import remove_file, wait_while_in_use
 from .calibration import Calibration
 from .package import (
     CALIBRATION,
@@ -220,7 +221,7 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
     if calibration is None:
         # A failure does no harm: the calibration file contains the old model's checksum.
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            remove_file(beside)
 
 
 def remove_model(name: str) -> StoredModel:
@@ -236,7 +237,7 @@ def remove_model(name: str) -> StoredModel:
             if model.shipped:
                 raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
             try:
-                model.path.unlink()
+                wait_while_in_use(model.path.unlink)
             except OSError as error:
                 what = (
                     f"cannot be removed ({error.strerror})."
@@ -244,7 +245,7 @@ def remove_model(name: str) -> StoredModel:
                 )
                 raise OutputError(f"{model.path}: {what}") from error
             with suppress(OSError):  # A calibration without its model does no harm.
-                calibration_path(model.path).unlink(missing_ok=True)
+                remove_file(calibration_path(model.path))
             return model
     check_store()
     raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import write_error
+from ..io.in_use import wait_while_in_use
 from ..io.json_lines import JsonLines, json_line
 from ..io.typed_json import is_finite_number
 
@@ -229,7 +230,7 @@ class EventLog:
             line = run_event_line(dataclasses.replace(event, time=time.time()))
             try:
                 # A killed process may have left half a line; the next event must begin on a new line.
-                with self.path.open("ab+") as file:
+                with wait_while_in_use(open, self.path, "ab+") as file:
                     size = file.seek(0, os.SEEK_END)
                     file.seek(max(0, size - 1))
                     ends_within_line = file.read(1) not in (b"", b"\n")

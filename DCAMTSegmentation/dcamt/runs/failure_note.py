@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..io.atomic import write_text
+from ..io.in_use import remove_file
 from ..io.typed_json import parse_json
 
 ROOM = 4096
@@ -31,7 +32,7 @@ class FailureNote:
 
 def reserve_note(path: Path) -> None:
     """Replace an earlier note with a blank file, so that the disk has room for a note even when it is full."""
-    path.unlink(missing_ok=True)
+    remove_file(path)
     with suppress(OutputError):
         write_text(path, " " * ROOM)
 
@@ -39,7 +40,7 @@ def reserve_note(path: Path) -> None:
 def write_note(path: Path, note: FailureNote) -> None:
     """Write the note. An error is ignored, since the process also prints the failure."""
     with suppress(OSError):
-        path.unlink()  # The note takes the room of the blank file.
+        remove_file(path)  # The note takes the room of the blank file.
     with suppress(OutputError):
         write_text(path, json.dumps(asdict(note)))
 
@@ -48,7 +49,7 @@ def remove_blank_note(path: Path) -> None:
     """Remove the file of `reserve_note`, unless `write_note` has written a note since."""
     with suppress(OSError):
         if read_note(path) is None:
-            path.unlink()
+            remove_file(path)
 
 
 def read_note(path: Path) -> FailureNote | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..cases.case_list import ROLES, Case, read_cases, write_cases
 from ..errors import InputError, write_error
 from ..io.atomic import stray_temporaries, write_text
+from ..io.in_use import remove_file, wait_while_in_use
 from ..io.typed_json import parse_json
 from ..io.writers import is_dcamt_result
 from ..models.package import Card
@@ -146,7 +147,7 @@ class RunFolder:
             if path.exists():
                 kept = _free_name(path.with_stem(f"{path.stem}-{described[0] if described else 'earlier'}"))
                 try:
-                    path.rename(kept)
+                    wait_while_in_use(path.rename, kept)
                 except OSError as error:
                     raise write_error(error, path) from error
 
@@ -192,7 +193,7 @@ class RunFolder:
         self.check_new()
         self.remove_strays()
         if origin is None:
-            self.origin.unlink(missing_ok=True)  # A killed process may have left the file.
+            remove_file(self.origin)  # A killed process may have left the file.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
         # The checkpoint is written before the case list; `check_new` relies on this order.
@@ -252,14 +253,14 @@ class RunFolder:
         """Remove the temporary files of a killed process. Only the process that holds the lock may call this."""
         for file in self._strays():
             with suppress(OSError):
-                file.unlink()
+                remove_file(file)
 
     def withdraw(self) -> None:
         """Remove the files of a run that failed to start, so that the same command can be repeated."""
         self.remove_strays()
         for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint, self.request):
             with suppress(OSError):
-                file.unlink()
+                remove_file(file)
         with suppress(OSError):  # The folder may be missing, or not empty.
             self.checkpoint.parent.rmdir()
 

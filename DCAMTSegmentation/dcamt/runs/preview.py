@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.atomic import atomic_path, write_text
+from ..io.in_use import remove_file
 from ..io.slabs import write_voxels
 from ..io.typed_json import parse_json
 from .folder import RunFolder
@@ -45,7 +46,7 @@ def choose_preview(run: RunFolder, case: str | None) -> None:
     """
     request = run.preview / "case.txt"
     if case is None:
-        request.unlink(missing_ok=True)
+        remove_file(request)
     else:
         write_text(request, case)
 

@@ -6,6 +6,7 @@ import os
 
 from ..errors import InputError
 from ..io.atomic import write_text
+from ..io.in_use import remove_file
 from .folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"
@@ -35,4 +36,4 @@ def read_request(run: RunFolder) -> str | None:
 
 def remove_request(run: RunFolder) -> None:
     """Remove the request, so that the next process does not obey it."""
-    run.request.unlink(missing_ok=True)
+    remove_file(run.request)
