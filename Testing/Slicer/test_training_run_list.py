@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import time
 import unittest
 from collections.abc import Callable
@@ -105,6 +106,34 @@ class ListOfRunsTest(TrainingCase):
         denied = PermissionError(errno.EACCES, "Permission denied", str(run.path))
         with mock.patch("shutil.rmtree", side_effect=denied), self.assertRaisesRegex(OutputError, "its permissions"):
             discard(run)
+
+    def test_run_with_an_open_file_is_deleted_as_a_whole_or_not_at_all(self) -> None:
+        run = self.make_run("ended", STARTED)
+        opened = run.validation
+        opened.write_text("case,label,dice", encoding="utf-8")
+        before = sorted(run.path.rglob("*"))
+        rename = Path.rename
+
+        def rename_as_on_windows(path: Path, target: Path) -> Path:
+            if path in (opened, *opened.parents):
+                raise PermissionError(errno.EACCES, "Access is denied", str(path))
+            return rename(path, target)
+
+        message = re.escape(f"{opened}: could not be removed (Access is denied). Close programs that use it")
+        with mock.patch.object(Path, "rename", rename_as_on_windows), self.assertRaisesRegex(OutputError, message):
+            discard(run)
+        self.assertEqual(sorted(run.path.rglob("*")), before)
+        discard(run)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_message_names_the_folder_that_remains_after_a_failed_deletion(self) -> None:
+        run = self.make_run("ended", STARTED)
+        denied = PermissionError(errno.EACCES, "Permission denied")
+        with mock.patch("shutil.rmtree", side_effect=denied), self.assertRaises(OutputError) as caught:
+            discard(run)
+        (remaining,) = self.runs.iterdir()
+        self.assertTrue(str(caught.exception).startswith(f"{remaining}: could not be removed (Permission denied)."))
+        self.assertFalse(run.path.exists())
 
     def test_folder_of_another_program_is_no_run(self) -> None:
         project, other = self.runs / "project", self.runs / "other"

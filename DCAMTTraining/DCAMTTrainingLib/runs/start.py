@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Generator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import slicer
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import DCAMTError, InputError, OutputError, write_error
+from dcamt.io.in_use import wait_while_in_use
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.efforts import effort_settings
@@ -242,12 +244,15 @@ def discard(run: RunFolder) -> None:
 
     Raises:
         InputError: a process trains the run.
-        OutputError: a file cannot be removed.
+        OutputError: the folder cannot be removed.
     """
     _refuse_if_trained(run, _("Pause or stop the run first."))
+    folder = run.path.resolve()
+    removed = folder.with_name(f".discarded-{secrets.token_hex(4)}")
     try:
+        # Windows refuses to rename the folder while a file in it is open, so either all files or none are deleted.
         with suppress(FileNotFoundError):
-            shutil.rmtree(run.path.resolve())
+            wait_while_in_use(folder.rename, removed)
         if run.path.is_symlink():
             run.path.unlink()
     except OSError as error:
@@ -255,7 +260,24 @@ def discard(run: RunFolder) -> None:
             "could not be removed ({reason}). Close programs that use it, or change its permissions. Then discard the"
             " run again."
         )
-        raise OutputError(f"{run.path}: {what.format(reason=error.strerror or error)}") from error
+        path = _find_open_file(folder) or run.path
+        raise OutputError(f"{path}: {what.format(reason=error.strerror or error)}") from error
+    try:
+        with suppress(FileNotFoundError):
+            wait_while_in_use(shutil.rmtree, removed)
+    except OSError as error:
+        what = _("could not be removed ({reason}). Change its permissions, and delete this folder.")
+        raise OutputError(f"{removed}: {what.format(reason=error.strerror or error)}") from error
+
+
+def _find_open_file(folder: Path) -> Path | None:
+    """Return a file that Windows does not rename, even to its own name, since a program has opened it."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            file.rename(file)
+        except OSError:
+            return file
+    return None
 
 
 def _refuse_if_trained(run: RunFolder, remedy: str) -> None:
