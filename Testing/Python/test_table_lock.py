@@ -69,7 +69,7 @@ def test_wall_table_of_all_scans_is_locked_while_it_is_written(
     assert not lock_of(table).exists()
 
 
-def test_table_that_stays_locked_is_not_written(
+def test_rows_are_written_beside_a_table_that_stays_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(locks, "PATIENCE_S", 0.0)
@@ -78,7 +78,9 @@ def test_table_that_stays_locked_is_not_written(
     with table_lock(table):
         assert not write_measurement_table(table, [row], [], None, Console(False))
     assert f"{table}: is kept locked by another process, so no rows were added." in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    (beside,) = tmp_path.iterdir()
+    assert beside.name == "table-new.csv"
+    assert [row["scan"] for row in read_table(beside)] == ["a"]
 
 
 def test_locking_a_link_to_a_table_locks_the_table(tmp_path: Path) -> None:

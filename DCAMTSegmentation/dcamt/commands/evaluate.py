@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..errors import DCAMTError, fixed_number
+from ..errors import DCAMTError, OutputError, fixed_number
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import LabelMappings
 from .console import Console
-from .result_files import check_table_path, existing_rule, refuse_appeared_file
+from .result_files import check_table_path, existing_rule, refuse_appeared_file, write_beside
 
 MAX_NAMES = 5
 """A message names at most this many cases or label values."""
@@ -40,6 +40,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         try:
             refuse_appeared_file(options.csv, existing_rule(options))
             evaluation.write_csv(options.csv)
+        except OutputError as error:
+            write_failure = write_beside(options.csv, error, evaluation.write_csv)
         except DCAMTError as error:
             write_failure = error
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..metrics.measurements import (
 )
 from ..volume import SegmentInfo
 from .console import Console
-from .result_files import describe_removed_rows, foreign_files
+from .result_files import describe_removed_rows, foreign_files, write_beside
 from .scan_jobs import ScanJob
 
 
@@ -123,12 +124,15 @@ def write_measurement_table(
     kept_scans: Collection[str] | None,
     console: Console,
 ) -> bool:
-    """Write the table and return True; if it cannot be written, print the error and return False.
+    """Write the table; if that fails, print the error, and write the new rows beside the table.
 
     Args:
         rows: the measurements of this command's scans.
         unlisted: the rows from `measure_unlisted_segmentations`.
         kept_scans: the scans whose earlier rows are kept; None for all scans.
+
+    Returns:
+        whether the table was written.
     """
     try:
         with table_lock(table):
@@ -139,7 +143,8 @@ def write_measurement_table(
             kept = without_equal_rows(earlier, rows)
             write_measurements_csv([*kept, *added, *rows], table)
     except DCAMTError as error:
-        console.print_error(str(error))
+        write = partial(write_measurements_csv, [*unlisted, *rows])
+        console.print_error(str(write_beside(table, error, write)))
         return False
     written = {csv_cell(row.scan) for row in rows}
     if removed := {row.scan for row in found} - {row.scan for row in kept} - written:

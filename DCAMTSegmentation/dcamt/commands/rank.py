@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
-from ..errors import DCAMTError, InputError, user_error
+from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.file_names import is_file_name
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
@@ -25,6 +26,7 @@ from .result_files import (
     foreign_files,
     refuse_appeared_file,
     refuse_existing,
+    write_beside,
 )
 
 
@@ -90,6 +92,8 @@ def run_rank(options: argparse.Namespace) -> int:
         try:
             refuse_appeared_file(options.csv, existing)
             write_ranking(ranked, options.csv)
+        except OutputError as error:
+            failures.append(write_beside(options.csv, error, partial(write_ranking, ranked)))
         except DCAMTError as error:
             failures.append(error)
     for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):

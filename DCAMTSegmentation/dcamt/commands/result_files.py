@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import lru_cache
@@ -20,8 +21,9 @@ from ..io.atomic import refuse_device
 from ..io.channels import channel_files
 from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
-from ..io.file_names import is_too_long
+from ..io.file_names import free_path, is_too_long
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
+from ..io.in_use import wait_while_in_use
 from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
@@ -248,13 +250,38 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError if the ending is that of an image or a compressed file."""
+    """Raise the errors of `check_file` and `refuse_open_table`, or InputError if the ending is not that of a table."""
     if ending(path) in _DATA_ENDINGS:
         what = "has the ending of image data or of a compressed file, not of a table"
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Give a name ending in .csv.")
     check_file(path, inputs, existing)
+    refuse_open_table(path)
+
+
+def refuse_open_table(path: Path) -> None:
+    """Raise OutputError if Windows could not replace the file, since a program has the file open."""
+    if sys.platform != "win32" or not os.path.isfile(path):
+        return
+    try:
+        wait_while_in_use(open, path, "rb+").close()
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def write_beside(table: Path, error: DCAMTError, write: Callable[[Path], None]) -> DCAMTError:
+    """Write the rows of a table that failed with `error` to a new file beside the table; return the error to print.
+
+    Args:
+        write: writes the rows to a path.
+    """
+    beside = free_path(table.with_stem(f"{table.stem}-new"))
+    try:
+        write(beside)
+    except DCAMTError:
+        return error
+    return OutputError(f"{error} The rows of this command are in {beside}.")
 
 
 def is_dcamt_file(path: Path) -> bool:

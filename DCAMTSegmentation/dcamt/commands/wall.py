@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ..cases.case_names import case_of
@@ -68,7 +69,9 @@ from .result_files import (
     outdated_files,
     refuse_appeared,
     refuse_existing,
+    refuse_open_table,
     uncompared_files,
+    write_beside,
 )
 from .scan_jobs import REPORT, WallJob
 from .scan_paths import FoundScans, find_scans
@@ -191,12 +194,15 @@ class WallSession:
         return lines
 
     def write_table(self, table: Path, planned: Sequence[WallJob], keep: bool) -> bool:
-        """Write the table of all scans and return True; if that is impossible, print the error and return False.
+        """Write the table of all scans; if that fails, print the error, and write the new rows beside the table.
 
         Args:
             planned: all jobs, including skipped jobs.
             keep: whether to keep the rows in `table` of scans that this command did not measure, also if another
                 process added them after the command began.
+
+        Returns:
+            whether the table was written.
         """
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
@@ -207,6 +213,8 @@ class WallSession:
                 removed = _scans_in(table) - written
                 write_wall_csv(self.results, table, earlier)
         except DCAMTError as error:
+            if self.results:
+                error = write_beside(table, error, partial(write_wall_csv, self.results))
             self.console.print_error(str(error))
             return False
         if removed:
@@ -289,6 +297,8 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
     check_result_paths(results, inputs)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
+    if table is not None:
+        refuse_open_table(table)
     return jobs, table
 
 

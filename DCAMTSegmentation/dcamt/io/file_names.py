@@ -39,6 +39,14 @@ def as_file_name(name: str) -> str:
     return plain if is_file_name(plain) else f"_{plain}"
 
 
+def free_path(path: Path) -> Path:
+    """Return `path` if no such file exists, else the first free one of `x-2.csv`, `x-3.csv`, …"""
+    free, number = path, 2
+    while os.path.lexists(free):
+        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return free
+
+
 def is_too_long(path: Path) -> bool:
     """Return whether a path, or a name in it, is too long for the disk."""
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..cases.case_list import ROLES, Case, read_cases, write_cases
 from ..errors import InputError, write_error
 from ..io.atomic import stray_temporaries, write_text
+from ..io.file_names import free_path
 from ..io.in_use import remove_file, wait_while_in_use
 from ..io.typed_json import parse_json
 from ..io.writers import is_dcamt_result
@@ -145,7 +146,7 @@ class RunFolder:
             return
         for path in (self.report, self.validation):
             if path.exists():
-                kept = _free_name(path.with_stem(f"{path.stem}-{described[0] if described else 'earlier'}"))
+                kept = free_path(path.with_stem(f"{path.stem}-{described[0] if described else 'earlier'}"))
                 try:
                     wait_while_in_use(path.rename, kept)
                 except OSError as error:
@@ -295,10 +296,3 @@ class RunFolder:
     def read_events(self) -> list[RunEvent]:
         """Return the events so far, without an unfinished last line."""
         return read_events(self.events)
-
-
-def _free_name(path: Path) -> Path:
-    free, number = path, 2
-    while free.exists():
-        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return free
