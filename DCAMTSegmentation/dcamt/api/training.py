@@ -48,6 +48,7 @@ class TrainedRun:
     Attributes:
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if `model` is the best or no validation took place.
+        notes: messages on labels, on a missing calibration or report, and on changes after the last iteration.
     """
 
     folder: Path
@@ -69,8 +70,7 @@ class Observer:
     Attributes:
         on_calibration_progress: called with (done, total) after each case of the calibration.
         on_report_progress: called with (done, total) after each validation case of the report.
-        on_warning: called once with each note on a label, and with each message about a missing or incomplete
-            calibration or report, or about a change of recipe or cases without effect on the finished run.
+        on_warning: called with each of `TrainedRun.notes`.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -417,7 +417,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # Also if the run is paused: for another status, torchrun would kill the leader before the run is saved.
+        # For another exit status of a paused run, torchrun would kill the leader before the run is saved.
         return 0
     except DCAMTError:
         stop_requested = trainer is not None and trainer.stop_requested

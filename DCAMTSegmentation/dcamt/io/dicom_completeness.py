@@ -343,9 +343,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
-    """Return the image numbers that a series lacks.
-
-    The list is empty if an image has no number, two images have one number, or more numbers than images are lacking.
+    """Return the image numbers that a series lacks; [] if the images are not numbered 1, 2, … with a few gaps.
 
     Args:
         of_others: the numbers of the series' other files, such as screenshots.
