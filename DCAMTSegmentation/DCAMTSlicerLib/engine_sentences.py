@@ -205,6 +205,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("If the file is a report or a screenshot, remove it. Otherwise, export the series again."),
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
+        _("If {0} is the data file, write its name into the header, in UTF-8."),
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
         _("In Python, give the mapping as mapping=... to the function that reads the file."),
         _("In the label mapping, give each class a name instead of a number, for instance: 420=left-atrium."),

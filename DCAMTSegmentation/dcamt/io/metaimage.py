@@ -16,6 +16,7 @@ from .stored_image import (
     compressed_size,
     cut_file_error,
     data_file_errors,
+    decode_file_name,
     missing_data_file_error,
     no_numbers_error,
     numbered_names,
@@ -43,7 +44,7 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
         start += len(line)
         if not line.strip():
             continue
-        name, *values = re.split("[=:]", line.decode("latin-1"), maxsplit=1)  # ITK accepts both separators.
+        name, *values = re.split("[=:]", decode_file_name(line), maxsplit=1)  # ITK accepts both separators.
         if not values:
             raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
         fields[name.strip().lower()] = values[0].strip()
@@ -80,7 +81,7 @@ def check_metaimage(path: Path) -> None:
     else:
         files = _data_files(path, fields["elementdatafile"], head[start:], sizes)
     for data in files:
-        if not data.is_file():
+        if not os.path.isfile(data):
             raise missing_data_file_error(path, data)
         with open(data, "rb") as file, data_file_errors(path, data):
             file.seek(skip)
@@ -178,7 +179,7 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
     if not words:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     if words[0].upper() == "LIST":
-        names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
+        names = [decode_file_name(name) for name in rest.splitlines() if name.strip()]
         axes_per_file = _axes_per_file(words, len(sizes))
         if not 0 < axes_per_file < len(sizes):
             raise InputError(f'has the unsupported text "{value}" in ElementDataFile', path=path, remedy=_EXPORT_AGAIN)

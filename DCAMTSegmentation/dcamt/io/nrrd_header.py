@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..volume import check_size
-from .stored_image import DAMAGED, open_plain_or_gzip, whole_number
+from .stored_image import DAMAGED, decode_file_name, open_plain_or_gzip, whole_number
 
 MAGIC = b"NRRD000"
 _ALIASES = {
@@ -45,7 +45,6 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
 
     Raises:
         InputError: the file is not NRRD, a line of the header is damaged, or the header reaches `HEADER_LIMIT`.
-        ValueError: a name in a list of data files is not UTF-8.
     """
     fields: dict[str, str] = {}
     pairs: dict[str, str] = {}
@@ -74,11 +73,11 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
                 raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=DAMAGED)
             name = " ".join(name.lower().split())
             name = _ALIASES.get(name, name)
-            fields[name] = value.strip()
+            fields[name] = decode_file_name(line.partition(b":")[2]) if name == "data file" else value.strip()
             if name == "data file" and fields[name].upper().startswith("LIST"):
                 names = file.read(HEADER_LIMIT - used)
                 _check_length(used + len(names), path)
-                files = [name for item in names.splitlines() if (name := item.decode("utf-8").strip())]
+                files = [decode_file_name(item) for item in names.splitlines() if item.strip()]
                 break
     return NrrdHeader(fields, pairs, files, used)
 

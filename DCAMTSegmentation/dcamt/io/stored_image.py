@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -269,6 +270,11 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
     return int(text)
 
 
+def decode_file_name(name: bytes) -> str:
+    """Decode the bytes of a header such that a file is looked up by these same bytes, as by ITK, in any locale."""
+    return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
+
+
 def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[str]:
     """Return the name of a data file for each number, by a pattern such as `d%03d.raw`.
 
@@ -296,15 +302,19 @@ def refuse_other_unit(path: Path, unit: str) -> None:
 def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names."""
     name = PureWindowsPath(data).name  # A header written on Windows may separate folders by backslashes.
-    if data != path.parent / name and name and (path.parent / name).is_file():
+    if data != path.parent / name and name and os.path.isfile(path.parent / name):
         stated = str(data).removeprefix(f"{path.parent}{os.sep}")
         remedy = f"If the {name} beside the header is the data file, replace the path in the header by {name}."
         return InputError(f"needs its data file {stated}, which is missing", path=path, remedy=remedy)
-    siblings = sorted(data.parent.iterdir()) if data.parent.is_dir() else []
+    siblings = sorted(data.parent.iterdir()) if os.path.isdir(data.parent) else []
     candidates = [file for file in siblings if file.name.casefold() == data.name.casefold()]
     candidates += [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
-    similar = next((file for file in candidates if file.is_file() and file != path), None)
-    remedy = f"If {similar.name} is the data file, rename it to {data.name}." if similar else "Copy both files."
+    similar = next((file for file in candidates if os.path.isfile(file) and file != path), None)
+    remedy = "Copy both files."
+    if similar and data.name.isprintable():
+        remedy = f"If {similar.name} is the data file, rename it to {data.name}."
+    elif similar:
+        remedy = f"If {similar.name} is the data file, write its name into the header, in UTF-8."
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 
