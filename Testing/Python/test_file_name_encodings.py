@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.io.itk import path_for_itk
 from dcamt.io.readers import read_scan
 from dcamt_testing.scan_files import VOXELS, refused, write_scan
+
+_COMPARE_SCANS = """
+import sys
+import numpy as np
+from dcamt.io.readers import read_scan
+
+voxels, *scans = sys.argv[1:]
+for scan in scans:
+    np.testing.assert_array_equal(read_scan(scan).voxels[0], np.load(voxels))
+"""
 
 
 def write_slices(folder: Path, pattern: str) -> None:
@@ -36,3 +50,19 @@ def test_error_does_not_advise_a_name_that_is_not_utf8(tmp_path: Path, kind: str
     path = write_scan(tmp_path / f"Müller.{kind}")
     path.write_bytes(path.read_bytes().replace("Müller".encode(), "Müller".encode("latin-1")))
     refused(lambda: read_scan(path), path, "If Müller.raw is the data file, write its name into the header, in UTF-8")
+
+
+def test_itk_gets_the_bytes_of_a_path_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    utf8 = "Müller.mha".encode()
+    assert path_for_itk(Path(utf8.decode("latin-1"))) == utf8.decode()
+    assert path_for_itk(Path("Müller.mha")) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = [write_scan(tmp_path / f"Müller.{kind}") for kind in ("mhd", "nhdr", "mha", "vtk")]
+    np.save(tmp_path / "voxels.npy", VOXELS)
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    subprocess.run([sys.executable, "-c", _COMPARE_SCANS, tmp_path / "voxels.npy", *scans], check=True)

@@ -37,13 +37,15 @@ def simple_itk() -> Any:
     return import_module("SimpleITK")
 
 
-def is_utf8(path: Path) -> bool:
-    """Return whether a path is UTF-8. SimpleITK ends the process, without an exception, if a path is not."""
+def path_for_itk(path: Path) -> str | None:
+    """Return the text that SimpleITK, which encodes paths as UTF-8, needs for a path; None if the path is not UTF-8.
+
+    SimpleITK ends the process, without an exception, if a text cannot be encoded.
+    """
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 @shared_by_threads
@@ -126,15 +128,16 @@ def open_itk(path: Path) -> StoredImage:
 
 def _read_header(path: Path) -> Any:
     """Return a reader that has read the header of the file."""
-    if not is_utf8(path):
+    name = path_for_itk(path)
+    if name is None:
         what = "has a path that is not UTF-8"
         raise InputError(what, path=path, remedy="Rename the file or its folder.")
     sitk = simple_itk()
-    if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
+    if not sitk.ImageFileReader.GetImageIOFromFileName(name):
         remedy = "Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."
         raise InputError("is not an image in a known format, or its beginning is damaged", path=path, remedy=remedy)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(name)
     reader.ReadImageInformation()
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) < 3:
