@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.api.outputs import describe_identity
 from dcamt.io.itk import path_for_itk
 from dcamt.io.readers import read_scan
+from dcamt_testing.dicom_positions import write_frames
 from dcamt_testing.scan_files import VOXELS, refused, write_scan
 
 _COMPARE_SCANS = """
@@ -23,6 +26,16 @@ voxels, *scans = sys.argv[1:]
 for scan in scans:
     np.testing.assert_array_equal(read_scan(scan).voxels[0], np.load(voxels))
 """
+
+
+def zip_files(path: Path, files: list[Path], name: bytes) -> Path:
+    """Pack files under `name` and their endings, without the flag that states that names are UTF-8."""
+    plain = b"@" * len(name)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, plain.decode() + file.suffix)
+    path.write_bytes(path.read_bytes().replace(plain, name))
+    return path
 
 
 def write_slices(folder: Path, pattern: str) -> None:
@@ -59,9 +72,24 @@ def test_itk_gets_the_bytes_of_a_path_in_any_locale(monkeypatch: pytest.MonkeyPa
     assert path_for_itk(Path("Müller.mha")) is None
 
 
+@pytest.mark.parametrize("kind", ["mhd", "nhdr"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
+def test_header_in_a_zip_file_without_utf8_flag_finds_its_data_file(tmp_path: Path, kind: str, encoding: str) -> None:
+    files = [write_scan(tmp_path / f"Müller.{kind}"), tmp_path / "Müller.raw"]
+    packed = zip_files(tmp_path / "x.zip", files, "Müller".encode(encoding))
+    np.testing.assert_array_equal(read_scan(packed).voxels[0], VOXELS)
+
+
+def test_identity_is_read_from_a_zip_file_without_utf8_flag(tmp_path: Path) -> None:
+    file = write_frames(tmp_path / "x.dcm", range(8), PatientID="7")
+    packed = zip_files(tmp_path / "x.zip", [file], "Müller".encode())
+    assert describe_identity(read_scan(packed))["ID"] == "7"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
 def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans = [write_scan(tmp_path / f"Müller.{kind}") for kind in ("mhd", "nhdr", "mha", "vtk")]
+    scans.append(zip_files(tmp_path / "x.zip", [tmp_path / "Müller.nhdr", tmp_path / "Müller.raw"], "Müller".encode()))
     np.save(tmp_path / "voxels.npy", VOXELS)
     for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
         monkeypatch.setenv(name, value)

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..process_settings import shared_by_threads
 from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS, ending
-from .stored_image import library_errors
+from .stored_image import library_errors, open_zip
 
 SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary or fractional
@@ -259,7 +259,7 @@ def read_attributes_in_zip(archive: Path, extracted: Path, *keywords: str) -> di
         extracted: the path at which the member was extracted. The file may be gone.
     """
     try:
-        with zipfile.ZipFile(archive) as members:
+        with open_zip(archive) as members:
             infos = {_extracted_name(info.filename): info for info in members.infolist()}
             names = [name for name in infos if extracted.as_posix().endswith(f"/{name}")]
             with members.open(infos[max(names, key=len)]) as member:

@@ -67,7 +67,7 @@ from .nifti import open_nifti
 from .nrrd import open_nrrd
 from .nrrd_header import MAGIC as NRRD_MAGIC
 from .segment_overlaps import MappingOption, overlap_notes
-from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, read_head
+from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, open_zip, read_head
 from .temporary import refuse_full_folder, temporary_folder
 from .volume_content import may_hold_volume
 
@@ -388,7 +388,7 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
 
 
 def _extract(path: Path, folder: str) -> None:
-    with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
+    with library_errors(path, "a zip file"), open_zip(path) as archive:
         size = sum(item.file_size for item in archive.infolist())
         if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
             what = f"holds {plain_number(size / 2**30, 2)} GiB, too much to extract to the temporary folder"
@@ -396,7 +396,7 @@ def _extract(path: Path, folder: str) -> None:
         if any(item.flag_bits & _ENCRYPTED for item in archive.infolist()):
             raise InputError("is protected by a password", path=path, remedy=_EXTRACT)
         try:
-            archive.extractall(folder)
+            archive.extractall(folder, archive.infolist())
         except RuntimeError as error:  # Python lacks the compression method, such as Deflate64.
             raise InputError("is compressed by a method that cannot be read", path=path, remedy=_EXTRACT) from error
         except OSError as error:

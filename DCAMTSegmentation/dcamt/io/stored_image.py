@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", 
 """Units that count as millimetres."""
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
+_UTF8_NAME = 0x800
+"""Flag of a file in a zip file whose name is stated to be UTF-8 (APPNOTE.TXT of PKWARE, 4.4.4)."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,21 @@ def is_gzip(path: Path) -> bool:
     """Return whether a file's first bytes are those of gzip."""
     with open(path, "rb") as file:
         return file.read(2) == _GZIP_MAGIC
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file for reading, such that names on the disk are UTF-8 in any locale, as in headers that it contains.
+
+    Names without the UTF-8 flag are UTF-8 if possible (Info-ZIP, Archive Utility of macOS), otherwise code page 437.
+    """
+    archive = zipfile.ZipFile(path)
+    for item in archive.infolist():
+        name = item.filename
+        if not item.flag_bits & _UTF8_NAME:
+            with suppress(UnicodeError):
+                name = name.encode("cp437").decode("utf-8")
+        item.filename = os.fsdecode(name.encode("utf-8"))
+    return archive
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
