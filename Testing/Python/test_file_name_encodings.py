@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -38,10 +40,13 @@ def zip_files(path: Path, files: list[Path], name: bytes) -> Path:
     return path
 
 
-def write_slices(folder: Path, pattern: str) -> None:
-    """Write the slices of `VOXELS` to raw files."""
-    for k in range(VOXELS.shape[2]):
-        (folder / (pattern % k)).write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+def name_slices(header: Path, pattern: str, how: str) -> None:
+    """Write the slices of `VOXELS` to raw files, and name them in the header by a pattern or a list."""
+    for k in range(11):
+        (header.parent / (pattern % k)).write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+    names = f"{pattern} 0 10 1" if how == "pattern" else "\n".join(["LIST", *(pattern % k for k in range(11))])
+    text = re.sub("(?m)^(ElementDataFile =|data file:).*", rf"\1 {names}", header.read_text("utf-8"))
+    header.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # UTF-8 of Ġ and à ends with the bytes of blanks in Latin-1
@@ -49,11 +54,7 @@ def write_slices(folder: Path, pattern: str) -> None:
 def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, name: str, how: str) -> None:
     path = write_scan(tmp_path / f"{name}.mhd", compressed=how == "zraw")
     if how in ("pattern", "list"):
-        pattern = f"{name}_%03d.raw"
-        write_slices(tmp_path, pattern)
-        names = f"{pattern} 0 10 1" if how == "pattern" else "\n".join(["LIST", *(pattern % k for k in range(11))])
-        header = path.read_text("utf-8").partition("ElementDataFile")[0]
-        path.write_text(f"{header}ElementDataFile = {names}\n", encoding="utf-8")
+        name_slices(path, f"{name}_%03d.raw", how)
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose(2, 1, 0), VOXELS)
 
@@ -63,6 +64,20 @@ def test_error_does_not_advise_a_name_that_is_not_utf8(tmp_path: Path, kind: str
     path = write_scan(tmp_path / f"Müller.{kind}")
     path.write_bytes(path.read_bytes().replace("Müller".encode(), "Müller".encode("latin-1")))
     refused(lambda: read_scan(path), path, "If Müller.raw is the data file, write its name into the header, in UTF-8")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the file system finds both forms")
+@pytest.mark.parametrize("kind", ["mhd", "nhdr"])
+@pytest.mark.parametrize("how", ["raw", "packed", "pattern", "list"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_data_file_is_found_with_composed_or_decomposed_accents(tmp_path: Path, kind: str, how: str, form: str) -> None:
+    path = write_scan(tmp_path / f"Müller.{kind}", compressed=how == "packed")
+    if how in ("pattern", "list"):
+        name_slices(path, "Müller %d.raw" if how == "list" else "Müller%d.raw", how)
+    path.write_text(normalize({"NFC": "NFD", "NFD": "NFC"}[form], path.read_text("utf-8")), encoding="utf-8")
+    for file in sorted(tmp_path.iterdir()):
+        file.rename(tmp_path / normalize(form, file.name))
+    np.testing.assert_array_equal(read_scan(tmp_path / normalize(form, path.name)).voxels[0], VOXELS)
 
 
 def test_itk_gets_the_bytes_of_a_path_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +109,12 @@ def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path, monkeypa
     for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
         monkeypatch.setenv(name, value)
     subprocess.run([sys.executable, "-c", _COMPARE_SCANS, tmp_path / "voxels.npy", *scans], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the file system finds both forms")
+def test_other_form_of_accents_is_refused_in_a_folder_whose_name_itk_takes_for_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "scan").mkdir()
+    path = write_scan(tmp_path / "scan" / "Müller.mhd")
+    path.with_suffix(".raw").rename(path.with_name(normalize("NFD", "Müller.raw")))
+    folder = (tmp_path / "scan").rename(tmp_path / "100%s")
+    refused(lambda: read_scan(folder / path.name), folder / path.name, "cannot be read as an image")

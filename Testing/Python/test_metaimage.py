@@ -21,6 +21,14 @@ def test_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "has a path that is not UTF-8")
 
 
+def test_data_file_in_a_folder_is_found_if_the_header_was_written_on_windows(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mhd")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "x.raw").rename(tmp_path / "raw" / "x.raw")
+    path.write_text(path.read_text("utf-8").replace("x.raw", "raw\\x.raw"), encoding="utf-8")
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
 @pytest.mark.parametrize("last", [10, 10**7])
 def test_pattern_for_names_of_data_files_is_read_unless_it_names_too_many_files(tmp_path: Path, last: int) -> None:
     """If `last` is 10**7, the pattern names more files than the scan has voxels."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError, shell_argument
+from ..io.file_names import accent_forms
 from ..io.formats import in_resolved_folder
 from ..io.tables import write_table
 from ..recipe import Objective, Recipe
@@ -428,9 +428,8 @@ def _file(path: Path, text: str) -> Path:
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
     plain = text.replace("\\", "/").strip(_QUOTES)
-    forms = [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain), plain]
-    files = [_without_dot_dot(path.parent / os.path.expanduser(form)) for form in forms]
-    return next(filter(os.path.exists, files), files[-1])
+    files = [_without_dot_dot(path.parent / os.path.expanduser(form)) for form in accent_forms(plain)]
+    return next(filter(os.path.exists, files), files[0])
 
 
 def _without_dot_dot(file: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from pathlib import Path
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
@@ -45,6 +46,11 @@ def free_path(path: Path) -> Path:
     while os.path.lexists(free):
         free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
     return free
+
+
+def accent_forms(name: str) -> list[str]:
+    """Return a name as stated, with composed accents (NFC) and with decomposed accents (NFD): systems store either."""
+    return [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
 
 
 def is_too_long(path: Path) -> bool:

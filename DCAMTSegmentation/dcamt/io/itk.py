@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..process_settings import shared_by_threads
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
 from .itk_completeness import CHECKS, PAIR_ENDINGS, pair_files, vtk_fields
-from .metaimage import meta_header
+from .metaimage import meta_header, metaimage_for_itk
 from .nifti import SPACING_TOLERANCE, pair_placement
 from .stored_image import StoredImage, library_errors
 
@@ -107,7 +107,9 @@ def open_itk(path: Path) -> StoredImage:
     affine, notes = _placement(path, reader, len(size))
 
     def load() -> np.ndarray:
-        with library_errors(path, "an image"), quiet_itk():
+        for_itk = metaimage_for_itk(path) if kind in (".mha", ".mhd") else nullcontext(path)
+        with library_errors(path, "an image"), quiet_itk(), for_itk as file:
+            reader.SetFileName(path_for_itk(file))
             image = reader.Execute()
             array = simple_itk().GetArrayViewFromImage(image)  # (..., K, J, I) or, for vectors, (..., K, J, I, C)
             if image.GetNumberOfComponentsPerPixel() == 1:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
@@ -17,12 +18,14 @@ from .stored_image import (
     cut_file_error,
     data_file_errors,
     decode_file_name,
+    find_data_file,
     missing_data_file_error,
     no_numbers_error,
     numbered_names,
     refuse_other_unit,
     whole_number,
 )
+from .temporary import temporary_folder
 
 _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -60,7 +63,7 @@ def check_metaimage(path: Path) -> None:
     fields, head, start = meta_header(path)
     _check_numbers(path, fields)
     refuse_other_unit(path, fields.get("distanceunits", ""))
-    sizes = [whole_number(path, "DimSize", size) for size in fields.get("dimsize", "").split()]
+    sizes = _sizes(path, fields)
     element = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
     each = _BYTES.get(element.removeprefix("U"))
     if not sizes or not element:
@@ -79,7 +82,8 @@ def check_metaimage(path: Path) -> None:
             raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
         files, skip = [path], max(start, skip)
     else:
-        files = _data_files(path, fields["elementdatafile"], head[start:], sizes)
+        names = _data_file_names(path, fields["elementdatafile"], head[start:], sizes)
+        files = [find_data_file(path, name) for name in names]
     for data in files:
         if not os.path.isfile(data):
             raise missing_data_file_error(path, data)
@@ -96,6 +100,27 @@ def check_metaimage(path: Path) -> None:
                 held = _count_text_numbers(path, file.read(), element, size // len(files)) * each
             if held < size // len(files):
                 raise cut_file_error(data, held, size // len(files), path)
+
+
+@contextmanager
+def metaimage_for_itk(path: Path) -> Iterator[Path]:
+    """Yield a checked MetaImage, or a temporary header with the paths of data files that ITK would not find."""
+    fields, head, start = meta_header(path)
+    value = fields["elementdatafile"]
+    names = [] if value.upper() == "LOCAL" else _data_file_names(path, value, head[start:], _sizes(path, fields))
+    files = [find_data_file(path, name) for name in names]
+    itk_would_see_a_pattern = any("%" in str(file.absolute()) for file in files)
+    if itk_would_see_a_pattern or files == [path.parent / name for name in names]:
+        yield path
+        return
+    paths = [os.fsencode(file.absolute()) for file in files]
+    if names != [value]:
+        paths.insert(0, os.fsencode(value) if value.upper().startswith("LIST") else b"LIST")
+    *fields_before, _ = head[:start].splitlines(keepends=True)
+    with temporary_folder() as folder:
+        header = Path(folder, "header.mhd")
+        header.write_bytes(b"".join([*fields_before, b"ElementDataFile = ", *(line + b"\n" for line in paths)]))
+        yield header
 
 
 def _is_true(value: str | None) -> bool:
@@ -145,6 +170,10 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     return len(numbers)
 
 
+def _sizes(path: Path, fields: dict[str, str]) -> list[int]:
+    return [whole_number(path, "DimSize", size) for size in fields.get("dimsize", "").split()]
+
+
 def _check_numbers(path: Path, fields: dict[str, str]) -> None:
     dimensions = whole_number(path, "NDims", fields.get("ndims") or "0")
     needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
@@ -165,8 +194,8 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
             raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN)
 
 
-def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
-    """Return a MetaImage's data files.
+def _data_file_names(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
+    """Return the names of a MetaImage's data files.
 
     A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis:
     ITK would return random memory for the voxels of missing files. For `LIST n`, see `_axes_per_file`.
@@ -195,11 +224,11 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         names = numbered_names(path, words[0], range(first, last + 1, max(1, step)), math.prod(sizes))
         wanted = sizes[-1]
     else:
-        return [path.parent / value]
+        return [value]
     if len(names) != wanted:
         what = f"names {len(names)} data files in ElementDataFile, but its DimSize needs {wanted}"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
-    return [path.parent / name for name in names]
+    return names
 
 
 def _axes_per_file(words: Sequence[str], axes: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import math
+import os
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from .stored_image import (
     check_complete,
     damaged_field_error,
     data_file_errors,
+    find_data_file,
     is_gzip,
     missing_data_file_error,
     no_numbers_error,
@@ -229,15 +231,10 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
         names = numbered_names(path, words[0], numbers, math.prod(sizes))
     else:
         names = [value]
-    files = [path.parent / name for name in names]
-    # Headers written on Windows may separate folders by backslashes.
-    files = [
-        file if file.is_file() else path.parent / name.replace("\\", "/")
-        for file, name in zip(files, names, strict=True)
-    ]
+    files = [find_data_file(path, name) for name in names]
     if not files:
         raise InputError("names no data files", path=path, remedy=DAMAGED)
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise missing_data_file_error(path, file)
     return files

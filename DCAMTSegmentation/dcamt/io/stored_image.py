@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import DCAMTError, InputError, MemoryShortage
 from ..geometry import Grid
+from .file_names import accent_forms
 
 COPY_AGAIN = "The copy is incomplete; copy it again."
 DAMAGED = "The file may be damaged; copy it again."
@@ -291,6 +292,13 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 def decode_file_name(name: bytes) -> str:
     """Decode the bytes of a header such that a file is looked up by these same bytes, as by ITK, in any locale."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
+
+
+def find_data_file(path: Path, name: str) -> Path:
+    """Return the data file that the header `path` names; if it is missing, try slashes, and accents in NFC and NFD."""
+    slashes = name.replace("\\", "/")  # A header written on Windows may separate folders by backslashes.
+    files = [path.parent / form for form in (*accent_forms(name), *accent_forms(slashes))]
+    return next(filter(os.path.isfile, files), files[0])
 
 
 def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[str]:
