@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from dcamt.cases import listed_cases
@@ -56,6 +57,15 @@ def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, sta
     listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
     found = find_cases(make_data_set(tmp_path, {"training": [listed]}, *files))
     assert scans_and_labels(found, tmp_path) == {"a": files}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_listed_files_are_found_with_composed_or_decomposed_accents(tmp_path: Path, form: str) -> None:
+    stored, listed = normalize(form, "Müller"), normalize("NFD" if form == "NFC" else "NFC", "Müller")
+    files = (f"imagesTr/{stored}_0000.nii.gz", f"labelsTr/{stored}.nii.gz")
+    pair = {"image": f"imagesTr/{listed}.nii.gz", "label": f"labelsTr/{listed}.nii.gz"}
+    found = find_cases(make_data_set(tmp_path, {"training": [PAIR_A, pair]}, *files, *PAIRS[0]))
+    assert scans_and_labels(found, tmp_path) == {"a": PAIRS[0], normalize("NFC", "Müller"): files}
 
 
 def test_scan_in_a_subfolder_may_be_listed_without_its_channel_number(tmp_path: Path) -> None:

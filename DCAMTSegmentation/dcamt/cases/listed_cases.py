@@ -19,6 +19,7 @@ from .folder_files import files_in
 from .found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, FoundCases, SkippedFile
 from .nnunet_folders import (
     TEST_CASE,
+    composed_scan_name,
     distinct_from,
     further_channels,
     labels_among,
@@ -131,7 +132,8 @@ class _ListedCases:
         3. Folders at the start of the path are removed until the remaining folders exist in the data set:
            `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
         4. `_0000`, which nnU-Net v1 omits, is added: `a.nii` becomes `a_0000.nii`.
-        5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
+        5. Other `endings`, and accents in NFC and NFD, are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`.
+           Exactly one file must fit.
 
         If no file exists, the path after the third change is returned.
         """
@@ -148,7 +150,8 @@ class _ListedCases:
         )
         if not os.path.exists(path) and not os.path.exists(channel) and os.path.isdir(path.parent):
             files = self._files(path.parent, endings)
-            fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
+            name = composed_scan_name(path)
+            fitting = files.get(name, []) + files.get(f"{name}_0000", [])
             return fitting[0] if len(fitting) == 1 else path
         return channel if not os.path.exists(path) and os.path.exists(channel) else path
 
@@ -165,7 +168,7 @@ class _ListedCases:
         if (folder, endings) not in self._files_by_name:
             files = self._files_by_name[folder, endings] = defaultdict(list)
             for file in files_in(folder, endings):
-                files[scan_name(file)].append(file)
+                files[composed_scan_name(file)].append(file)
         return self._files_by_name[folder, endings]
 
 

@@ -67,10 +67,10 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
     used: set[str] = set()
     further = further_channels(scans)
     for file in scans:
-        name = without_channel(_name(file))
+        name = without_channel(composed_scan_name(file))
         # If a label has the scan's full name, such as `p_0001`, the number stands for a patient, not a channel.
         if _has_own_label(file, labels):
-            name = _name(file)
+            name = composed_scan_name(file)
         elif file in further:
             skipped.append(SkippedFile(file, OTHER_CHANNEL))
             continue
@@ -107,15 +107,15 @@ def _other_endings(files: Iterable[Path], used: Iterable[Path]) -> list[SkippedF
     return [SkippedFile(file, _OTHER_ENDING) for file in files if file not in known]
 
 
-def _name(path: Path) -> str:
-    """Compose accents (NFC): a Mac may store decomposed names."""
+def composed_scan_name(path: Path) -> str:
+    """Return a scan's name with composed accents (NFC): a Mac may store decomposed names."""
     return normalize("NFC", scan_name(path))
 
 
 def labels_by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
     labels: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
-        labels[_name(file)].append(file)
+        labels[composed_scan_name(file)].append(file)
     return dict(labels)
 
 
@@ -133,7 +133,9 @@ def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, objec
         labels: the files in the folder of labels, by name.
     """
     with_label_ending = {file for file in files if ending(file) not in SCAN_ENDINGS}
-    unsure = {file for file in files if channel_of(file) is None and _name(file) not in labels} | with_label_ending
+    unsure = {
+        file for file in files if channel_of(file) is None and composed_scan_name(file) not in labels
+    } | with_label_ending
     if not unsure:
         return []
     kinds = {file.path: file.kind for file in labels_and_results(files, folder)}
@@ -149,13 +151,13 @@ def _has_own_label(file: Path, labels: Mapping[str, object]) -> bool:
 
     If there are the labels `p` and `p_0000`, the label of the scan `p_0000` is `p`.
     """
-    name = _name(file)
+    name = composed_scan_name(file)
     return name in labels and (without_channel(name) == name or without_channel(name) not in labels)
 
 
 def unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
     """Return a case that is not used for training."""
-    label = labels.get(without_channel(_name(image))) or labels.get(_name(image))
+    label = labels.get(without_channel(composed_scan_name(image))) or labels.get(composed_scan_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
 
