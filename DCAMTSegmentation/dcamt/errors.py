@@ -188,9 +188,9 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed, with which the message begins. The message of an `OSError` about another file
-            names that file instead, the message of a `ModuleNotFoundError` no file. A `DCAMTError` that already names
-            the path is returned unchanged.
+        path: the file being processed, with which the message begins. The message of an `OSError` or
+            `UnicodeEncodeError` about another file names that file instead, the message of a `ModuleNotFoundError` no
+            file. A `DCAMTError` that already names the path is returned unchanged.
     """
     if isinstance(error, DCAMTError):
         return error if path is None or names_path(error, path) else _with_path(error, path)
@@ -207,6 +207,10 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         if error.errno in (*DISK_FULL, errno.EFBIG):
             return write_error(error, where)
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
+    if isinstance(error, UnicodeEncodeError):
+        what = f"has a name that cannot be encoded as {error.encoding}"
+        remedy = "Rename the file or its folder, or choose a locale with UTF-8, such as LC_ALL=C.UTF-8."
+        return InputError(what, path=error.object, remedy=remedy)
     text = " ".join(str(error).split())
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
     return InternalError(what, path=path, remedy="Please report this error.")

@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.api.outputs import describe_identity
+from dcamt.cases.case_list import CASE_COLUMNS, LABELLED, UNLABELLED, Case
+from dcamt.commands.rank import segmentation_names
+from dcamt.io.file_names import as_file_name, is_file_name
 from dcamt.io.itk import path_for_itk
 from dcamt.io.readers import read_scan
+from dcamt.io.tables import write_table
 from dcamt_testing.dicom_positions import write_frames
 from dcamt_testing.scan_files import VOXELS, refused, write_scan
 
@@ -101,13 +105,40 @@ def test_identity_is_read_from_a_zip_file_without_utf8_flag(tmp_path: Path) -> N
     assert describe_identity(read_scan(packed))["ID"] == "7"
 
 
+def test_name_that_the_locale_cannot_encode_is_no_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    assert [is_file_name(name) for name in ("Müller", "山田")] == [True, False]
+    assert as_file_name("山田 Müller.csv") == "__ Müller.csv"
+    cases = [Case(name, Path("x.nii"), None, UNLABELLED) for name in ("Müller", "山田")]
+    assert segmentation_names(cases, []) == ["Müller", "case2"]
+
+
+@pytest.fixture
+def ascii_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give processes that the test starts a locale without letters beyond ASCII."""
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("ascii_locale")
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
-def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_files_whose_names_the_locale_cannot_encode_do_not_exist(tmp_path: Path) -> None:
+    write_scan(tmp_path / "x.nii")
+    rows = [["a", "Müller.nii", "x.nii", LABELLED], ["b", "x.nii", "Müller.nii", LABELLED]]
+    write_table(tmp_path / "cases.csv", CASE_COLUMNS, rows)
+    command = [sys.executable, "-m", "dcamt", "cases", "check", tmp_path / "cases.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "The scan does not exist" in done.stdout
+    assert "The label does not exist" in done.stdout
+    assert done.stderr.endswith("cases with problems: 2 of 2\n")
+
+
+@pytest.mark.usefixtures("ascii_locale")
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path) -> None:
     scans = [write_scan(tmp_path / f"Müller.{kind}") for kind in ("mhd", "nhdr", "mha", "vtk")]
     scans.append(zip_files(tmp_path / "x.zip", [tmp_path / "Müller.nhdr", tmp_path / "Müller.raw"], "Müller".encode()))
     np.save(tmp_path / "voxels.npy", VOXELS)
-    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
-        monkeypatch.setenv(name, value)
     subprocess.run([sys.executable, "-c", _COMPARE_SCANS, tmp_path / "voxels.npy", *scans], check=True)
 
 

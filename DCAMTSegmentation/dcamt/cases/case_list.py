@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError, shell_argument
-from ..io.file_names import accent_forms
+from ..io.file_names import accent_forms, real_path
 from ..io.formats import in_resolved_folder
 from ..io.tables import write_table
 from ..recipe import Objective, Recipe
@@ -52,7 +52,7 @@ class Case:
     @property
     def scan(self) -> str:
         """The scan's path with links resolved; it identifies the scan."""
-        return os.path.realpath(self.image)
+        return real_path(self.image)
 
     @property
     def needs_label(self) -> bool:

@@ -375,7 +375,7 @@ def _file_identity(path: Path) -> Hashable:
     """Return a value that is equal for all paths of one file or folder; None if there is no such file or folder."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.dicom_files import files_below, unreadable_folders, walk_folders
+from ..io.file_names import real_path
 from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
 from ..io.volume_content import may_hold_volume
 from .bids import RAW_DATA, find_bids_cases
@@ -129,7 +130,7 @@ def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
     known = _files_of(found_cases)
     # A file may be a link to a file in another folder; then both folders count as read.
-    places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}
+    places = {Path(real_path(place)) for file in known for place in (file, file.parent)}
     read = places | {parent for place in places for parent in place.parents}
     _, names, _ = next(walk_folders(folder, ignored))
     unread = [folder / name for name in names if Path(os.path.realpath(folder / name)) not in read]

@@ -44,7 +44,7 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
         file = place / "dataset.json"
         try:
             status = file.stat()
-        except OSError:
+        except (OSError, ValueError):
             continue
         if named := _dataset_classes(place, (status.st_mtime_ns, status.st_size)):
             return named

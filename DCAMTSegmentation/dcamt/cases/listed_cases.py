@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..io.channels import channel_files, channel_of
+from ..io.file_names import real_path
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import case_name
@@ -103,11 +104,11 @@ class _ListedCases:
     def _skip_unlisted(self) -> None:
         listed = [file for case in self.cases for file in case.files]
         # Compare resolved paths, since `dataset.json` may name a file by another path.
-        named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
+        named = {real_path(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
         for name in _FOLDERS:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
             reason = TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
-            unlisted = [file for file in files if os.path.realpath(file) not in named]
+            unlisted = [file for file in files if real_path(file) not in named]
             self.skipped += [SkippedFile(file, reason) for file in unlisted]
             if name.startswith("images") and unlisted:
                 labels = {skipped_file.path for skipped_file in labels_among(files, self._folder / name, {})}

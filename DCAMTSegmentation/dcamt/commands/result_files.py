@@ -114,7 +114,7 @@ def _file_keys(path: Path) -> tuple[object, ...]:
     """Return keys that identify a file: its resolved path and, if it exists, its device and inode (for hard links)."""
     try:
         resolved = path.resolve()
-    except RuntimeError:  # The link leads to itself.
+    except (RuntimeError, ValueError):  # The link leads to itself, or the file system cannot store such a path.
         return (path.absolute(),)
     try:
         status = resolved.stat()

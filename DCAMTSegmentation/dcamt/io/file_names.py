@@ -1,4 +1,4 @@
-"""Decide which names of files and folders every operating system can store."""
+"""Decide which names of files and folders can be stored, and return other forms of names and paths."""
 
 from __future__ import annotations
 
@@ -19,13 +19,27 @@ _KEPT = 20
 def is_file_name(name: str) -> bool:
     """Return whether Linux, macOS and Windows can store a file or folder of this name, and none of them hides it.
 
+    Letters that the character set of the locale lacks are not allowed.
+
     >>> [is_file_name(name) for name in ("run-1", "a..b", "nul.txt", "run.", ".run", "what?")]
     [True, True, False, False, False, False]
     """
     stem = name.partition(".")[0].strip()
     if not stem or stem.casefold() in _DEVICES or name.endswith((".", " ")):
         return False
-    return name.isprintable() and not _FORBIDDEN & set(name) and len(name.encode()) <= _LONGEST
+    return all(map(_is_allowed, name)) and len(name.encode()) <= _LONGEST
+
+
+def _is_allowed(letter: str) -> bool:
+    return letter.isprintable() and letter not in _FORBIDDEN and _can_encode(letter)
+
+
+def _can_encode(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_file_name(name: str) -> str:
@@ -34,7 +48,7 @@ def as_file_name(name: str) -> str:
     >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
     """
-    plain = "".join("_" if letter in _FORBIDDEN or not letter.isprintable() else letter for letter in name).rstrip(". ")
+    plain = "".join(letter if _is_allowed(letter) else "_" for letter in name).rstrip(". ")
     while len(plain.encode()) >= _LONGEST:  # One byte stays free, because a `_` may be put before the name.
         plain = plain[: -_KEPT - 1] + plain[-_KEPT:]
     return plain if is_file_name(plain) else f"_{plain}"
@@ -53,12 +67,20 @@ def accent_forms(name: str) -> list[str]:
     return [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
 
 
+def real_path(path: Path) -> str:
+    """Return a path with links resolved; if the file system cannot store such a path, only make the path absolute."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # The path contains a null character, or letters that the character set of the locale lacks.
+        return os.path.abspath(path)
+
+
 def is_too_long(path: Path) -> bool:
     """Return whether a path, or a name in it, is too long for the disk."""
     try:
         os.lstat(path)
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
-    except ValueError:  # The path contains a null character.
+    except ValueError:
         return False
     return False
