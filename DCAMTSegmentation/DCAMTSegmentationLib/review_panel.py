@@ -80,7 +80,7 @@ class ReviewPanel:
             view.transposed = True
             view.resizeColumnsToContents()
         # The transposed view's rows are the table's columns. With new measurements, the view shows all rows again.
-        # `resultLabel` shows the names of the scan and of a single segment.
+        # Hide the rows with the scan's name and with the name of a single segment, which `resultLabel` shows.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)
@@ -211,6 +211,6 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    # The user may have removed the volume from the table. Rounding its text again can give a wrong last digit.
+    # The user may have removed the volume from the table.
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

@@ -203,8 +203,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     if listed and of_series and listed[0] not in of_series:
         first, second = (f"{stack.describe()}, UID {stack.first.series}" for stack in (listed[0], of_series[0]))
         what = (
-            f"has two series for the number {number}: number {number} in the list of series is {first}; the other "
-            f"series is {second}"
+            f"has two series that {number} may mean: number {number} in the list of series, which is {first}, or"
+            f" {second}"
         )
         raise InputError(what, path=path, remedy=_CHOOSE_UID)
     if listed or of_series:

@@ -155,8 +155,8 @@ def import_model(
 
 
 def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
-    other = f"import this one with --name NAME, or first run: dcamt models remove {shell_argument(stored_name)}"
-    remedy = f"Replace that model with --overwrite, {other}"
+    remove = f"dcamt models remove {shell_argument(stored_name)}"
+    remedy = f"Replace the existing model with --overwrite, import this one with --name NAME, or first run: {remove}"
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
 
 
