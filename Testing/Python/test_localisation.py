@@ -1,4 +1,4 @@
-"""Test the localisation of organs on a coarse grid: components, classes, the inner part of a scan, and boxes."""
+"""Test the localisation of organs on a coarse grid."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -
 def predict_by_brightness(image: Tensor) -> Tensor:
     """Return probabilities (1, 3, X, Y, Z) of background, class 1 and class 2.
 
-    Voxels with an intensity below 0 are most likely background. Voxels with an intensity near 0.4 are most likely class
-    1, and voxels with an intensity near 0.9 are most likely class 2.
+    Intensities below 0 are background, those near 0.4 are class 1, and those near 0.9 are class 2.
     """
     return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
@@ -54,13 +53,9 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 
 
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Return whether each face of a box is within 4 scan voxels of the same face of the mask's bounding box.
-
-    The organ is located to within one voxel of the coarse grid, which is at most 3 scan voxels wide. The limit of 4
-    leaves one more scan voxel for rounding to whole scan voxels.
-    """
     exact = bounding_box(mask)
     assert exact is not None
+    # The organ is located to within one voxel of the coarse grid, at most 3 scan voxels wide; 4 allows for rounding.
     return all(
         abs(side.start - wanted.start) <= 4 and abs(side.stop - wanted.stop) <= 4
         for side, wanted in zip(box, exact, strict=True)
@@ -108,7 +103,7 @@ def test_each_class_is_located_and_one_box_contains_all() -> None:
 def test_box_contains_an_organ_that_is_too_small_to_be_located() -> None:
     voxels = WAVES.copy()
     voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
-    voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9  # too small for the coarse grid
+    voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9
     location = locate_in_scan(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert location.box == location.anatomy

@@ -82,7 +82,6 @@ def test_inter_class_loss_equals_info_nce(classes: int, temperature: float) -> N
 
 
 def test_inter_class_loss_of_orthogonal_prototypes_follows_its_formula() -> None:
-    """If embeddings equal their prototypes, which are orthonormal, the loss is ln(1 + (K - 1) exp(-1 / T))."""
     for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
         centres = torch.eye(classes, 6, dtype=torch.float64)
         labels = torch.arange(classes)
@@ -107,7 +106,6 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 
 def test_voxels_without_a_class_are_ignored() -> None:
-    """Removing the voxels of label -1 changes neither the losses nor the gradients."""
     # For label -1, `inter_class` computes and discards the loss of class 0, which is infinite if class 0 is absent.
     with_class_0, without_class_0 = torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])
     for labels in (with_class_0, without_class_0):
@@ -126,11 +124,7 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """The prototype of class n is the n-th unit vector (`centres`), and descent moves against the gradient.
-
-    So a negative n-th component of the gradient moves the embedding towards the prototype of class n, and a positive
-    component moves the embedding away from it.
-    """
+    """A negative n-th component of the gradient moves the embedding towards prototype n, the n-th unit vector."""
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)
@@ -142,7 +136,6 @@ def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() 
 
 
 def test_prototypes_have_no_gradient() -> None:
-    """Although prototypes are means of the embeddings, the gradient treats the prototypes as constant."""
     e, labels, _, partner = random_embeddings(3)
     gradients: list[Tensor] = []
     for from_the_embeddings in (True, False):

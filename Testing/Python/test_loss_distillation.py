@@ -1,4 +1,4 @@
-"""The distillation loss equals a loop over voxels; a teacher has no gradient, and a student follows its teacher."""
+"""Test the distillation loss and its gradient."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def reference_confidence(logits: list[float]) -> float:
 
 
 def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
-    """Return the mean of the two students' losses, computed voxel by voxel."""
     return 0.5 * (
         reference_direction(teachers[1], students[0], temperature)
         + reference_direction(teachers[0], students[1], temperature)
@@ -34,11 +33,8 @@ def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tens
 def reference_direction(teacher: Tensor, student: Tensor, temperature: float) -> float:
     """Return the loss of one teacher and one student.
 
-    The loss is T² × a mean KL divergence, plus a mean Dice loss; T is the temperature. In each voxel, the divergence is
-    multiplied by the teacher's confidence; then it is averaged over all voxels. The Dice loss is averaged over samples
-    and foreground classes. As in `soft_dice_loss`, each Dice loss has a smoothing of 1 and is multiplied by
-    n / (n + 1). Here n is the class's volume in voxels according to the teacher: the sum of the teacher's sharpened
-    probabilities.
+    The loss is T² × the mean of (confidence × KL divergence), plus a mean Dice loss. As in `soft_dice_loss`, each Dice
+    loss has a smoothing of 1 and is multiplied by n / (n + 1); n is the class's volume according to the teacher.
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):
@@ -118,10 +114,7 @@ def test_teacher_has_no_gradient() -> None:
 
 
 def test_structure_missed_by_one_branch_is_recovered() -> None:
-    """In a few voxels, one branch predicts organ, and the other predicts background with equal confidence.
-
-    Gradient steps make both branches predict organ.
-    """
+    """In a few voxels, one branch predicts organ, and the other predicts background with equal confidence."""
     organ, small_structure, background = 10, 4, 200
     # Logits of 2, so that gradients do not vanish.
     branch_without = confident_logits([1] * organ + [0] * (small_structure + background), logit=2.0)

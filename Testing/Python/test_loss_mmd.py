@@ -1,4 +1,4 @@
-"""Test the values and the properties of the squared maximum mean discrepancy (MMD)."""
+"""Test the squared maximum mean discrepancy (MMD)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reference_median(x: list[list[float]], y: list[list[float]]) -> float:
 
 
 def reference_mmd2(x: list[list[float]], y: list[list[float]], median: float) -> float:
-    """Return the biased estimate of Gretton et al. (2012), eq. 5: mean k(x, x') + mean k(y, y') - 2 mean k(x, y)."""
+    """Return the biased estimate of Gretton et al. (2012), eq. 5."""
 
     def kernel(u: list[float], v: list[float]) -> float:
         squared = squared_distance(u, v)
@@ -54,7 +54,7 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
     assert float(mmd2(x, x)) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, x.flip(0))) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, torch.cat([x, x]))) == pytest.approx(0, abs=1e-12)
-    zeros = torch.zeros(5, 4)  # all features are zero
+    zeros = torch.zeros(5, 4)
     assert float(mmd2(zeros, zeros)) == 0
     assert float(mmd2(x, y)) > 0.1
 

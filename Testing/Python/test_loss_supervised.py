@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def reference_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return half the Dice loss plus half the weighted cross-entropy, by a loop over voxels."""
+    """Return half the Dice loss plus half the weighted cross-entropy."""
     samples, classes, *size = logits.shape
     cross_entropies, dice_losses = [], []
     for sample in range(samples):
@@ -41,7 +41,6 @@ def random_logits_and_labels(classes: int, seed: int = 0) -> tuple[Tensor, Tenso
 
 
 def confident_logits(labels: Tensor, classes: int) -> Tensor:
-    """Return logits: 60 for the class in `labels`, 0 for the others."""
     return 60.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
 
 
@@ -50,7 +49,7 @@ def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
     for seed in range(3):
         logits, labels = random_logits_and_labels(classes, seed)
         if seed == 2:
-            labels[labels == classes - 1] = 0  # the last class is absent
+            labels[labels == classes - 1] = 0
         expected = reference_loss(logits.numpy(), labels.numpy())
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
@@ -107,9 +106,8 @@ def test_loss_of_equal_logits_follows_its_formula() -> None:
     labels[0, 3, 4, 5] = 2  # n = 1
     probability = 1 / 3  # of each class in each voxel
     dice = [n / (n + 1) * (1 - (2 * n * probability + 1) / (120 * probability + n + 1)) for n in (24, 1)]
-    # The foreground classes have 12.5 voxels on average. Each of the 24 voxels of class 1 weighs 12.5 / 24; together
-    # they weigh 12.5.
-    # The weight of the voxel of class 2, 12.5 / 1, is cut to 10 (`MAX_CLASS_WEIGHT`).
+    # The foreground classes have 12.5 voxels on average, so the voxels of each class would weigh 12.5 together. For
+    # class 2, this weight is cut to 10 (`MAX_CLASS_WEIGHT`).
     expected = 0.5 * (-math.log(probability) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

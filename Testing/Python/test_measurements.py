@@ -1,4 +1,4 @@
-"""Measurements agree with formulas; measurement tables are written and read."""
+"""Test measurements and their tables."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed:
         axes: (3, 3), columns are the voxel steps in mm.
         semi: semi-axes in mm.
         turn: (3, 3), rotates the ellipsoid in RAS.
-        seed: seed of the centre's random offset (at most half a voxel along each axis).
+        seed: seed of the centre's random offset.
     """
     reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
     shape = 2 * np.ceil(reach).astype(int) + 3
@@ -141,10 +141,7 @@ def test_measurements_do_not_depend_on_order_and_direction_of_voxel_axes() -> No
 
 
 def test_large_segment_is_measured_in_little_memory() -> None:
-    """The long diameter is the largest distance between two corners of the segment's convex hull.
-
-    The distances between all pairs of corners would need 200 MB, so they must be computed in blocks.
-    """
+    """All distances between corners of the convex hull would need 200 MB, so they must be computed in blocks."""
     i, j, k = np.ogrid[-120:121, -120:121, -120:121]
     mask = i**2 + j**2 + k**2 <= 120**2
     tracemalloc.start()

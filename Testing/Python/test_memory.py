@@ -41,7 +41,6 @@ def test_memory_of_a_pass_is_eight_arrays_of_the_finest_level_plus_the_attention
 
 
 def test_memory_of_attention_is_at_most_three_arrays_of_a_block_of_queries() -> None:
-    """The arrays are the bias, and the scores before and after the softmax; each has at most `BLOCK_BYTES`."""
     for size in (SCAN, (1280, 1280, 176)):
         assert 0.95 * 3 * BLOCK_BYTES < attention_bytes(RECIPE, size) <= 3 * BLOCK_BYTES
 

@@ -1,4 +1,4 @@
-"""Model packages are saved and read back, and damaged or forged files are refused with a one-line message."""
+"""Test the saving and reading of model packages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_saved_model_is_read_back_with_weights_rounded_to_16_bits(saved_model: P
         before, after = network(image), build_network(package)(image)
     for one, other in zip(before, after, strict=True):
         assert torch.allclose(one.logits, other.logits, atol=0.02)
-        assert not torch.equal(one.logits, other.logits)  # the weights are stored in 16 bits
+        assert not torch.equal(one.logits, other.logits)
 
 
 def test_network_is_ready_for_inference(saved_model: Path) -> None:
@@ -141,7 +141,7 @@ def test_truncated_file_is_refused_at_many_lengths(model_copy: Path) -> None:
 
 
 def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
-    """A change within a member is detected. A change in the zip's own tables is detected or has no effect."""
+    """Only a change in the zip's own tables may have no effect."""
     whole, package = model_copy.read_bytes(), open_model(model_copy)
     is_member = np.zeros(len(whole), bool)
     for data in read_members(model_copy).values():
@@ -166,7 +166,6 @@ def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
 
 
 def test_altered_member_is_detected_when_the_zip_checksums_are_valid(model_copy: Path) -> None:
-    """The zip's checksums match the altered member, so only the model's own checksum can show the change."""
     original = read_members(model_copy)
     for name in original:
         members = dict(original)
@@ -260,7 +259,6 @@ def test_pickle_in_place_of_a_package_or_member_is_not_loaded(model_copy: Path, 
 
 
 def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
-    """Return the members of a package whose weights hold no tensor."""
     return {CARD: json.dumps(card).encode(), RECIPE: recipe, WEIGHTS: safetensors.numpy.save({})}
 
 

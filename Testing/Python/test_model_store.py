@@ -1,4 +1,4 @@
-"""The store lists, imports and removes models, and refuses invalid models and names."""
+"""Test the listing, import and removal of models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ def write_model(path: Path, name: str) -> Path:
 
 
 def write_calibrated_model(path: Path, name: str) -> Path:
-    """Write a model and, beside it, its calibration."""
     checksum = open_model(write_model(path, name)).card.checksum
     function = OverlapFunction(("entropy",), (0.5,), (0.1,), (-0.5,), 2.0, (0.5, 0.9), (-0.1, -0.1), (0.1, 0.1))
     calibration_path(path).write_text(Calibration(checksum, {"fast": function}, 8, 8).to_json(), encoding="utf-8")
@@ -42,7 +41,7 @@ def write_calibrated_model(path: Path, name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a temporary store with one shipped model and no imported models; return the shipped model's file."""
+    """Use a temporary store with one shipped model; return its file."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
     return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")
@@ -54,7 +53,6 @@ def download(tmp_path: Path) -> Path:
 
 
 def stored_names() -> list[tuple[str, bool]]:
-    """Return the name of each stored model, and whether the model is shipped."""
     return [(model.name, model.shipped) for model in stored_models()]
 
 
@@ -69,7 +67,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate a folder that the user is not allowed to list; `chmod` would have no effect if root runs the tests."""
+    # `chmod` would have no effect if root runs the tests.
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -155,7 +153,6 @@ def test_file_is_imported_even_if_its_path_is_the_name_of_a_stored_model(
 
 
 def test_import_stores_the_bytes_that_were_checked(download: Path) -> None:
-    """Another program changes the file between the check and the copy."""
     sound = download.read_bytes()
 
     def check_then_spoil(path: Path, data: bytes) -> Card:
@@ -382,7 +379,6 @@ def test_model_that_appears_during_an_import_is_replaced_only_if_replace_is_true
     write_bytes = Path.write_bytes
 
     def import_first_model_then_write(path: Path, data: bytes) -> int:
-        # Another process imports a model of the same name just before this import writes its first file.
         monkeypatch.setattr(Path, "write_bytes", write_bytes)
         import_model(first, name="mine")
         return write_bytes(path, data)

@@ -1,4 +1,4 @@
-"""Damaged weights, and weights that do not fit the recipe, are refused with a one-line message."""
+"""Test the refusal of damaged weights, and of weights that do not fit the recipe."""
 
 from __future__ import annotations
 
@@ -102,7 +102,6 @@ def test_recipe_of_an_enormous_network_is_refused(model_copy: Path, network: dic
 
 
 def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
-    """Return bytes in the safetensors format: the header's length (8 bytes), the header (JSON), the arrays."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
@@ -113,7 +112,7 @@ def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -
 
 
 def with_weights(model_copy: Path, weights: bytes) -> Path:
-    """Replace the weights and the checksum in a model's file; return the file's path."""
+    """Replace the weights and the checksum in a model's file."""
     members = read_members(model_copy)
     return write_with_checksum(model_copy, json.loads(members[CARD]), members[RECIPE], weights)
 

@@ -1,4 +1,4 @@
-"""Test the dual V-Net: shapes, weights and exchange between branches; compare layers with NumPy and PyTorch."""
+"""Test the dual V-Net and its layers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
     """Return a network in evaluation mode whose branches exchange features.
 
-    In each cross-attention, the weights and the bias of the layer `output` are random. In a new network, they are 0, so
-    that the branches exchange nothing.
+    In a new network, the layers `output` are 0, so the branches exchange nothing.
     """
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()
@@ -228,7 +227,6 @@ def test_branches_share_no_weight_and_upsample_differently() -> None:
 
 
 def parts_with_gradient(network: DualVNet, output: BranchOutput) -> set[str]:
-    """Return the parts of the network that get a gradient from a branch's logits."""
     network.zero_grad(set_to_none=True)
     output.logits.square().sum().backward()
     names = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -244,7 +242,7 @@ def test_gradients_cross_between_branches_only_through_attention() -> None:
 
 
 def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
-    """The layer convolves before upsampling, on an eighth of the voxels; the result is the same."""
+    """The layer convolves before upsampling, on an eighth of the voxels."""
     torch.manual_seed(0)
     layer: Any = TrilinearUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""Compare the grids that DCAMT reads from NIfTI headers of many kinds with the grids that SimpleITK reads.
+"""Compare the grids that DCAMT and SimpleITK read from NIfTI headers.
 
-The grids are equal, except where ITK refuses a header or is wrong. These exceptions have their own tests.
+The grids are equal, except where ITK refuses a header or is wrong.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def test_units_of_length_and_time_are_read_as_by_itk(tmp_path: Path, unit: int) 
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])
 @pytest.mark.parametrize("spacing", [0.0, float("nan"), float("inf")])
 def test_spacing_that_is_zero_or_not_finite_is_refused(tmp_path: Path, codes: tuple[int, int], spacing: float) -> None:
-    """ITK 5.4 replaces such a spacing by 1 mm, which is wrong."""
+    """ITK 5.4 replaces such a spacing by 1 mm."""
     path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, (1.5, spacing, 3))
     refused(lambda: read_scan(path), path, "impossible voxel spacing")
 

@@ -1,7 +1,7 @@
-"""A training iteration does not wait for the GPU: no value is read back, and data is copied to the GPU asynchronously.
+"""Test that a training iteration does not wait for the GPU.
 
-PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
-error. `CopyGuard` detects copies from the CPU.
+PyTorch's device `meta` replaces the GPU. Its tensors have no values, so reading a value back raises an error.
+`CopyGuard` detects copies from the CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ EVERYTHING = (
 STEPS = (1, 7)
 """Two iterations in which all variants of the random augmentations occur.
 
-The variants are air, noise and a mirror image (`replace_surroundings`), and stripes and a bright spot (`add_artefact`).
 `STEPS` excludes 0, 16, 32, ... (`STOP_READ_EVERY`), since a team of processes waits for the GPU there.
 """
 META = torch.device("meta")
@@ -81,7 +80,7 @@ def _is_called_by_to_device(frame: FrameType | None) -> bool:
 
 
 def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], list[ResidentCase]]:
-    """Return one labelled and one unlabelled case on a device."""
+    """Return one labelled and one unlabelled case."""
     size = (24, 20, 18)
     image = torch.randint(256, (recipe.input_channels, *size), dtype=torch.uint8).to(device)
     label = torch.zeros(size, dtype=torch.uint8)
@@ -158,7 +157,6 @@ def test_iteration_of_a_team_does_not_wait_for_the_device(tmp_path: Path) -> Non
 def test_operation_that_waits_or_returns_double_precision_is_detected(
     operation: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sampler is changed to execute the operation."""
     draw = BatchSampler.draw
 
     def execute_and_draw(self: BatchSampler, step: int) -> Any:

@@ -29,10 +29,7 @@ NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class RandomBatch:
-    """Random labels, and two branches' random outputs and projection heads.
-
-    By default, two of three samples have a label.
-    """
+    """Random labels, and two branches' random outputs and projection heads."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -58,8 +55,7 @@ class RandomBatch:
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
         """Return, for each tensor, the samples for which the gradient of `loss` is not 0.
 
-        Tensors without such samples are omitted. The weights of a projection head count as one sample, with the index
-        0.
+        The weights of a projection head count as sample 0.
         """
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
@@ -107,9 +103,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # In the distillation, branch A's teacher logits teach branch B, and branch B's teacher logits teach branch A. By
-    # default, the teacher logits of a branch are the branch's own logits. Here, the teacher logits of the unlabelled
-    # sample are `given`. The students' logits stay the same.
+    # By default, a branch teaches with its own logits. Here, its teacher logits of the unlabelled sample are `given`.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(
@@ -175,7 +169,7 @@ def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently
 def test_contrast_limits_the_voxels_per_class_and_uses_the_same_voxels_in_both_branches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each voxel's embedding has its own direction, which identifies the voxels that were drawn."""
+    """Each voxel's embedding has its own direction, which identifies the voxel."""
     random_batch = RandomBatch(batch=2)
     random_batch.labels[:] = 0
     random_batch.labels[0, :2, :2, :4] = 1  # two voxels at half the resolution
@@ -255,7 +249,7 @@ def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expec
 
 
 class UnexpectedCall(Exception):
-    """`refuse` was called in place of another function."""
+    pass
 
 
 def refuse(*_: Any, **__: Any) -> Any:
@@ -293,7 +287,6 @@ def test_only_the_supervised_loss_is_computed_when_the_ramp_is_0(monkeypatch: py
 
 
 def test_network_of_four_classes_and_two_channels_learns() -> None:
-    """Every weight gets a finite gradient, and a few steps lower the loss."""
     la = load_recipe("la")
     recipe = replace(
         la,

@@ -71,7 +71,6 @@ def test_report_with_unknown_model_version_shows_warning_and_doubtful_places(req
 
 
 def text_of(request: ReportRequest) -> str:
-    """Return the text of the report that the worker writes for a request."""
     outline_report.write_requested_report(parse_request(request_line(request)))
     return request.report.read_text(encoding="utf-8")
 

@@ -21,9 +21,8 @@ from dcamt_testing.warm_python import interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
 MIN_DICE_TRAINED = 0.85
-"""The smallest accepted Dice. Without class weights, the Dice of the aorta, the smallest organ, was 0."""
+"""Without class weights, the Dice of the aorta, the smallest organ, was 0."""
 MAX_DICE_UNTRAINED = 0.25
-"""A Dice that an untrained network does not reach."""
 
 
 @pytest.fixture(scope="module")

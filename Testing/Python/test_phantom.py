@@ -1,4 +1,4 @@
-"""The synthetic scan is reproducible; its heart has realistic intensities, sizes and positions."""
+"""Test that the synthetic scan is reproducible and realistic."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class Heart(NamedTuple):
 
     Attributes:
         points: the voxels' coordinates in mm, centred on the left atrium, as three arrays that broadcast to (I, J, K).
-            The script has added smooth random shifts to these coordinates (`bent` in `make_phantom`).
         scale: the heart's size, relative to the standard heart.
         distance: distance (I, J, K) to the surface of the left atrium and its veins in mm, negative inside.
     """
@@ -51,7 +50,7 @@ class Heart(NamedTuple):
 
 @pytest.fixture(scope="module")
 def coarse() -> tuple[Volume, Labelmap]:
-    """Return scan and label of seed 3 with voxels of 2 * COARSE_MM; a test must not change them."""
+    """Return a scan and its label; a test must not change them."""
     scan, label = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)
     return scan, label
 
@@ -95,8 +94,6 @@ def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], see
 def test_myocardium_is_darker_than_blood_and_brighter_than_lung(hearts: dict[int, Heart], seed: int) -> None:
     """The test measures myocardium in the left ventricle's posterior wall.
 
-    For the intensity of lung, it takes the 10th percentile of the smoothed scan (means of 3 x 3 x 3 voxels).
-
     The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
     """
     scan, label, points, scale, distance = hearts[seed]
@@ -130,7 +127,6 @@ def test_atrium_lies_near_the_centre_of_the_scan(hearts: dict[int, Heart], seed:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_aorta_is_a_bright_area_behind_the_atrium(hearts: dict[int, Heart], seed: int) -> None:
-    """In the atrium's middle slice, a bright area as wide as the descending aorta is posterior to the atrium."""
     scan, label = hearts[seed].scan, hearts[seed].label
     middle = round(float(ndimage.center_of_mass(label.voxels)[2]))
     behind = int(np.argwhere(label.voxels[:, :, middle]).max(0)[1]) - 4
@@ -148,10 +144,7 @@ def test_aorta_is_a_bright_area_behind_the_atrium(hearts: dict[int, Heart], seed
 
 
 def test_noise_and_scar_are_not_clipped(hearts: dict[int, Heart]) -> None:
-    """Few voxels are 0, and scar stays below 255.
-
-    In dark lung, clipped Gaussian noise would often be 0; Rician noise is rarely 0.
-    """
+    """In dark lung, clipped Gaussian noise would often be 0; Rician noise is rarely 0."""
     for heart in hearts.values():
         image = heart.scan.voxels[0]
         assert (image == 0).mean() < 0.01

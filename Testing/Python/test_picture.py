@@ -1,4 +1,4 @@
-"""Test the picture of a result: outlines, letters, surfaces, names, and independence of the storage order."""
+"""Test the picture of a result."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
 def reorder(
     volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
 ) -> tuple[Volume, Labelmap]:
-    """Permute and flip the storage axes of scan and labelmap with nibabel."""
+    """Permute and flip the storage axes of scan and labelmap."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
     def store_reoriented(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
@@ -149,7 +149,6 @@ def test_labels_and_doubt_of_a_scene_are_in_lps_order() -> None:
 
 
 def test_letters_name_the_sides_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
-    """In every panel, the two letters of a patient axis lie at the low and the high end of that axis."""
     names = {0: "RL", 1: "AP", 2: "IS"}
     for name, panel_axes in {"Axial": (0, 1), "Coronal": (0, 2), "Sagittal": (1, 2)}.items():
         axes = find_panel(figure, name)

@@ -1,4 +1,4 @@
-"""The tutorials' pictures have suitable sizes, and the command that draws them works."""
+"""Test the tutorials' pictures and the command that draws them."""
 
 from __future__ import annotations
 

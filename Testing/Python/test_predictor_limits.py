@@ -1,4 +1,4 @@
-"""Test `Predictor` with a region, with the largest component only, and with little memory (tiles, CPU instead of GPU).
+"""Test `Predictor` with a region, with the largest component only, and with little memory.
 
 In most tests, the network is a stub that computes its logits from the scan.
 """
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Branch A segments the organ where channel 0 is positive. Branch B segments it where channel 1 is positive.
+    """Branch A segments the organ where channel 0 is positive, branch B where channel 1 is positive.
 
     The first `failures` passes raise `failure`.
     """
@@ -75,7 +75,7 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
 def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let every pass on the device `meta`, which replaces a GPU, run out of memory.
 
-    The returned list receives the name of each function called on `meta`: `predict_whole` or `predict_tiled`.
+    The returned list receives the name of each function called on `meta`.
     """
     tried: list[str] = []
     for name in ("predict_whole", "predict_tiled"):
@@ -172,8 +172,7 @@ def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny
             assert cut.notes == (CUT_BY_REGION,)
             assert cut.expected_overlap is None
             end[axis] = whole
-    # The region encloses the whole ball on the right side. One face of the region lies outside the scan. This face does
-    # not cut the segmentation, so there is no note.
+    # The region encloses the whole right ball. A face outside the scan does not cut the segmentation.
     high[0] = CENTRE[0] + 100
     enclosed = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
     assert np.array_equal(enclosed.labelmap.voxels == 1, BALLS[1])
@@ -244,7 +243,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     assert tried[2] <= tried[1] / 2
     assert len(result.notes) == 1  # one note, although memory was insufficient several times
     assert "memory; the scan was segmented in tiles" in result.notes[0]
-    assert predictor.segment(scan).notes == ()  # the next scan has no note
+    assert predictor.segment(scan).notes == ()
 
 
 def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:

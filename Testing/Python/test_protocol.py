@@ -1,4 +1,4 @@
-"""Requests and events of the worker are written and parsed without loss; an invalid one causes a one-line error."""
+"""Test the writing and parsing of the worker's requests and events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test the ranking of unlabelled cases: scores, places of highest disagreement, and the command `dcamt rank`."""
+"""Test the ranking of unlabelled cases and the command `dcamt rank`."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ def test_place_is_where_the_summed_disagreement_is_highest(spacing: tuple[float,
 
 
 def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
-    """Return a predictor with a fixed result."""
-
     def segment(volume: Volume) -> Prediction:
         return Prediction(Labelmap(labels, volume.grid), None, agreement, None, trust)
 
@@ -64,7 +62,6 @@ def test_score_is_the_disagreement_or_1_for_an_empty_result(tmp_path: Path) -> N
     assert ranked.score == pytest.approx(0.25)
     # The place is near the centre of voxels 4 to 7; the spacing is 2 mm.
     assert np.abs(np.array(ranked.place) - 2.0 * 5.5).max() <= 2.0
-    # A case in which nothing is segmented has the highest score.
     empty, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
     assert empty.score == 1.0
     assert (ranked.is_empty, empty.is_empty) == (False, True)
@@ -192,9 +189,7 @@ def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
-    # "a/b" cannot be a file name, so the segmentation of this case, the first unlabelled one, would be named "case1".
-    # But "case1" is the name of another case, and "case1_" differs from the case "CASE1_" only in capitals, so the
-    # segmentation is named "case1__".
+    # "a/b" cannot be a file name, and "case1" and "CASE1_" are other cases; so its segmentation is named "case1__".
     for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):
         text = text.replace(f"\n{before}", f"\n{after}", 1)
     table.write_text(text, encoding="utf-8")
@@ -275,7 +270,6 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     saved: str,
     is_replaced: bool,
 ) -> None:
-    """While a case is ranked, somebody saves a segmentation of the case, or a table, under the name of a result."""
     file = tmp_path / saved
     file.parent.mkdir(exist_ok=True)
 
