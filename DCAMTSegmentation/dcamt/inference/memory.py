@@ -57,8 +57,8 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     """Return the size of a tile whose pass takes at most `limit` bytes; None for the whole volume of (X, Y, Z) voxels.
 
-    The whole volume is shortened until it fits, one stride at a time along the axis of most strides. No axis is
-    shortened below `SMALLEST_TILE_STRIDES`, even if the result does not fit.
+    The axis with the most strides is shortened by one stride, again and again, until the tile fits. No axis gets
+    shorter than `SMALLEST_TILE_STRIDES`, even if the tile does not fit.
     """
     x, y, z = (-(-n // step) * step for n, step in zip(size, recipe.stride, strict=True))
     tile = [x, y, z]

@@ -86,7 +86,9 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if a new table and report would lose scores of `cases`, or all scores.
+    """Raise InputError if earlier scores of `cases` would be lost.
+
+    If no case is scored, raise InputError if any earlier scores would be lost.
 
     Args:
         earlier: the names of the cases in the existing table.
