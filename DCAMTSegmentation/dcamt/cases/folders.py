@@ -61,8 +61,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """Pair scans with labels as `find_cases` does, but accept a folder that has only `FoundCases.unused` cases.
 
     Raises:
-        InputError: `folder` is not a folder, cannot be read, or contains neither a case nor an unused case, or a
-            `dataset.json` cannot be read.
+        InputError: `folder` or its `dataset.json` cannot be read, or no case is found.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")

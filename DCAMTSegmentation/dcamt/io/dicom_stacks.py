@@ -28,7 +28,7 @@ _CHOOSE_UID = (
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _ROUNDING_SLOPE = 0.002
-"""Larger shifts in plane, as fractions of the slice distance, are real: direction cosines are rounded to 3 decimals."""
+"""Smaller shifts in plane, as fractions of the slice distance, may come from direction cosines with 3 decimals."""
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
@@ -321,7 +321,7 @@ def refuse_metres(path: Path, frames: Sequence[Frame]) -> None:
 def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
     """Return the unit vectors (3, 3) along a slice's rows, along its columns and along its normal.
 
-    As in ITK, rounded directions are scaled to length 1, and that of the rows is turned until both are perpendicular.
+    As in ITK, the rows' direction is made perpendicular to the columns' direction.
 
     Args:
         orientation: directions of rows and columns, (6,).
