@@ -64,7 +64,24 @@ def test_grids_rotated_against_each_other_have_no_reorientation() -> None:
     assert reorientation_between(OBLIQUE, centred_grid(OBLIQUE.shape, (1.5, 1.2, 2.0), rotation(40, 50, 30))) is None
 
 
+@pytest.mark.parametrize(("shift_mm", "match"), [(0.0005, True), (0.05, False)])
+def test_grids_match_if_their_voxels_coincide(shift_mm: float, match: bool) -> None:
+    shifted = OBLIQUE.affine.copy()
+    shifted[0, 3] += shift_mm
+    assert OBLIQUE.matches(Grid(OBLIQUE.shape, shifted)) == match
+
+
 # ---- boxes
+
+
+@pytest.mark.parametrize(
+    ("cells", "covered"),
+    [(slice(0, 1), slice(0, 4)), (slice(1, 2), slice(3, 7)), (slice(2, 3), slice(6, 10)), (slice(0, 3), slice(0, 10))],
+)
+def test_source_box_contains_partly_covered_voxels_and_reaches_the_border(cells: slice, covered: slice) -> None:
+    """The three cells, 3 mm wide, have faces at 0.5, 3.5, 6.5 and 9.5 mm of the scan's 10 mm."""
+    grid = network_grid(Grid((10, 10, 10), np.eye(4)), (3.0, 3.0, 3.0))
+    assert grid.source_box((cells,) * 3) == (covered,) * 3
 
 
 def test_bounding_box_is_the_smallest_box_around_the_mask() -> None:

@@ -239,6 +239,14 @@ def test_table_without_expected_overlap_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_table_saved_by_excel_is_read(tmp_path: Path) -> None:
+    rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75, 0.92, 0.88, 0.95)]
+    write_measurements_csv(rows, tmp_path / "m.csv")
+    text = (tmp_path / "m.csv").read_text(encoding="utf-8")
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8-sig")
+    assert read_measurements_csv(tmp_path / "m.csv") == rows
+
+
 def test_missing_table_gives_no_rows_and_table_with_other_columns_is_refused(tmp_path: Path) -> None:
     assert read_measurements_csv(tmp_path / "gone.csv") == []
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")

@@ -152,6 +152,15 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
         assert len(starts) > 20
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_random_patches_reach_both_ends_of_the_scan(axis: int) -> None:
+    index = np.indices((40, 40, 40), np.uint8)[axis]
+    sampler = sampler_of([resident(index, np.zeros_like(index))], *NO_AUGMENTATION, "foreground=0")
+    first = [start for step in range(60) for start in eight_bit_values(sampler.draw(step))[:, 0, 0, 0, 0]]
+    assert -0.01 < min(first) < 2
+    assert 22 < max(first) < 24.01  # 40 - 16 voxels of the patch
+
+
 def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions

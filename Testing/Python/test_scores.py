@@ -63,6 +63,15 @@ def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
     assert_same_score(score(*turned, (2.0, 0.7, 0.9)), inner)
 
 
+def test_distances_in_mm_use_the_spacing_of_nearly_isotropic_voxels() -> None:
+    """All surface distances of boxes that are shifted along k are along k."""
+    prediction, label = np.zeros((2, 12, 12, 24), bool)
+    prediction[4:8, 4:8, 2:6] = label[4:8, 4:8, 12:16] = True
+    scores = score(prediction, label, (1.0, 1.0, 1.05))
+    for name in ("hd95", "asd", "assd"):
+        assert getattr(scores, f"{name}_mm") == pytest.approx(1.05 * getattr(scores, f"{name}_voxels"))
+
+
 EMPTY = np.zeros((8, 8, 8), dtype=bool)
 CUBE = np.pad(np.ones((3, 3, 3), dtype=bool), (2, 3))
 
