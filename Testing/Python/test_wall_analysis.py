@@ -15,7 +15,7 @@ from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
 from dcamt.wall.burden import BORDER, OPENING, REGIONS
 from dcamt.wall.sampling import blood_pool
-from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
+from dcamt.wall.settings import IIR, LARGEST_VALUE, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
 from dcamt_testing.analytic_scans import rotation
 from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, angles_to, grid_about
 
@@ -222,6 +222,7 @@ def test_thresholds_convert_to_ratios_and_are_parsed_from_their_names() -> None:
     assert result.burdens(Threshold(IIR, 1.61))[0].enhanced_cm2 == 0
     assert result.burdens(Threshold(IIR, 0.5))[0].percent == pytest.approx(100)
     assert parse_threshold(" IIR-1.25 ") == Threshold(IIR, 1.25)
+    assert parse_threshold(f"iir-{LARGEST_VALUE:g}") == Threshold(IIR, LARGEST_VALUE)
     for value in (1.23456789, 0.00001):
         assert parse_threshold(Threshold(IIR, value).name) == Threshold(IIR, value)
 
@@ -280,9 +281,18 @@ def test_blood_pool_has_the_mean_and_population_sd_of_the_eroded_segment() -> No
     assert pool.sd == pytest.approx(np.sqrt(((values - pool.mean) ** 2).sum() / 125), rel=1e-12)
 
 
-def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volume, Labelmap]) -> None:
+def test_blood_pool_ignores_voxels_outside_the_scan() -> None:
+    grid, mask_grid = Grid((12, 20, 20), np.eye(4)), Grid((20, 20, 20), np.eye(4))
+    voxels = np.random.default_rng(0).normal(100, 10, grid.shape)
+    pool = blood_pool(voxels, grid, np.ones(mask_grid.shape, bool), mask_grid)
+    eroded = voxels[2:, 2:-2, 2:-2]  # along the first axis, the mask's end is outside the scan
+    assert (pool.voxels, pool.mean) == (eroded.size, pytest.approx(eroded.mean(), rel=1e-6))
+
+
+@pytest.mark.parametrize("radius_mm", [5, 17])
+def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volume, Labelmap], radius_mm: float) -> None:
     volume, labels = scan
-    smaller_part = labels.voxels & np.roll(labels.voxels, 5, axis=0)
+    smaller_part = Atrium((radius_mm,) * 3).on(labels.grid)[1].voxels
     grid = Grid((2 * labels.grid.shape[0], *labels.grid.shape[1:]), labels.grid.affine)
     voxels = np.concatenate([volume.voxels, 2 * volume.voxels], axis=1)
     one, both = (

@@ -115,6 +115,15 @@ def test_surface_file_holds_data_for_each_point_and_texts_about_the_analysis(
     assert "research use only" in texts["remark"]
 
 
+def test_openings_are_not_enhanced_in_the_surface_file(result: WallResult, tmp_path: Path) -> None:
+    is_opening = result.surface.points[:, 0] > CENTRE[0]  # half of the bright patch
+    write_wall_surface(result.with_openings(is_opening), tmp_path / "x.vtp")
+    enhanced = vtk_to_numpy(read_with_vtk(tmp_path / "x.vtp").GetPointData().GetArray("enhanced"))
+    is_bright = result.ratio > 1.2
+    assert is_bright[is_opening].any()
+    np.testing.assert_array_equal(enhanced != 0, is_bright & ~is_opening)
+
+
 def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "x.wall.csv"
     write_wall_csv([result], path)
@@ -123,6 +132,7 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
     assert [row["region"] for row in rows[:7]] == ["all", *REGIONS]
     assert {row["method"] for row in rows} == {preset.threshold.name for preset in PRESETS}
     assert len(rows) == 7 + len(PRESETS) - 1
+    assert all((row["stage"] != "") == (row["region"] == "all") for row in rows)
     whole = rows[0]
     assert float(whole["burden_percent"]) == pytest.approx(25, abs=2)
     assert float(whole["enhanced_cm2"]) / float(whole["wall_cm2"]) == pytest.approx(

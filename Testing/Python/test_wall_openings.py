@@ -124,6 +124,18 @@ def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
     assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
 
 
+@pytest.mark.parametrize("radii_mm", [(18.5, 19.5), (20.5, 21.5)], ids=["inside", "outside"])
+def test_openings_may_be_painted_a_mm_from_the_surface(radii_mm: tuple[float, float]) -> None:
+    volume, labels = PATCH.on(grid_about(55, (1.0, 1.0, 1.0)))
+    grid = grid_about(46, (0.5, 0.5, 0.5))
+    points = points_of(grid).reshape(-1, 3)
+    radius = np.linalg.norm(points - CENTRE, axis=1)
+    cap = (angles_to(points, MITRAL) < 30) & (radius > radii_mm[0]) & (radius < radii_mm[1])
+    result = analyse_wall(volume, labels, openings=Labelmap(cap.reshape(grid.shape).astype(np.uint8), grid))
+    cap_cm2 = 2 * np.pi * 4 * (1 - np.cos(np.radians(30)))
+    assert result.area_cm2(OPENING) == pytest.approx(cap_cm2, rel=0.05)
+
+
 def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() -> None:
     grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm inferior to the centre
     volume, labels = PATCH.on(grid)
