@@ -177,7 +177,7 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_left_side_is_drawn_left_in_the_back_view_and_right_in_the_front_view(figure) -> None:  # type: ignore[no-untyped-def]
+def test_left_side_and_its_letter_are_left_in_the_back_view_and_right_in_the_front_view(figure) -> None:  # type: ignore[no-untyped-def]
     """The bar of `lopsided_mask` points to the left of the patient."""
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
@@ -187,6 +187,8 @@ def test_left_side_is_drawn_left_in_the_back_view_and_right_in_the_front_view(fi
         middle = np.median(covered[:, 1])
         reach = covered[:, 1].max() - middle, middle - covered[:, 1].min()
         assert np.sign(reach[0] - reach[1]) == side, name
+        (letter,) = [text for text in find_panel(figure, name).texts if text.get_text() == "L"]
+        assert np.sign(letter.get_window_extent().x0 - (box.x0 + box.x1) / 2) == side, name
 
 
 def test_picture_of_an_empty_segmentation_states_that_nothing_is_segmented(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from dcamt.wall.surface import Surface, extract_surface
 from dcamt_testing.scan_files import LEFT_ATRIUM
 from scipy.spatial import cKDTree
 
+LETTER_PATTERN = r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([RLAPSI])</text>'
+
 
 def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
     points = np.stack([np.linspace(0, 60, 600)] * 3, axis=1)
@@ -80,6 +82,7 @@ def test_late_enhancement_is_drawn_only_where_the_wall_was_measured(
     assert len(painted) == 2  # from behind and from the front
     assert distances.max() < 3
     assert "<h2>Atrium: late enhancement</h2>" in html
+    assert ">1.2</text>" in html  # the threshold
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
@@ -222,7 +225,7 @@ def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
         x, y = np.array([[float(v) for v in pair.split(",")] for pair in re.split("[MLZ]", path[2]) if pair]).T
         if path[1]:
             y = height - y
-        letters = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([RLAPSI])</text>', svg)
+        letters = re.findall(LETTER_PATTERN, svg)
         place = {letter: (float(a), float(b)) for a, b, letter in letters}
         assert place[left_side][0] < width / 3
         assert place[top_side][1] < height / 3
@@ -230,3 +233,25 @@ def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
         # in the axial slice.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
+
+
+@pytest.mark.parametrize(("axis", "letter"), [(0, "R"), (2, "S")])
+def test_bar_of_a_surface_points_to_the_letter_of_its_direction(axis: int, letter: str) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    grid = Grid((40, 40, 40), np.eye(4))
+    ras = np.indices(grid.shape) - 20
+    ball = (ras**2).sum(axis=0) < 8**2
+    bar = (ras[axis] > 0) & (ras[axis] < 18) & (np.abs(np.delete(ras, axis, 0)) < 3).all(axis=0)
+    labels = Labelmap((ball | bar).astype(np.uint8), grid)
+    html = draw_surfaces(build_scene(Volume(100.0 * ball[None], grid), labels, [LEFT_ATRIUM]), [LEFT_ATRIUM], None)
+    figures = dict(re.findall(r'aria-label="Surface: ([^"]+)">(.*?)</svg>', html))
+    assert set(figures) == {"From behind", "From the front"}
+    for name, svg in figures.items():
+        data = base64.b64decode(re.search(r'base64,([^"]+)', svg)[1])  # type: ignore[index]
+        covered = np.argwhere(image.imread(io.BytesIO(data))[..., 3] > 0)[:, ::-1]
+        towards_bar = (covered.min(axis=0) + covered.max(axis=0)) / 2 - covered.mean(axis=0)
+        places = {found: (float(x), float(y)) for x, y, found in re.findall(LETTER_PATTERN, svg)}
+        towards_letter = np.subtract(places[letter], np.mean(list(places.values()), axis=0))
+        across = int(letter == "S")
+        assert towards_bar[across] * towards_letter[across] > 0, name
+        assert (places["R"][0] < places["L"][0]) == (name == "From the front")
