@@ -62,10 +62,11 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     )
 
 
-def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_central_component_does_not_replace_the_organ() -> None:
     """The inner part of the scan contains the small component, but not the organ."""
-    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
-    central, organ = ellipsoid((80, 80, 12), (7, 7, 4)), ellipsoid((142, 40, 12), (12, 12, 8))
+    central, organ = ellipsoid((80, 80, 12), (8, 8, 4.5)), ellipsoid((142, 40, 12), (14, 14, 9))
+    # The component fills 1.2% of a patch of 32 x 32 x 192 mm, and 7% of the patch of RECIPE.
+    large_patch = replace(RECIPE, training=replace(RECIPE.training, patch=(16, 16, 96)))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
     sizes: list[tuple[int, ...]] = []
 
@@ -73,19 +74,30 @@ def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.
         sizes.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    location = locate_in_scan(scan, RECIPE, predict)
+    location = locate_in_scan(scan, large_patch, predict)
     assert location is not None
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (142, 40, 12), strict=True))
     assert is_close_to_bounding_box(location.organs[1], organ)
     # The inner part is searched first, then the whole scan.
     assert len(sizes) == 2
     assert np.prod(sizes[0]) < 0.7 * np.prod(sizes[1])
-    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)  # now the small component counts as an organ
     location = locate_in_scan(scan, RECIPE, predict)
     assert location is not None
     assert location.box[0].start < 80 < location.box[0].stop < 130
     assert is_close_to_bounding_box(location.organs[1], central)
     assert len(sizes) == 3
+
+
+def test_box_around_an_organ_has_a_margin_of_30_percent_of_a_patch() -> None:
+    voxels = np.where(ellipsoid((80, 80, 12), (12, 12, 5)), np.float32(0.9), WAVES)
+    location = locate_in_scan(
+        Volume(voxels[None], GRID), RECIPE, lambda image: (40 * torch.cat([-image, image])).softmax(dim=0)[None]
+    )
+    assert location is not None
+    margin = (10, 10, 5)  # 0.3 * 32 mm, in voxels of 1, 1 and 2 mm
+    assert location.box == tuple(
+        slice(side.start - more, side.stop + more) for side, more in zip(location.organs[1], margin, strict=True)
+    )
 
 
 def test_each_class_is_located_and_one_box_contains_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.inference import tiling
 from dcamt.inference.agreement import agreement_map, branch_dice
+from dcamt.inference.doubt import doubt_features
 from dcamt.inference.memory import pass_bytes, tile_size
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_scan
@@ -143,6 +145,22 @@ def test_accurate_quality_combines_both_branches(predictor: Predictor, tiny_pack
     a, b = (probabilities[1] > probabilities[0] for probabilities in branches)
     assert result.trust == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-3)
     assert result.notes == ()
+
+
+def test_features_of_doubt_are_those_of_the_segmentation_without_removed_components(
+    tiny_package: ModelPackage, predictor: Predictor
+) -> None:
+    # The scan lies on the network grid: no resampling.
+    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
+    one_component = replace(
+        tiny_package.recipe, inference=replace(tiny_package.recipe.inference, largest_component=True)
+    )
+    result = Predictor(replace(tiny_package, recipe=one_component), precision=torch.float32).segment(scan)
+    assert result.labelmap.voxels.sum() < predictor.segment(scan).labelmap.voxels.sum()
+    image, _ = scan_to_network(scan, one_component)
+    with torch.no_grad():
+        branches = torch.cat([output.logits.softmax(dim=1) for output in build_network(tiny_package)(image[None])])
+    assert result.doubt == pytest.approx(doubt_features(branches, result.labelmap.voxels, (1.5, 1.5, 1.5)), rel=1e-4)
 
 
 def test_progress_rises_from_0_to_1(predictor: Predictor) -> None:

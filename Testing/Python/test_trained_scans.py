@@ -160,6 +160,11 @@ def test_note_on_unread_training_scans_names_the_command_that_compares_them(
     assert "were not compared" not in capsys.readouterr().err
 
 
+def test_unreadable_validation_scan_is_not_counted_as_a_training_scan(first: RunFolder, table: Path) -> None:
+    table.with_name("validation0.nii.gz").write_bytes(b"damaged")
+    assert not list(find_trained_scans(list_cases(table), first.model, lambda fraction: None, pytest.fail))
+
+
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_last_progress_bar_is_removed_from_the_terminal(
     first: RunFolder,

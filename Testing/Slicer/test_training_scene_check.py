@@ -325,6 +325,14 @@ class EqualScansTest(SceneCheckCase):
             self.assertEqual(table.rows[0].remark, self.CONFLICT.format("file", "voxels"))
             self.assertIn(self.CONFLICT.format("first", "voxels"), table.rows[1].remark)
 
+    def test_file_of_a_left_out_scan_may_be_used_for_validation(self):
+        volume, path = add_volume("first", ellipsoid(1)[0]), self.folder / "file.nrrd"
+        self.assertTrue(slicer.util.saveNode(volume, str(path)))
+        for role, conflict in ((LABELLED, True), (LEFT_OUT, False)):
+            table, _check = self.check([self.scene_row(volume, role), CaseRow("file", FileScan(str(path)), VALIDATION)])
+            self.assertEqual(table.rows[0].remark, self.CONFLICT.format("file", "file") if conflict else "")
+            self.assertEqual(self.CONFLICT.format("first", "file") in table.rows[1].remark, conflict)
+
     def test_slices_of_a_dicom_series_are_found_in_the_folder_of_a_case(self):
         voxels = np.random.default_rng(0).integers(0, 500, (20, 18, 12))
         folder = self.folder / "patient" / "series"
