@@ -547,12 +547,16 @@ def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path)
             "% of the scan. Check that its background is 0.",
         ),
         (
+            lambda label: write_nifti(label, (np.indices((24, 24, 24))[0] < 15).astype(np.uint8)),
+            "The label covers 62% of the scan.",
+        ),
+        (
             # Like `dcamt segment`, `write_labelmap` marks the file as a result of DCAMT.
             lambda label: write_labelmap(read_labelmap(label), label),
             "is a result of DCAMT that was not corrected",
         ),
     ],
-    ids=["covers most of the scan", "result of DCAMT"],
+    ids=["covers most of the scan", "covers more than half of the scan", "result of DCAMT"],
 )
 def test_unusual_label_causes_a_warning(tmp_path: Path, change: Callable[[Path], object], warning: str) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2))

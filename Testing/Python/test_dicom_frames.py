@@ -328,6 +328,17 @@ def test_psir_images_are_a_kind_named_after_their_image_type(tmp_path: Path) -> 
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type="psir")), 8, 1100)
 
 
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [("P_PCA", "phase"), ("P_FFE", "phase"), ("VELOCITY MAP", "phase"), ("R_IR", "real"), ("I_FFE", "imaginary")],
+)
+def test_component_is_named_by_a_word_of_the_image_type(tmp_path: Path, word: str, kind: str) -> None:
+    for number, component in enumerate(("M_FFE", word)):
+        image_type = ["ORIGINAL", "PRIMARY", component]
+        write_slices(tmp_path / str(number), 8, first=8 * number + 1, add=100 + 1000 * number, ImageType=image_type)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=kind)), 8, 1100)
+
+
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
     """The different units of magnitude and phase are not reported as a contradiction."""

@@ -356,6 +356,19 @@ def test_scan_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("classes", "is_scan"), [(100, True), (128, False)])
+def test_labelmap_is_a_scan_if_it_has_more_than_twice_as_many_values(
+    tmp_path: Path, classes: int, is_scan: bool
+) -> None:
+    many = scan_voxels()
+    for case, voxels in (("p1", many % (classes + 1)), ("p2", two_classes(1))):
+        save_labels(tmp_path / "results" / f"{case}.nii.gz", voxels)
+    save_labels(tmp_path / "labels" / "p1.nii.gz", many)
+    save_labels(tmp_path / "labels" / "p2.nii.gz", two_classes(1))
+    failures = evaluate_folders(tmp_path / "results", tmp_path / "labels").failures
+    assert ["is probably a scan: it holds 255 different values" in failure for failure in failures] == [True] * is_scan
+
+
 @pytest.mark.parametrize("name", ["p2_seg", "p2_pred"])
 def test_scan_named_as_a_label_or_prediction_is_refused(tmp_path: Path, name: str) -> None:
     for case in ("p1", "p2"):

@@ -250,6 +250,7 @@ def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> Non
     ("line", "word"),
     [
         (b"spacings: 1 1 1\n", "two spacings of its voxels: 1 x 1 x 1 mm (spacings) and 0.625 x 0.625 x 2.5 mm"),
+        (b"spacings: 0.625 0.625 2.625\n", "0.625 x 0.625 x 2.625 mm (spacings) and 0.625 x 0.625 x 2.5 mm"),
         (b"spacings: 0.625 0.625 2.5\n", ""),
         (b"spacings: nan nan nan\n", ""),
         (b"spacings: none none none\n", ""),

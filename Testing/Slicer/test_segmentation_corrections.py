@@ -83,7 +83,8 @@ class HardenedTransformTest(PanelCase):
     def test_result_in_a_segmentation_with_other_axes_than_the_scan_is_marked_until_it_is_measured_again(self) -> None:
         shift, scaling = np.eye(4), np.diag([1.1, 1.05, 1.08, 1.0])
         shift[:3, 3] = (5, -3, 40)
-        for matrix, is_marked in ((shift, False), (scaling, True)):
+        slight_scaling = np.diag([1.002, 1.0, 1.0, 1.0])
+        for matrix, is_marked in ((shift, False), (scaling, True), (slight_scaling, True)):
             volume = add_scan()
             segmentation = add_outline(volume, block(8))
             transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
