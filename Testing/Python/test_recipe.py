@@ -27,7 +27,6 @@ SMALLEST = {"name": "heart", "title": "Heart", "modality": "MRI", "spacing": [1,
 
 
 def recipe_with(key: str, value: Any) -> dict[str, Any]:
-    """Return the smallest recipe as a dictionary with the field `key` (`field` or `section.field`) set to `value`."""
     data: dict[str, Any] = copy.deepcopy(SMALLEST)
     section, _, name = key.rpartition(".")
     holder = data.setdefault(section, {}) if section else data
@@ -36,7 +35,6 @@ def recipe_with(key: str, value: Any) -> dict[str, Any]:
 
 
 def count_field_names() -> Counter[str]:
-    """Count how often each field name occurs in the recipe and its sections."""
     recipe = load_recipe("la")
     names: Counter[str] = Counter()
     for recipe_field in dataclasses.fields(recipe):
@@ -155,7 +153,7 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
     recipe = load_recipe("la")
     assert with_settings(recipe, []) == recipe
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
-    # Each setting alone is invalid: channels and convolutions must have equally many entries.
+    # Each setting alone is invalid.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
     assert both.stride == (4, 4, 4)
     with pytest.raises(InputError, match=r"as many entries as network\.channels"):

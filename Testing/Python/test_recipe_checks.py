@@ -1,4 +1,4 @@
-"""Recipe values beyond their limits are refused with a specific message; values at their limits are accepted."""
+"""Test the limits of recipe values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise")
 
 
 def la_with(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the left-atrium recipe as a dictionary, with each `section.field` of `changes` set."""
     data = copy.deepcopy(load_recipe("la").to_dict())
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
@@ -196,7 +195,6 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
 
 
 def test_infinite_and_nan_floats_are_refused_in_every_section() -> None:
-    """The field names are read from the recipe, so fields that are added later are tested, too."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
     floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]
@@ -209,7 +207,7 @@ def test_infinite_and_nan_floats_are_refused_in_every_section() -> None:
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
 def test_removed_settings_are_accepted_only_when_turned_off(key: str) -> None:
-    """Run folders and models of version 0.1 hold keys of the copy-paste loss and the blur, both removed later."""
+    """Run folders and models of version 0.1 hold the removed keys."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this setting was removed"):
@@ -249,8 +247,7 @@ def test_run_starts_from_a_model_only_if_the_networks_are_equal(tiny_package: Mo
     path = tmp_path / "model.dcamt"
     write_package(path, tiny_package)
     recipe = tiny_package.recipe
-    # A recipe may write out the strides, as a suggested recipe does, or leave them out. Both forms describe the same
-    # network, although the settings are not equal.
+    # A recipe may write out the strides or leave them out. Both forms describe the same network.
     explicit = replace(recipe, network=replace(recipe.network, strides=recipe.level_strides))
     assert explicit.network != recipe.network
     assert choose_recipe(explicit, start_from=path)[0] == explicit

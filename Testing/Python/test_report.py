@@ -1,4 +1,4 @@
-"""A run's report is a self-contained page with settings, results, charts and pictures, without a patient's identity."""
+"""Test the report of a run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from dcamt_testing.synthetic import read_table, set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
-"""A patient's name, identifier and birthday, which occur in names, paths and headers of the run below."""
+"""A patient's name, identifier and birthday."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run with four validation cases and a patient's name in paths, headers and the names of cases."""
+    """Train a run with `PLANTED` in paths, headers and the names of cases."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
@@ -66,10 +66,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def texts_in(data: bytes) -> Iterator[str]:
-    """Yield the content of a file as text, and then the content of each embedded picture.
-
-    If the file is an archive, also yield the name and the content of each member.
-    """
     yield data.decode("latin-1")
     for picture in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
         yield base64.b64decode(picture).decode("latin-1")
@@ -91,8 +87,6 @@ def test_report_and_model_do_not_identify_a_patient(run: Path, file: str) -> Non
 
 
 class Page(HTMLParser):
-    """A parsed report page: the addresses that it would load, its tags, and the rows of its tables."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self.fetched: list[str] = []
@@ -221,10 +215,9 @@ def test_report_leaves_out_a_removed_validation_scan_and_needs_no_labelled_scan(
     labelled, validation = (
         next(case.image for case in cases if case.role == role) for role in ("labelled", "validation")
     )
-    labelled.unlink()  # has no effect, because the report reads only the scans of validation cases
+    labelled.unlink()  # the report reads only the scans of validation cases
     validation.unlink()
-    # validation.csv has a score of the removed case. A new report would lack this score, so `dcamt report` would refuse
-    # to write the report. Therefore, the test also removes validation.csv.
+    # `dcamt report` refuses to write a report that lacks a score of validation.csv.
     (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err

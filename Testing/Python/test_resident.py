@@ -1,4 +1,4 @@
-"""Test `load_case`: rounding to 8 bits, the voxels on which patches are centred, and errors that name the file."""
+"""Test `load_case`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DCAMT recognises its results until their voxels change, whichever program changes them."""
+"""DCAMT recognises its results until their voxels change."""
 
 from __future__ import annotations
 

@@ -33,7 +33,6 @@ FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.0000
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunFolder:
-    """Return the run with which the interrupted runs are compared."""
     folder = tmp_path_factory.mktemp("reference")
     run = RunFolder(folder / "run")
     assert run_dcamt(train_arguments(table, run, *FULL), folder / "output") == 0, (folder / "output").read_text(
@@ -62,8 +61,7 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does. At iteration `last` the script loops until the process ends,
-# so that the run cannot finish.
+# This script ends the process as abruptly as SIGKILL does. The loop at iteration `last` keeps the run from finishing.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -115,7 +113,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
 
 @needs_signals
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
-    """If the reference run lacked a loss or the averaged weights, a comparison with it would prove little."""
+    """Otherwise, a comparison with the reference run would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
@@ -161,7 +159,7 @@ def restored_sighup() -> Iterator[None]:
 
 
 def send_in_iterations(trainer: trainer_module.Trainer, number: int, steps: Sequence[int]) -> None:
-    """Let a trainer send a signal to this process in each iteration that begins at one of `steps`."""
+    """Send the signal `number` to this process in the iterations `steps`."""
     iterate = trainer.iterate
 
     def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
@@ -253,7 +251,7 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
 
 
 def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: Path, table: Path) -> None:
-    """The weights have the same shapes, but another meaning."""
+    """The shapes of the weights do not differ."""
     new_trainer(tmp_path / "run", table, "attention_heads=4").save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table, "attention_heads=2").resume()
@@ -262,7 +260,7 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
 
 @pytest.mark.parametrize("setting", ["spacing=1,1,2", "radius_mm=9"])
 def test_checkpoint_is_refused_after_spacing_or_radius_was_edited(tmp_path: Path, table: Path, setting: str) -> None:
-    """If the run resumed, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
+    """Otherwise, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
     new_trainer(tmp_path / "run", table).save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table, setting).resume()

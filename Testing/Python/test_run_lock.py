@@ -95,7 +95,7 @@ def test_lock_is_held_until_its_holder_is_killed(tmp_path: Path) -> None:
         pass
     holder.kill()
     holder.communicate()
-    assert path.exists()  # the file remains, but the lock is free
+    assert path.exists()
     assert not is_held(path)
     with run_lock(path):
         pass
@@ -104,7 +104,7 @@ def test_lock_is_held_until_its_holder_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
 def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
-    """Earlier versions locked the same file with `flock` instead of the package `filelock`."""
+    """Earlier versions locked the file with `flock`, not with `filelock`."""
     import fcntl
 
     path = tmp_path / "train.lock"
@@ -139,7 +139,6 @@ def test_run_lock_waits_while_another_process_tests_the_lock(tmp_path: Path, mon
         assert not is_held(path)
 
         def ask(path: Path) -> bool:
-            """Call `is_held`. After the third call, release the shared lock that stands for another process."""
             answers.append(is_held(path))
             if len(answers) == 3:
                 fcntl.flock(tested_by_other, fcntl.LOCK_UN)

@@ -58,7 +58,6 @@ def keep(self, *arguments):
     running.append(self)
 trainer.Trainer.__init__, trainer.load_case = keep, load_and_stop
 """
-"""Code that writes the run's stop request while the first case is loaded."""
 
 
 @pytest.fixture
@@ -67,7 +66,6 @@ def table(tmp_path: Path) -> Path:
 
 
 def start_long_run(table: Path, run: RunFolder, *settings: str) -> subprocess.Popen[bytes]:
-    """Start a run that ends only on request; its output is appended to the file `out` beside the run's folder."""
     return start_dcamt(train_arguments(table, run, *LONG, *settings), run.path.with_name("out"), UNTHROTTLED)
 
 
@@ -156,7 +154,6 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     state = run_state(run)
     assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)
     last = [event for event in run.read_events() if isinstance(event, CasesLoading)][-1]
-    # The last loading event, which is logged before the validation, reports that all validation cases are loaded.
     assert last.loaded == last.cases
     assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
     assert run.validation.exists()
@@ -196,7 +193,7 @@ def test_resumed_run_writes_the_model_of_its_checkpoint_if_the_run_is_stopped_wh
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
-    """The learning rate is so high that a later result may be worse than an earlier result."""
+    """The learning rate is so high that later results may be worse."""
     run = RunFolder(tmp_path / "run")
     arguments = train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5")
     assert start_dcamt(arguments, tmp_path / "out", UNTHROTTLED).wait(HANGING_S) == 0
@@ -318,7 +315,6 @@ def test_failure_note_is_read_back_and_replaced(tmp_path: Path) -> None:
 
 
 def test_note_needs_no_more_room_than_was_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk of this test has 10 000 bytes, and another program fills it after the room was reserved."""
     path, filling = tmp_path / "fault.txt", tmp_path / "filling"
 
     def free_bytes() -> int:
@@ -371,8 +367,7 @@ def test_run_on_a_full_disk_is_paused(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*own_disk, "true"], check=False).returncode:
         pytest.skip("needs the right to mount a disk in a Linux namespace")
     cases = write_cases_folder(tmp_path / "cases", labelled=1)
-    # This test starts `sys.executable`, not `interpreter()`. The server of `interpreter()` runs outside the new
-    # namespace and forks its processes there. Such processes do not see the mounted disk.
+    # Not `interpreter()`: its processes start outside the new namespace and do not see the mounted disk.
     program = [sys.executable, "-c", TRAIN_UNTIL_THE_DISK_IS_FULL, tmp_path / "disk", cases, *TINY, "iterations=2"]
     done = subprocess.run([*own_disk, *program], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.startswith("paused True True "), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Test training patches and batches: positions, transforms, order of samples, random choices and mixing."""
+"""Test training patches and batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 
 
 def no_augmentation_except(*names: str) -> tuple[str, ...]:
-    """Return the settings of `NO_AUGMENTATION` that turn off all augmentations except the named ones."""
     return tuple(setting for setting in NO_AUGMENTATION if setting.partition("=")[0] not in names)
 
 
@@ -41,12 +40,11 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
 
 
 def eight_bit_values(batch: Batch) -> np.ndarray:
-    """Return the images of a batch on the scale of 8-bit values, 0 to 255, but not rounded to integers."""
+    """Return the images of a batch in 8-bit values, not rounded to integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 
 def are_equal(one: Batch, other: Batch) -> bool:
-    """Return whether all fields of two batches are equal."""
     pairs = [(getattr(one, item.name), getattr(other, item.name)) for item in dataclasses.fields(Batch)]
     return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
@@ -96,7 +94,6 @@ def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """Voxel i along an axis has the value 10 i and the label i + 1."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
@@ -113,8 +110,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             index_in_label = batch.labels.numpy() - 1
             difference = np.abs(index_in_image - index_in_label)
             assert difference.max() <= 0.51
-            # The image is interpolated; the label is that of the nearest scan voxel. The two indices differ only where
-            # a patch voxel lies between scan voxels. A difference above 0.3 shows that there are such patch voxels.
+            # Only the image is interpolated. So a difference shows that patch voxels lie between scan voxels.
             assert difference.max() > 0.3
 
 
@@ -130,10 +126,7 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """Along one axis of the scan, the intensity rises by 5 per voxel.
-
-    A patch that reached beyond the scan would repeat the scan's border voxels there, without a rise.
-    """
+    """A patch that reached beyond the scan would repeat border voxels, without a rise of the intensity."""
     label = np.zeros((40, 40, 40), np.uint8)
     label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
@@ -240,7 +233,6 @@ def test_seeds_of_iterations_differ() -> None:
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
 def test_recipe_sets_how_often_a_branch_attends_to_its_own_tokens(fraction: float, low: float, high: float) -> None:
-    """With probability `own_tokens`, a branch attends to its own tokens, otherwise to those of the other branch."""
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *NO_AUGMENTATION, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3
@@ -316,7 +308,7 @@ def test_labels_are_mixed_with_the_images() -> None:
 
 
 def test_teacher_and_student_get_the_same_patch_with_replaced_surroundings() -> None:
-    """`surroundings=1` replaces the part of each patch beyond a random plane (see `replace_surroundings`)."""
+    """`surroundings=1` replaces the part of each patch beyond a random plane."""
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])

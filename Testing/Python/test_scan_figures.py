@@ -1,4 +1,4 @@
-"""Test a scan's report: pictures of slices, colours of the wall, and units of measurements."""
+"""Test the figures and units in a scan's report."""
 
 from __future__ import annotations
 
@@ -97,7 +97,6 @@ def test_window_is_proportional_to_the_intensities(scale: float) -> None:
 @pytest.mark.parametrize("padding", [-2000, -3024, -32768])
 @pytest.mark.parametrize("margin", [10.0, 1000.0], ids=["box", "scan"])
 def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, margin: float) -> None:
-    """The tissue has 0 to 100 HU."""
     grid = Grid((60, 60, 60), np.diag([2.0, 1.0, 1.0, 1.0]))
     voxels = np.random.default_rng(0).integers(0, 101, grid.shape).astype(np.int16)
     labels = np.zeros(grid.shape, np.uint8)
@@ -110,7 +109,7 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
 
 
 def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
-    """Return a scene whose labels fill an ellipsoid in the middle half of each side of the scan."""
+    """Return a scene with an ellipsoid in the middle half of each axis."""
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
     size = np.array(shape)[:, None, None, None]
     labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1
@@ -229,8 +228,7 @@ def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
         place = {letter: (float(a), float(b)) for a, b, letter in letters}
         assert place[left_side][0] < width / 3
         assert place[top_side][1] < height / 3
-        # The patient's left is at the right of the screen; anterior is at the left in the sagittal slice and at the top
-        # in the axial slice.
+        # The patient's left is at the right of the screen; anterior is at the left in the sagittal slice.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
 

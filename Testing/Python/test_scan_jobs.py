@@ -166,11 +166,11 @@ def fail_after_checks(*_: object) -> NoReturn:
 def test_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command checks the output before it opens a scan, so missing or empty scans do not matter here.
+    """The output is checked before a scan is opened, so missing or empty scans do not matter here.
 
     With --overwrite, the command accepts the output and fails for another reason.
     """
-    if command.startswith("rank"):  # fail after the check of the output instead of loading the model
+    if command.startswith("rank"):  # fail instead of loading the model
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
     make_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
@@ -214,7 +214,7 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
 def test_message_does_not_say_who_wrote_a_picture_recipe_calibration_or_table(tmp_path: Path, name: str) -> None:
-    """DCAMT writes no mark in such files, so they do not show whether DCAMT wrote them."""
+    """DCAMT writes no mark in such files."""
     make_files(tmp_path, name)
     with pytest.raises(InputError, match=r": exists already\. "):
         refuse_existing([tmp_path / name])

@@ -1,4 +1,4 @@
-"""Scans on a command line: files, folders of patients, DICOM folders and data sets; labels and results are no scans."""
+"""Test which files and folders on a command line are scans."""
 
 from __future__ import annotations
 
@@ -81,7 +81,6 @@ def write_noise(path: Path) -> None:
 
 
 def write_studies(home: Path, *names: str) -> list[Path]:
-    """Write five DICOM slices into each folder, and return the folders."""
     folders = [home / name for name in names]
     for folder in folders:
         write_slices(folder, 5, StudyInstanceUID=f"1.2.{folder.name[-1]}")
@@ -120,7 +119,6 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
 
 
 def test_scan_with_two_labels_is_found(tmp_path: Path) -> None:
-    """Scan p1 has two labels: `p1/laendo.nrrd` and an earlier command's result, `segmentations/p1.seg.nrrd`."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
@@ -177,7 +175,6 @@ def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: 
 
 
 def test_results_p1_and_p2_beside_the_patient_folders_do_not_hide_the_scans(tmp_path: Path) -> None:
-    """The results of an earlier command may lie beside the patient folders."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / f"{patient}.nii.gz")
@@ -244,7 +241,6 @@ def test_folder_of_five_scans_is_searched_for_labels_once(tmp_path: Path, monkey
 
 
 def zip_slices(path: Path) -> Path:
-    """Write a zip file of five DICOM slices; return its path."""
     slices = write_slices(path.with_suffix(""), 5, StudyInstanceUID="1.2.3")
     shutil.make_archive(str(path.with_suffix("")), "zip", slices[0].parent)
     shutil.rmtree(slices[0].parent)
@@ -267,7 +263,6 @@ def test_zip_files_are_scans_and_the_labels_beside_them_are_not(tmp_path: Path, 
 
 
 def skipped_zip_files(folder: Path) -> list[Path]:
-    """Return the zip files that `find_cases` skips; check that `find_scans` skips the same, and that none is a case."""
     found = find_cases(folder)
     assert all(case.image.suffix != ".zip" for case in found.cases)
     skipped = [file.path for file in found.skipped if file.reason.startswith("a zip file")]

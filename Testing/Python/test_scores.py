@@ -27,8 +27,6 @@ def test_scores_equal_the_results_of_medpy(spacing: tuple[float, float, float]) 
 
 
 def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
-    """The test finds surface voxels by comparing neighbours, and computes the distances of all pairs."""
-
     def surface(mask: np.ndarray) -> np.ndarray:
         padded = np.pad(mask, 1)
         shifted = [np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1] for axis in range(3) for step in (-1, 1)]
@@ -48,7 +46,7 @@ def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
 
 
 def test_distances_of_parallel_slabs_equal_their_separation() -> None:
-    """The two slabs are 3 voxels apart, and a voxel is 2 mm long, so every surface distance is 6 mm."""
+    """The slabs are 3 voxels (6 mm) apart."""
     prediction, label = np.zeros((2, 12, 12, 12), dtype=bool)
     prediction[3] = label[6] = True
     scores = score(prediction, label, (2.0, 1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Test the notes about a file's overlapping segments: how many voxels of a segment are read as another segment."""
+"""Test the notes on a file's overlapping segments."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 SHAPE = (9, 8, 7)
 ADVICE = re.compile(r'as in "([^"]+)"')
-"""Pattern of the advice in a note; group 1 is the label mapping that the note advises."""
+"""Group 1 is the label mapping that a note advises."""
 
 
 def box(*planes: int) -> np.ndarray:
-    """Return a mask with the same rectangle in each given plane; `planes` are indices along axis 0."""
     mask = np.zeros(SHAPE, bool)
     mask[list(planes), 1:6, 2:5] = True
     return mask
@@ -115,7 +114,6 @@ def test_note_survives_copies_and_a_mapping_in_memory(tmp_path: Path) -> None:
 
 
 def write_pair(home: Path) -> tuple[Path, Path]:
-    """Write a prediction of one segment, and a label of the same segment with a scar on it; return their folders."""
     save_labels(home / "predictions" / "a.nii.gz", box(2, 3, 4))
     remove_dcamt_mark(home / "predictions" / "a.nii.gz")  # It also serves as a label.
     write_layers(home / "labels" / "a.seg.nrrd", [("LA", box(2, 3, 4)), ("Scar", box(4))], AFFINE)
@@ -169,11 +167,6 @@ def test_evaluation_of_a_labelmap_in_memory_keeps_its_notes(tmp_path: Path) -> N
 
 @pytest.fixture
 def wall_case(wall_phantom: tuple[Volume, Labelmap], tmp_path: Path) -> tuple[Path, Path]:
-    """Write a scan and a segmentation; return both files.
-
-    The segmentation has three segments: "Smith's atrium", a scar that fills about half of the atrium, and a vein in a
-    corner of the scan.
-    """
     volume, labelmap = wall_phantom
     atrium = labelmap.voxels > 0
     half = np.arange(atrium.shape[2]) > atrium.shape[2] // 2
@@ -234,7 +227,6 @@ def test_wall_command_explains_a_segment_that_another_covers(
 
 
 def write_overlapping_labels(home: Path, validation: int = 1) -> tuple[Path, list[Path]]:
-    """Write a case list whose labels each hold two overlapping segments; return the list and the labels."""
     table = write_cases_folder(home, labelled=1, validation=validation, shape=(12, 12, 12))
     labels, rows = [], []
     for case in (line.split(",") for line in table.read_text(encoding="utf-8").splitlines()[1:]):
@@ -251,7 +243,6 @@ def overlap_lines(text: str) -> list[str]:
 
 
 def write_recipe(path: Path) -> Path:
-    """Write a recipe with the classes "heart" and "scar", for a tiny network."""
     content = tiny_recipe("iterations=1").to_dict()
     (first,) = content["classes"]
     content["classes"] = [first | {"name": "heart"}, first | {"name": "scar", "label": 2}]

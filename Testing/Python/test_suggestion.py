@@ -161,7 +161,6 @@ def test_classes_of_all_labels_are_found(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def split_class(path: Path, value: int) -> None:
-    """Give a class two components of the same size, at two corners of the label, in place of its own voxels."""
     image = nibabel.load(path)
     labels = np.asarray(image.dataobj).astype(np.uint8)  # type: ignore[attr-defined]
     labels[labels == value] = 0
@@ -174,10 +173,7 @@ def split_class(path: Path, value: int) -> None:
 def test_component_is_removed_only_if_no_label_has_several_components_of_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int, number: int
 ) -> None:
-    """With `MAX_CASES` 1, only the scan of the first case is read, but the labels of all labelled cases are read.
-
-    (The scan of another case would be read if its label had a further class. Here, no label has a further class.)
-    """
+    """With `MAX_CASES` 1, only the first scan is read, but all labels are read."""
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
     cases = read_cases(write_task(tmp_path, (24, 24, 24), (1.0, 1.0, 1.0), (5.0, 4.0)))
     assert suggest_recipe(cases, None).inference.largest_component
@@ -188,7 +184,7 @@ def test_component_is_removed_only_if_no_label_has_several_components_of_a_class
 def test_small_class_raises_the_foreground_whichever_label_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The class 2 fills 8 of 4096 voxels, less than 0.5 %; every other class fills more."""
+    """Class 2 fills 8 of 4096 voxels, less than 0.5 %."""
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
     cases = read_cases(write_task(tmp_path, (16, 16, 16), (1.0, 1.0, 1.0), (4.0,)))
     assert suggest_recipe(cases, None).training.foreground == 0.5
@@ -320,7 +316,6 @@ def test_modality_is_that_of_the_dicom_files_or_follows_from_the_intensities(
 
 
 def test_suggested_settings_do_not_depend_on_label_mapping_or_axes_of_label_files(tmp_path: Path) -> None:
-    """The label values 420 and 421 are one class; the axes of the label files differ from those of the scans."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
     plain = suggest_recipe(read_cases(table), 4 << 30)
     for number in range(3):

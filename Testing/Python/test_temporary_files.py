@@ -1,4 +1,4 @@
-"""Test the removal of temporary files, even after SIGKILL or SIGTERM, and the error about remaining files."""
+"""Test the removal of temporary files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Test reading TIFF, VTK, GIPL, MRC and Analyze images, NIfTI pairs, and zip files that hold images.
 
-Intact images are read as SimpleITK reads them. Truncated and damaged images are refused, even if ITK would return
-voxels for them. A zip file that holds several images is refused, because any of them could be the scan.
+Intact images are read as SimpleITK reads them. Damaged images are refused, even if ITK would return voxels.
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_pat
 
 
 def write_vtk_text(path: Path, kind: str, numbers: Iterable[int]) -> Path:
-    """Write a VTK image of 60 voxels as text."""
     header = (
         "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 1 1 1\n"
         f"ORIGIN 0 0 0\nPOINT_DATA 60\nSCALARS s {kind} 1\nLOOKUP_TABLE default\n"
@@ -218,7 +216,7 @@ def test_memory_to_read_a_tiff_stack_does_not_grow_with_bytes_after_a_strip(tmp_
 def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.hdr")
     header = bytearray(path.read_bytes())
-    header[72:74] = (8).to_bytes(2, "little")  # bitpix; ITK uses the datatype instead
+    header[72:74] = (8).to_bytes(2, "little")  # bitpix
     path.write_bytes(bytes(header))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     truncate(tmp_path / "x.img")

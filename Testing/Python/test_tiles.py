@@ -1,4 +1,4 @@
-"""Test prediction in one pass and in tiles: padding, equal results, margins, progress, and instance normalisation."""
+"""Test prediction in one pass and in tiles."""
 
 from __future__ import annotations
 
@@ -35,16 +35,13 @@ NETWORKS = [
 
 
 def network_of(recipe: Recipe, settings: Network) -> DualVNet:
-    """Return a network in evaluation mode, with random running statistics and random output weights of the attention.
-
-    With the initial output weights, which are 0, cross-attention would have no effect.
-    """
     torch.manual_seed(0)
     network = DualVNet(dataclasses.replace(recipe, network=settings)).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    # With the initial output weights, which are 0, cross-attention would have no effect.
     for attention in network.attentions:
         nn.init.normal_(attention.output.weight, std=0.3)  # type: ignore[union-attr, arg-type]
     return network
@@ -66,8 +63,7 @@ def test_prediction_in_one_pass_pads_the_image_with_its_border_voxels(tiny_recip
 def image_for_tiles(network: DualVNet, axes: tuple[int, ...]) -> tuple[Tensor, tuple[int, int, int]]:
     """Return a small image that has several tiles along `axes` only, and the size of a tile.
 
-    No length of the image is a multiple of the stride. The brightness rises along the first of `axes`, so the mean
-    intensity of a tile differs from the mean intensity of the image.
+    No length of the image is a multiple of the stride. Tiles along the first of `axes` differ in their mean intensity.
     """
     size, tile = [stride + 1 for stride in network.stride], [2 * stride for stride in network.stride]
     for axis in axes:
@@ -175,7 +171,7 @@ def test_cores_of_tiles_cover_every_voxel_once_and_have_a_margin() -> None:
 def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instance normalisation needs statistics of the whole volume, which no tile contains."""
+    """Instance normalisation needs statistics of the whole volume."""
     recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(NETWORKS[0], normalisation="instance"))
     network = network_of(recipe, recipe.network)
     image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]

@@ -98,7 +98,6 @@ def test_validation_cases_on_which_the_starting_model_was_trained_are_named(
 
 @pytest.fixture
 def first(table: Path, tmp_path: Path) -> RunFolder:
-    """A finished run of one iteration."""
     run = RunFolder(tmp_path / "first")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
     return run
