@@ -113,9 +113,6 @@ class InsertionTest(unittest.TestCase):
         """Remove a node after `count` steps of an insertion and check the outcome.
 
         Return False if the insertion has fewer steps.
-
-        Args:
-            role: the node's role in the earlier result, or "target" for the segmentation node.
         """
         start_afresh()
         volume = add_scan()

@@ -1,4 +1,4 @@
-"""Segments that DCAMT writes: identifiers, fingerprints, classes with the same code, and removal during a job."""
+"""Test the segments that DCAMT writes."""
 
 from __future__ import annotations
 
@@ -41,13 +41,11 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 def make_segment(name: str, labels: np.ndarray, affine: np.ndarray | None = None, code: Code = TISSUE) -> Any:
-    """Return the segment of a class with a name and a code; `affine` (4, 4) is the identity by default."""
     item = segment_result(labels, SegmentInfo(1, name, (1.0, 0.0, 0.0), code))
     return build_segment(labels, np.eye(4) if affine is None else affine, item)
 
 
 def add_segmentation() -> Any:
-    """Add an empty segmentation node."""
     return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "outline")
 
 
@@ -256,8 +254,7 @@ class UnchangedSegmentsTest(unittest.TestCase):
         written = fingerprint_of({"first": first, "second": second, "third": empty})
         now = {"first": empty, "second": second, "third": empty, "copy": first, "edited copy": edited}
         self.assertEqual(unchanged_segments(written, fingerprint_of(now)), {"second", "third", "copy"})
-        # Older versions stored only four numbers for each segment; the keys were the codes of the classes, not
-        # identifiers.
+        # Older versions stored only four numbers for each segment, under the code of its class.
         older = fingerprint_of({"SCT 1": first[:4], "SCT 2": second[:4]})
         self.assertEqual(unchanged_segments(older, fingerprint_of({"first": first, "second": edited})), {"first"})
 
@@ -276,8 +273,6 @@ class UnchangedSegmentsTest(unittest.TestCase):
 
 
 class RemovedSegmentTest(SceneCase):
-    """Jobs whose segments are removed before or after the job reads them, or whose image is removed after the start."""
-
     def setUp(self) -> None:
         super().setUp()
         folder = TemporaryDirectory()
@@ -292,8 +287,7 @@ class RemovedSegmentTest(SceneCase):
         self.node.GetSegmentation().RemoveAllSegments()
 
     def remove_instead_of_writing(self, voxels: np.ndarray, file: Path) -> Iterator[slice]:
-        """Remove the segments if the voxels are a segment's mask; write no file."""
-        if voxels.dtype == np.uint8:
+        if voxels.dtype == np.uint8:  # a segment's mask
             self.remove_segments()
         yield slice(0, len(voxels))
 
@@ -326,11 +320,9 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Start the job and fail if the job does not send its request.
+        """Fail unless the job sends its request.
 
-        The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`, which removes
-        all segments when the job writes its segment's mask. At that moment, the job has already read the segment, so
-        the job must still send its request.
+        The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`.
         """
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

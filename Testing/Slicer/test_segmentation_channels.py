@@ -1,4 +1,4 @@
-"""Test the panel with models of several channels: the volume selectors, the worker's input and the refused volumes."""
+"""Test the panel with models of several channels."""
 
 from __future__ import annotations
 
@@ -39,11 +39,7 @@ LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 
 
 def write_model(folder: Path, name: str, channels: tuple[str, ...], count: int) -> None:
-    """Write a model file with weights that are never loaded.
-
-    Args:
-        channels: the names of the `count` channels, or an empty tuple.
-    """
+    """Write a model file with weights that are never loaded."""
     recipe = replace(tiny_recipe(), input_channels=count, channel_names=channels)
     card = Card(name, name, ("Left atrium",), "MRI", "0", "none", "2000-01-01")
     package = ModelPackage(card, recipe, {"weights": np.zeros(1, np.float32)})
@@ -76,7 +72,6 @@ class ChannelsTest(unittest.TestCase):
         choose(self.ui.modelComboBox, self.model_title(start))
 
     def model_title(self, start: str) -> str:
-        """Return the first title in the list of models that begins with `start`."""
         titles = (self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count))
         return next(title for title in titles if title.startswith(start))
 
@@ -84,7 +79,6 @@ class ChannelsTest(unittest.TestCase):
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
 
     def selector_captions(self) -> list[str]:
-        """Return the captions of the first volume selector and of the visible selectors of further channels."""
         names = [self.ui.inputLabel.text]
         layout = self.ui.inputsCollapsibleButton.layout()
         for channel in (2, 3):
@@ -148,14 +142,12 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")
 
     def choose_volumes(self, model: str, first: Any, *others: Any) -> None:
-        """Choose a model, and a volume for each of its channels."""
         self.choose_model(model)
         choose(self.ui.inputSelector, first)
         for channel, volume in enumerate(others, start=2):
             choose(self.channel_selector(channel), volume)
 
     def segment_all(self) -> Any:
-        """Segment all three volumes as the channels of one scan; return the segmentation node."""
         self.choose_volumes("Three", *self.volumes)
         self.apply()
         return self.module.settings.outputSegmentation
@@ -205,8 +197,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertTrue(is_changed(2, 1, 0))
         self.assertTrue(is_changed(1, 1, 2))
         self.assertFalse(is_changed(0, 1, 2))
-        # With the seeds 0 to 2, `add_scan` adds new volumes with the voxels of the channels a, b and c. Each new volume
-        # stands for a channel that was loaded again.
+        # The seeds 0 to 2 give the voxels of a, b and c, as if these channels were loaded again.
         for seed in range(3):
             self.assertFalse(result_scan.is_of_other_scan(segmentation, add_scan(seed=seed)))
 
@@ -260,7 +251,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertNotIn("Apply", remark)
         self.assertEqual(self.module.logic.addTrainingCase(segmentation).segmentation, segmentation)
         slicer.mrmlScene.RemoveNode(segmentation)
-        # A new result that was made from the first channel alone needs no other channel.
+        # A new result of one channel needs no other channel.
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         self.apply()
@@ -278,7 +269,7 @@ class ChannelsTest(unittest.TestCase):
         slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view with another scan is enough
         views.hide_over_other_scan(segmentation)
         self.assertFalse(display.GetVisibility())
-        # A scan counts as removed if the volume of its first channel was removed. The scan's result then stays visible.
+        # A scan counts as removed if the volume of its first channel was removed.
         slicer.mrmlScene.RemoveNode(self.volumes[0])
         display.SetVisibility(True)
         views.hide_over_other_scan(segmentation)
@@ -298,12 +289,11 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.channel_selector(2).currentNode(), self.volumes[1])
 
     def chosen_channels(self) -> list[str | None]:
-        """Return the names of the volumes chosen for the second and third channel."""
         nodes = [self.channel_selector(channel).currentNode() for channel in (2, 3)]
         return [node.GetName() if node is not None else None for node in nodes]
 
     def chosen_volumes(self) -> dict[str, str | None]:
-        """Return {caption of a selector: name of its volume} for the visible selectors."""
+        """Return {caption of a selector: name of its volume}."""
         captions = [caption.removesuffix(":") for caption in self.selector_captions()]
         first = self.module.settings.inputVolume
         return dict(zip(captions, (first.GetName(), *self.chosen_channels()), strict=False))
@@ -399,12 +389,10 @@ class ChannelsTest(unittest.TestCase):
         self.assertIn(f"The order of the channels is {LGE}, {T2}, {T1} in the scan", note)
 
     def corrected_row(self, segmentation: Any, role: str = LABELLED) -> CaseRow:
-        """Make a result a training case; return its row."""
         case = training_cases.add_result(segmentation)
         return replace(row_of(case.volume, segmentation, self.three_channels()), role=role)
 
     def check(self, rows: list[CaseRow], recipe: Recipe) -> list[CaseRow]:
-        """Check rows as DCAMT Training does; return the checked rows."""
         table = CaseTable()
         table.add(rows)
         ends: list[str] = []
@@ -414,7 +402,7 @@ class ChannelsTest(unittest.TestCase):
         return table.rows
 
     def test_cases_with_the_channels_in_different_orders_need_a_recipe_that_names_the_channels(self) -> None:
-        """The order of the channels is LGE, T2, T1 in the first case, and T1, LGE, T2 in the second."""
+        # The order of the channels is LGE, T2, T1 in the first case, and T1, LGE, T2 in the second.
         first = self.corrected_row(self.segment_all())
         volumes = [add_scan(name, seed=seed) for seed, name in enumerate(("x", "y", "z"), start=5)]
         self.choose_volumes("Reordered", *volumes)
@@ -537,9 +525,9 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.chosen_channels(), [None, None])
 
     def test_choosing_the_second_channel_as_the_input_does_not_change_the_second_and_third_channel(self) -> None:
-        """The volume "b" is then chosen twice, until the user chooses another second channel."""
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
+        # The volume "b" is chosen twice until the user chooses another second channel.
         self.assertEqual(self.module.settings.inputVolume, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 

@@ -107,7 +107,6 @@ class ReplacementCase(PanelCase):
     def check_question_before_replacement(
         self, segmentation: SegmentationNode, volume: VolumeNode, corrected: np.ndarray, question: str
     ) -> None:
-        """Assert that Apply replaces the mask `corrected` (K, J, I) only if the person confirms."""
         with Person() as person:
             person.expects(question, "Cancel")
             click(self.ui.applyButton)
@@ -158,12 +157,12 @@ class CorrectionTest(ReplacementCase):
         self.ui.inputSelector.setCurrentNode(other)
         self.assertFalse(correction_marks.is_corrected(untouched))
         self.ui.inputSelector.setCurrentNode(volume)
-        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)  # measured after the correction
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)
         self.assertTrue(correction_marks.is_corrected(segmentation))
 
 
 def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
-    """Replace the first segment's mask, as a person does in Segment Editor; return the new mask (K, J, I)."""
+    """Replace the first segment's mask; return the new mask (K, J, I)."""
     mask = np.zeros((16, 20, 24), np.uint8)
     mask[4:9, 5:12, 6:15] = 1
     draw_segment(segmentation, volume, mask)
@@ -172,7 +171,7 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
 
 class UnknownHistoryTest(ReplacementCase):
     def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
-        """Return a node with a result's segment and tags, but without DCAMT's attributes, as if loaded from a file."""
+        """Return a copy of a result without DCAMT's attributes, as if loaded from a file."""
         result = self.segment(volume)
         loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "from file")
         loaded.CreateDefaultDisplayNodes()

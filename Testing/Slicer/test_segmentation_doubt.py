@@ -1,4 +1,4 @@
-"""The review of doubt in the panel: the map, the doubtful places, the agreement and the expected overlap."""
+"""Test the review of doubt in the panel."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ class DoubtTextTest(PanelCase):
         self.assertIn("outline: 0.92 (von 0.88 bis 0.95);", self.ui.trustLabel.text)
 
     def test_expected_overlap_in_an_unknown_form_is_ignored(self) -> None:
-        """Another version of DCAMT may have stored other fields."""
+        # Another version of DCAMT may have stored other fields.
         segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         for text in ("[0.9, 0.8, 0.95, 7]", "[0.9]", "damaged", '["a", "b", "c"]', f"[{10**400}, 0, 1]", "[" * 100_000):
             segmentation.SetAttribute("DCAMT.expectedOverlap", text)

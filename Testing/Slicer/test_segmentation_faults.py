@@ -20,11 +20,7 @@ from unchanged_scene import scene_state
 
 class WorkerFaultTest(FaultCase):
     def assert_one_error(self, text: str, start: Callable[[], None]) -> str:
-        """Fail unless `start` leads to one error with `text` and leaves the scene unchanged.
-
-        Returns:
-            The error's details.
-        """
+        """Fail unless `start` leads to one error with `text` and leaves the scene unchanged; return the details."""
         with Person() as person:
             person.expects(text, "Ok")
             start()
@@ -36,7 +32,6 @@ class WorkerFaultTest(FaultCase):
         return str(person.seen[0].detail)
 
     def assert_apply_fails(self, text: str, volume: VolumeNode) -> str:
-        """Choose the volume and click Apply; see `assert_one_error`."""
         self.prepare(volume)
         self.state = scene_state()
         return self.assert_one_error(text, lambda: click(self.ui.applyButton))

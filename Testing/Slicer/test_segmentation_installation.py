@@ -1,7 +1,4 @@
-"""Installation of missing packages before a job: the question to the person, and failures.
-
-The installation never replaces Slicer's own packages.
-"""
+"""Test the installation of missing packages before a job."""
 
 from __future__ import annotations
 
@@ -26,14 +23,11 @@ QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """Replaces the PyTorch extension and the version number of the installed torch.
+    """Replace the PyTorch extension and the version number of the installed torch.
 
     Args:
-        outcome: the value that `installTorch` returns, or the exception that it raises.
-        version: the version of torch that counts as installed before `installTorch`; None if torch is missing.
-
-    Attributes:
-        asked: the arguments of each call of `installTorch`.
+        outcome: what `installTorch` returns or raises.
+        version: the version of torch before `installTorch`; None if torch is missing.
     """
 
     def __init__(self, test: unittest.TestCase, outcome: Any = "installed", version: str | None = None) -> None:
@@ -79,7 +73,6 @@ class InstallationTest(PanelCase):
         self.prepare(self.volume)
 
     def apply_and_expect_failure(self, *windows: tuple[str, str]) -> Person:
-        """Click Apply, answer the windows, and assert that the status shows the last error."""
         with Person() as person:
             for text, answer in windows:
                 person.expects(text, answer)
@@ -95,7 +88,6 @@ class InstallationTest(PanelCase):
         self.assertGreater(int(segment_mask(segmentation, self.volume).sum()), 0)
 
     def apply_and_install(self) -> str:
-        """Click Apply, confirm the installation and wait for the result; return the question's text."""
         with Person() as person:
             person.expects(QUESTION, "Ok")
             click(self.ui.applyButton)
@@ -128,7 +120,7 @@ class InstallationTest(PanelCase):
         with Person() as person:
             person.expects(QUESTION, "Cancel")
             click(self.ui.applyButton)
-        self.assertEqual(person.errors(), [])  # declining causes no error message
+        self.assertEqual(person.errors(), [])
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(pip.requested, [])
         self.assertIn("To install the packages, try again.", self.ui.statusLabel.text)
@@ -168,7 +160,7 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                # The harness only counts a restart and does not perform it, so the job continues after both answers.
+                # The harness only counts restarts, so the job continues after both answers.
                 self.wait()
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)

@@ -1,4 +1,4 @@
-"""The table of measurements: its numbers, and their export to the clipboard and to a file."""
+"""Test the table of measurements."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
-    """Compare the table's measurements of ellipsoids with their known sizes."""
-
     def setUp(self) -> None:
         start_afresh()
 
@@ -91,7 +89,6 @@ class MeasurementsTest(PanelCase):
         slicer.util.getNode("Mueller^Anna measurements").SetName("table")
 
         def exported() -> list[str]:
-            """Return the scan's name in the clipboard, in an exported file and in the logic's measurements."""
             click(self.ui.copyButton)
             copied = slicer.app.clipboard().text().splitlines()[1].split("\t")[0]
             with tempfile.TemporaryDirectory() as folder, Person() as person:
@@ -152,7 +149,7 @@ class MeasurementsTest(PanelCase):
         process_events()
         self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
         segments.RemoveSegment(identifier)
-        # Apply opens no dialog, because no segment is left that the new result would replace.
+        # Apply opens no dialog, because no segment is left to replace.
         click(self.ui.applyButton)
         self.wait()
         self.assertEqual(segments.GetNumberOfSegments(), 1)

@@ -25,7 +25,6 @@ from dcamt.worker.requests import CancelRequest
 parse = protocol.parse_control
 protocol.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
 """
-"""A script that makes the worker ignore requests to cancel."""
 
 
 class CancelTest(FaultCase):
@@ -40,7 +39,6 @@ class CancelTest(FaultCase):
         self.assertEqual(os.listdir(folders), [])
         self.assertEqual(scene_state(), self.state)
         self.assert_the_next_apply_works()
-        # The next segmentation uses the same process and the loaded model.
         self.assertEqual(self.pid(), pid)
         self.assertEqual(self.logic.log().count("Loading the model"), 1)
 
@@ -93,8 +91,6 @@ class CancelTest(FaultCase):
 
 
 class ChangedMidwayTest(PanelCase):
-    """The scene is changed, or the segmentation is cancelled, between the click on Apply and the end."""
-
     def test_closing_the_scene_while_the_volume_is_written_cancels_the_segmentation(self) -> None:
         self.prepare(add_scan())
         click(self.ui.applyButton)
@@ -135,7 +131,6 @@ class ChangedMidwayTest(PanelCase):
         self.assertIsNotNone(self.logic.trust(segmentation))
 
     def apply_while(self, volume: VolumeNode, change: Callable[[], object]) -> None:
-        """Segment a volume, and change the scene before the worker answers."""
         self.module.worker.before_answer = change
         self.prepare(volume)
         click(self.ui.applyButton)

@@ -1,4 +1,4 @@
-"""The list of models in the panel: import, removal, and refusals."""
+"""Test the list of models in the panel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test the segmentation module: help and icon, widgets, sample scan, and the example in the logic's docstring."""
+"""Test the segmentation module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responsiveness: the event loop has no long pause while DCAMT segments or writes a scan, or inserts a result."""
+"""Test that the event loop has no long pause."""
 
 from __future__ import annotations
 

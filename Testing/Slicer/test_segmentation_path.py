@@ -1,4 +1,4 @@
-"""Use the panel as a person does: choose, segment, review, correct, measure, and add a training case."""
+"""Use the panel as a person does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's process: when it starts and ends, how its events are delivered, and its log."""
+"""Test the worker's process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ProcessTest(FaultCase):
 
 class EngineProcessTest(unittest.TestCase):
     def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
-        """PythonQt deletes a QProcess together with the last Python reference, even if Qt still uses the QProcess."""
+        # PythonQt deletes a QProcess together with the last Python reference, even if Qt still uses the QProcess.
         for python, arguments in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             received: list[Any] = []
             process = EngineProcess(arguments, received.append, received.append, python).start()

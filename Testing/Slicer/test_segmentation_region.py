@@ -1,4 +1,4 @@
-"""Test the placement and the display of the region of interest, and its use in requests."""
+"""Test the region of interest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one-page report that the panel requests: its content, and the absence of the patient's name."""
+"""Test the one-page report that the panel requests."""
 
 from __future__ import annotations
 
@@ -79,8 +79,6 @@ class SegmentedReportTest(SegmentationCase):
 
 
 class FakeReportWorker(FakeWorker):
-    """A worker that keeps the mask of a report's first segment and answers as if it had written the report."""
-
     first_mask: np.ndarray
 
     def _answer(self, request: Any, on_event: Any) -> None:
@@ -92,10 +90,9 @@ class FakeReportWorker(FakeWorker):
 
 
 def send_report_requests(module: FakePanel, path: str, replace: str = "") -> list[ReportRequest]:
-    """Click *Report…* and return the requests that this sends to the worker.
+    """Click *Report…* and return the requests to the worker.
 
     Args:
-        path: the file that the person chooses.
         replace: the answer to the question whether to replace a file; "" if this question must not appear.
     """
     earlier = len(module.worker.requests)
@@ -109,13 +106,11 @@ def send_report_requests(module: FakePanel, path: str, replace: str = "") -> lis
 
 
 def request_report(module: FakePanel) -> ReportRequest:
-    """Click *Report…* and return the request that this sends to the worker."""
     (request,) = send_report_requests(module, "/nowhere/page.html")
     return request
 
 
 def move_and_harden(*nodes: Any) -> None:
-    """Move nodes by 20 mm to the right, and harden the transform."""
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
     matrix = np.eye(4)
     matrix[0, 3] = 20.0
@@ -146,7 +141,7 @@ class ReportRequestTest(InsertedWallCase):
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
 
     def add_segment(self) -> np.ndarray:
-        """Add the segment "other", half of the phantom's ball of blood, and return its voxels."""
+        """Add the segment "other", half of the phantom's ball; return its voxels."""
         label = phantom()[1]
         label[:28] = 0
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
@@ -159,8 +154,7 @@ class ReportRequestTest(InsertedWallCase):
         return request
 
     def test_panel_asks_to_replace_a_file_only_if_the_chosen_name_has_no_html_ending(self) -> None:
-        # The file dialog itself asks before it accepts the name of an existing file. If the chosen name has no ending,
-        # the panel adds `.html` afterwards. The dialog has not checked this longer name, so the panel asks.
+        # The file dialog has already asked about the chosen name, but not about the name with the added `.html`.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()
@@ -453,11 +447,10 @@ class ResultReportRequestTest(PanelCase):
         self.assertTrue(stored_places.doubtful_places(segmentation))
 
     def test_result_whose_map_of_doubt_has_no_image_is_reported_without_the_map(self) -> None:
-        """If the map's file is missing, Slicer loads the map without an image."""
         self.open(FakeReportWorker())
         doubt_map = get_referenced_node(self.segment(add_scan()), DOUBT_MAP)
         assert doubt_map is not None
-        doubt_map.SetAndObserveImageData(None)
+        doubt_map.SetAndObserveImageData(None)  # as Slicer loads a map whose file is missing
         self.module.leave()
         self.module.enter()
         self.assertFalse(self.ui.doubtCheckBox.enabled)

@@ -1,4 +1,4 @@
-"""A result in the scene: voxels, geometry, name, terminology and folder; replacement by a new result; saving."""
+"""Test a result in the scene."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CommandTest(SegmentationCase):
         for name, mask, expected in zip(affines, masks, segment_by_command(volumes), strict=True):
             with self.subTest(name):
                 self.assertGreater(int(mask.sum()), 50)
-                # Threads may sum numbers in another order, which can change voxels at the segment's boundary.
+                # The order in which threads sum numbers can change voxels at the segment's boundary.
                 self.assertLessEqual(int((mask != expected).sum()), 2)
 
 
@@ -198,7 +198,7 @@ class ExistingSegmentationTest(PanelCase):
         choose(self.ui.qualityComboBox, "Fast: one branch")
         nodes = slicer.mrmlScene.GetNumberOfNodes()
         self.segment(volume)
-        self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)  # identifiers are kept
+        self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes - 2)  # the map and its display node are removed
         np.testing.assert_array_equal(segment_mask(target, volume, 1), drawn[::-1])
         np.testing.assert_array_equal(segment_mask(target, volume, 0), drawn)
@@ -316,7 +316,7 @@ class ExistingSegmentationTest(PanelCase):
         voxels = (slicer.util.arrayFromVolume(anna) > 175).astype(np.uint8)
         slicer.util.updateVolumeFromArray(labelmap, voxels)
         labelmap.CopyOrientation(anna)
-        # Slicer's import of a labelmap makes the labelmap the reference of the segmentation's geometry.
+        # Slicer's import makes the labelmap the reference of the segmentation's geometry.
         imported = add_outline(labelmap, voxels)
         self.prepare(bernd)
         choose(self.ui.outputSelector, imported)
@@ -384,7 +384,6 @@ class ExistingSegmentationTest(PanelCase):
         volumes = [add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)]
         results = [self.segment(volume) for volume in volumes]
         self.assertIsNot(*results)
-        # Segmenting a volume again updates the node of its own result, and leaves the other volume's result alone.
         for volume, result in reversed([*zip(volumes, results, strict=True)]):
             self.assertEqual(self.segment(volume), result)
         for volume, result in zip(volumes, results, strict=True):
@@ -424,7 +423,7 @@ class PersistenceTest(SegmentationCase):
         self.assertFalse(correction_marks.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.trainingCaseLabel.text)
-        # The map, which was visible when the scene was saved, can be hidden.
+        # The restored map can be hidden.
         self.ui.doubtCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE doubt").GetID())

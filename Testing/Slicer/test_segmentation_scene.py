@@ -153,7 +153,6 @@ class SceneTest(PanelCase):
         self.module.leave()
         slicer.mrmlScene.RemoveNode(volume)
         self.module.enter()
-        # The panel selects the other scan, which has no result.
         self.assertEqual((self.settings.inputVolume, self.settings.outputSegmentation), (other, None))
         choose(self.ui.outputSelector, segmentation)
         with Person() as person:
@@ -198,9 +197,9 @@ class SceneTest(PanelCase):
         close_scene()
 
         def are_images_freed() -> bool:
-            """Return whether at most one volume and one map remain: the slice views keep the last images."""
             gc.collect()
             kept = [name for name, weak in images if weak.Get() is not None]
+            # The slice views keep the last volume and the last map.
             return sorted(kept) in ([], ["map"], ["volume"], ["map", "volume"])
 
         process_events_until(are_images_freed, "the images to be freed")

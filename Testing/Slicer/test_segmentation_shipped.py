@@ -35,7 +35,6 @@ class TutorialTest(unittest.TestCase):
         record_acceptance("left-atrium")
 
     def apply(self) -> Pause:
-        """Click Apply, wait for the end of the segmentation, and return the longest pause of the event loop."""
         with LoopMonitor() as monitor:
             self.ui.applyButton.click()
             process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
@@ -50,14 +49,13 @@ class TutorialTest(unittest.TestCase):
         self.assertIsNotNone(segmentation, self.ui.statusLabel.text)
         assert_stays_responsive(pause)
 
-        # The result is similar to the exact label.
         file = str(sample_path()).replace(".nrrd", "_label.nrrd")
         label = slicer.util.arrayFromVolume(slicer.util.loadLabelVolume(file))
         mask = segment_mask(segmentation, volume)
         self.assertGreater(dice(mask == 1, label == 1), 0.85)
         self.assertAlmostEqual(mask.sum() / label.sum(), 1, delta=0.2)
 
-        # The measurements agree with the voxels. The table rounds to two decimals; a diameter may differ by one voxel.
+        # The table rounds to two decimals; a diameter may differ by one voxel.
         spacing_i, spacing_j, spacing_k = volume.GetSpacing()
         volume_ml = int(mask.sum()) * math.prod(volume.GetSpacing()) / 1000
         row = self.logic.measurements(segmentation)[0]
@@ -70,7 +68,6 @@ class TutorialTest(unittest.TestCase):
         self.assertLess(float(row["sphericity"]), 1)
         self.assert_surface(segmentation, float(row["volume_ml"]), float(row["surface_cm2"]))
 
-        # The slice views show the map of doubt, and the doubtful places can be visited.
         self.assertGreater(self.logic.trust(segmentation), 0.5)
         self.ui.doubtCheckBox.click()
         map_node = get_referenced_node(segmentation, DOUBT_MAP)
@@ -81,7 +78,6 @@ class TutorialTest(unittest.TestCase):
             click(self.ui.nextPlaceButton)
             self.assertIn(f"1 of {len(places)}", self.ui.placeLabel.text)
 
-        # The corrected result becomes a training case.
         click(self.ui.correctButton)
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         self.assertEqual(editor.segmentationNode(), segmentation)
@@ -93,7 +89,6 @@ class TutorialTest(unittest.TestCase):
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), label)
 
     def assert_surface(self, segmentation: SegmentationNode, volume_ml: float, surface_cm2: float) -> None:
-        """Fail unless the result's surface is shown and agrees with the measurements computed from voxels."""
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         mass = mass_properties(segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name))
         # The surface is smoothed, which changes the area more than the volume.

@@ -1,4 +1,4 @@
-"""Test transforms of scans, segmentations and regions of interest. Test the positions of doubtful places."""
+"""Test transforms of scans, segmentations and regions of interest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_bend(push_mm: float = 6.0) -> Any:
 
 
 def add_turn() -> Any:
-    """Add a linear transform: a quarter turn about the S axis, and a shift."""
+    """Add a quarter turn about the S axis, and a shift."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "turn")
     matrix = np.array([[0, -1, 0, 7.0], [1, 0, 0, -3.0], [0, 0, 1, 11.0], [0, 0, 0, 1]])
     node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
@@ -84,7 +84,6 @@ class DoubtfulPlaceTest(PanelCase):
         return volume, self.segment(volume)
 
     def centre_of_segment(self, segmentation: SegmentationNode) -> np.ndarray:
-        """Return the mean position of the first segment's voxels, in world coordinates (mm)."""
         voxels = read_segment(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0))
         k, j, i = np.argwhere(voxels.mask).mean(axis=0)
         world = np.empty(3)
@@ -152,11 +151,8 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
-        """Test a cropped grid with the spacing of the scan.
-
-        The cropped grid differs from the scan's grid only by a shift and its size. So the spacing does not tell whether
-        the segments were resampled or moved.
-        """
+        # The cropped grid has the scan's spacing. So the spacing does not tell whether the segments were resampled or
+        # moved.
         segmentation = self.segment(add_scan())
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
@@ -211,7 +207,6 @@ class DoubtfulPlaceTest(PanelCase):
 
 class MovedResultTest(PanelCase):
     def is_told(self) -> bool:
-        """Enter the module and return whether the panel warns that the segmentation does not lie on its scan."""
         self.module.enter()
         return "no longer lies on its scan" in self.ui.trustLabel.text
 

@@ -1,4 +1,4 @@
-"""The views and the panel agree on the scan and the result after a choice, a new result or the import of a scene."""
+"""Test that the views and the panel agree on the scan and the result."""
 
 from __future__ import annotations
 
@@ -161,7 +161,6 @@ class TwoScansTest(PanelCase):
         self.assertTrue(first.GetDisplayNode().GetSegmentVisibility(identifier))
 
     def apply_to_first(self, midway: Callable[[], None]) -> Any:
-        """Segment the first scan, call `midway` before the worker answers, and return the result."""
         self.module.worker.before_answer = midway
         choose(self.ui.inputSelector, self.one)
         record_acceptance("left-atrium")
@@ -298,8 +297,7 @@ class ImportTest(PanelCase):
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
         try:
-            # During an import, the reference to the volume cannot be resolved yet. Removing the
-            # reference has the same effect.
+            # During an import, the reference cannot be resolved yet. Removing the reference has the same effect.
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")

@@ -1,4 +1,4 @@
-"""The nodes of a wall: saving, copies of the segmentation, and nodes that other modules change or remove."""
+"""Test the nodes of a wall."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from wall_case import InsertedWallCase, add_closed_curve, add_phantom, burden_ce
 
 
 def decimate(surface: Any) -> Any:
-    """Return a surface with about half of the given surface's triangles."""
     decimated = vtk.vtkDecimatePro()
     decimated.SetInputData(surface)
     decimated.SetTargetReduction(0.5)
@@ -181,7 +180,6 @@ class WallSceneTest(InsertedWallCase):
         self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
 
     def harden_shift(self, *nodes: Any) -> None:
-        """Move nodes by 60 mm, and harden the transform."""
         matrix = vtk.vtkMatrix4x4()
         matrix.SetElement(0, 3, 60.0)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -191,7 +189,6 @@ class WallSceneTest(InsertedWallCase):
             node.HardenTransform()
 
     def export(self, name: str) -> Path:
-        """Export the wall; return the file."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         path = Path(folder.name, name)
@@ -213,7 +210,7 @@ class WallSceneTest(InsertedWallCase):
         reader = vtk.vtkSTLReader()
         reader.SetFileName(str(self.export("wall.stl")))
         reader.Update()
-        # The STL file has LPS coordinates, and the scene has RAS coordinates. So the signs of x differ.
+        # The STL file has LPS coordinates, so the signs of x differ.
         minus_right, plus_right, *_others = reader.GetOutput().GetBounds()
         np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""The section Wall: measurement by the worker, refusals, and changes of the scene during a measurement."""
+"""Test the measurement of a wall by the worker."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ from wall_case import (
 
 
 class WorkerWallTest(WorkerWallCase):
-    """The section Wall, operated by clicks, with a real worker process."""
-
     def test_worker_measures_the_same_wall_as_the_engine_in_this_process(self) -> None:
         self.assertFalse(self.ui.wallExportButton.enabled)
         choose(self.ui.wallSegmentComboBox, "blood")
@@ -74,7 +72,7 @@ class WorkerWallTest(WorkerWallCase):
         smaller[:20] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
         self.assertIn(warning, self.ui.wallLabel.text)
-        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)  # the value of the earlier outline
+        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)
         self.measure()
         self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
         self.assertNotIn(warning, self.ui.wallLabel.text)
@@ -149,7 +147,6 @@ class WorkerWallTest(WorkerWallCase):
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
     def test_refused_input_is_reported_and_leaves_the_scene_unchanged(self) -> None:
-        """The engine refuses each of four inputs; the worker reports the reason."""
         volume, segmentation = self.volume, self.segmentation
         scan, label = phantom()
         tiny = np.zeros_like(label)
@@ -175,7 +172,7 @@ class WorkerWallTest(WorkerWallCase):
             self.assertIsNone(get_referenced_node(segmentation, WALL_MODEL))
 
     def test_worker_gets_the_chosen_segment_and_not_the_first(self) -> None:
-        """The first segment is the atrium; the chosen second segment is refused, because it is tiny."""
+        # The worker refuses the second segment, because it is tiny.
         tiny = np.zeros(SHAPE, np.uint8)
         tiny[26:32, 26:32, 26:32] = 1
         self.segmentation.GetSegmentation().AddEmptySegment("tiny", "tiny")
@@ -215,8 +212,6 @@ class WorkerWallTest(WorkerWallCase):
 
 
 class FakeWallWorker(FakeWorker):
-    """A worker that calls `before_answer` and then answers each request with `wall`."""
-
     def __init__(self, wall: WallResult) -> None:
         super().__init__()
         self.wall = wall
@@ -234,8 +229,6 @@ class FakeWallCase(ChosenPhantomCase):
 
 
 class ChangedWhileMeasuredTest(FakeWallCase):
-    """The scene may change, or another output may be chosen, while the worker measures the wall."""
-
     def measure_while(self, change: Callable[[], object]) -> None:
         self.module.worker.before_answer = change
         self.measure()
@@ -341,10 +334,8 @@ PLACED_BELOW_SEGMENTATION = (WALL_MODEL, WALL_TABLE)
 
 
 class InterruptedInsertionTest(FakeWallCase):
-    """If the insertion of a wall fails, or if the measurement is cancelled, the scene stays as it was."""
-
     def fail_after_each_step(self) -> None:
-        """Check that the scene is unchanged after a failed measurement, whichever step of the insertion failed."""
+        """Check that a failure in any step of the insertion leaves the scene unchanged."""
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
@@ -364,7 +355,6 @@ class InterruptedInsertionTest(FakeWallCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with 0.9 times the expected ratios; mark it as outdated, hide it and rename its legend."""
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()
@@ -406,11 +396,7 @@ class InterruptedInsertionTest(FakeWallCase):
             self.assertGreater(step, 1)
 
     def measure_and_cancel_in_step(self, step: int) -> bool:
-        """Measure the wall and cancel in a step; return whether the measurement was cancelled.
-
-        Args:
-            step: the index of a step of `WallJob.take_answer`. The last step inserts the wall and is not cancelled.
-        """
+        """Measure the wall and cancel in a step of `WallJob.take_answer`; return whether it was cancelled."""
         take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 
         def take_answer_and_cancel(job: Any, event: WallMeasured) -> Any:
