@@ -1,4 +1,4 @@
-"""Test the trainer: results, initial weights, and when it validates, reports progress and saves checkpoints."""
+"""Test the trainer."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
 def test_mixed_precision_changes_the_weights_nearly_like_float32(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On many CPUs bfloat16 is not fast. There, mixed precision would use float32 without the next line.
+    # Without this line, mixed precision would use float32 on CPUs where bfloat16 is slow.
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
     steps = []
     for mixed in ("true", "false"):
@@ -137,11 +137,7 @@ def test_mixed_precision_changes_the_weights_nearly_like_float32(
 
 
 class Clock:
-    """Simulates the trainer's clock, iterations and validations.
-
-    An iteration takes 1 s, a validation `validation_s`. No batch is drawn and nothing is computed; an iteration's loss
-    is its end time.
-    """
+    """Simulates the trainer's clock, iterations and validations; nothing is computed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
@@ -194,8 +190,7 @@ def test_early_validation_takes_place_only_if_it_and_the_final_validation_fit_in
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.
-    # A validation is one pass on a case of 24^3 voxels, so the trainer expects that it takes as long as
-    # 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
+    # A validation is one pass on a case of 24^3 voxels, as long as 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:
@@ -282,7 +277,7 @@ def test_speed_and_time_left_do_not_count_validations_and_checkpoints(
     def receive(event: RunEvent) -> None:
         received.append(event)
         if isinstance(event, CheckpointSaved):
-            clock.now += 5.0  # saving a checkpoint takes 5 s, as on a slow disk
+            clock.now += 5.0  # as on a slow disk
 
     settings = ("iterations=300", "validate_every=50", "checkpoint_every_s=40", "patch=16,16,16")
     trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)

@@ -1,7 +1,4 @@
-"""Test the JSON parser.
-
-The classes that DCAMT builds from the parsed values are not tested here, but in the tests of each kind of JSON file.
-"""
+"""Test the JSON parser."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_cases_with_results(folder: Path, *results: str, labelled: int = 2, validation: int = 9) -> Path:
-    """Write a case list; the labels of the cases `results` get the mark of DCAMT's results. Return the list's path."""
+    """Write a case list; the labels of the cases `results` get the mark of DCAMT's results."""
     table = write_cases_folder(folder, labelled, validation=validation)
     for name in results:
         label = folder / f"{name}_label.nii.gz"

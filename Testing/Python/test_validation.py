@@ -1,4 +1,4 @@
-"""A validation averages Dice over cases, uses tiles for large scans, and is cancelled by a pause."""
+"""Test the validations of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from torch import Tensor
 def test_validation_dice_is_the_mean_over_cases(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There are two cases and two classes; the branches' predictions are fixed."""
     info = tiny_recipe().classes[0]
     recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
     label = np.zeros((4, 4, 4), np.uint8)
@@ -38,7 +37,7 @@ def test_validation_dice_is_the_mean_over_cases(
     other = label.copy()
     other[3] = 2  # 16 voxels
     cases = [resident(label * 100, label), resident(other * 100, other)]
-    class_a = np.ones((4, 4, 4), int)  # all class 1
+    class_a = np.ones((4, 4, 4), int)
     class_b = np.zeros((4, 4, 4), int)
     class_b[:1] = 1  # 16 voxels, all correct
     class_b[3] = 2
@@ -55,19 +54,16 @@ def test_validation_dice_is_the_mean_over_cases(
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     # Branch B predicts Scar in both cases. The first case's label contains no Scar: Dice 0.
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
-    # "mean" is the Dice of the mean of both branches' probabilities. Branch A's probability for its class is higher
-    # (0.93) than branch B's for its own (0.8), so the mean is highest for branch A's class in every voxel.
+    # Branch A is more certain of its class (0.93) than branch B (0.8), so the mean is highest for branch A's class.
     assert dice["mean"] == pytest.approx(dice["A"])
     without_scar_label = validation_dice(network, cases[:1], recipe)
     assert without_scar_label is not None
     assert [list(without_scar_label[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
-    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
+    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None
     assert network.training
 
 
 def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
-    """Return a wrapper of `function` that appends `name` to `calls` and fails if the network is in training mode."""
-
     def call(network: DualVNet, *arguments: Any) -> Tensor:
         assert not network.training
         calls.append(name)
@@ -77,7 +73,7 @@ def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -
 
 
 def partly_right_network(recipe: Recipe, case: ResidentCase) -> DualVNet:
-    """Return a network with random weights; each branch labels half of the voxels of `case` as class 1."""
+    """Return a network; each branch labels half of the voxels of `case` as class 1."""
     torch.manual_seed(0)
     network = DualVNet(recipe).eval()
     with torch.no_grad():
@@ -119,7 +115,7 @@ def test_long_validation_reports_its_progress_before_each_case(
 
 
 def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled validation gives no scores. A request does not cancel the final validation of a run."""
+    """A request does not cancel the final validation of a run."""
     received: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", on_event=received.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
@@ -134,7 +130,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
 
     monkeypatch.setattr(validation, "predict_bounded", predict_and_request_pause)
     cases = read_cases(table)
-    # A request during the prediction of the first case can cancel the validation only if there is a second case.
+    # A request during the first case can cancel the validation only if there is a second case.
     cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit(cases)
     assert (outcome.finished, outcome.step, predicted_at) == (False, 2, [2])

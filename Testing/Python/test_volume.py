@@ -1,4 +1,4 @@
-"""Scans and labelmaps in files of DCAMT and of other libraries are read with the right voxels and positions."""
+"""Test the reading and writing of scans and labelmaps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from dcamt_testing.scan_files import (
     sitk_image,
 )
 
-# The terminology of a segment as text, in the format of 3D Slicer's segmentation files.
 SLICER_TERMINOLOGY = (
     "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
     "~SCT^123037004^Anatomical Structure~SCT^82471001^Left atrium~^^"
@@ -55,7 +54,7 @@ def test_spacing_and_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas(
 
 def test_grids_match_if_their_corners_are_nearly_equal() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
-    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and voxel 0 not at all
+    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm
     assert grid.matches(Grid((101, 10, 10), np.diag([1 + 2e-6, 1, 1, 1])))
     assert not grid.matches(Grid((101, 10, 10), stretched))
     assert corner_distance_mm(grid, Grid((101, 10, 10), stretched)) <= 3e-3
@@ -215,8 +214,8 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         a, b, c = expected
         assert labelmap.voxels[:, 0, 0].tolist() == [0, a, a, c, c, 0, b, b, b]
         for mapping, mapped in (
-            # Without a mapping, plane 3 (counted from 0) belongs to the third segment, which overlaps the first. A
-            # mapping of the first segment alone reads the whole first segment, also plane 3.
+            # Without a mapping, plane 3 belongs to the third segment, which overlaps the first. A mapping of the first
+            # segment alone also reads plane 3.
             ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({"S0": 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({c: 2, a: 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),

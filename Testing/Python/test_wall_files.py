@@ -1,4 +1,4 @@
-"""Test the files of a wall analysis: surfaces, tables and saved results."""
+"""Test the files of a wall analysis."""
 
 from __future__ import annotations
 

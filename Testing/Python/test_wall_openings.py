@@ -1,4 +1,4 @@
-"""Test openings of the wall: proposed valves and veins, painted and changed openings, and the scan's border."""
+"""Test openings of the wall and the scan's border."""
 
 from __future__ import annotations
 
@@ -40,14 +40,13 @@ def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, floa
 
 
 def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
-    """The outline ends in a dome instead of the valve's plane."""
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
     # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    # `analyse_wall` looks for openings where the first 6 mm (PROFILE_TO_MM) along the outward normal are blood.
-    # At `largest_angle` from the valve's axis, these 6 mm end exactly at the side of the cylinder.
+    # At an opening, the first 6 mm (PROFILE_TO_MM) along the outward normal are blood. At `largest_angle` from the
+    # valve's axis, these 6 mm end at the side of the cylinder.
     largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + PROFILE_TO_MM)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98
@@ -56,7 +55,7 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
 
 def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
-    # The same heart after half a turn about the anterior axis: its flat cut faces right, anterior and superior.
+    # After half a turn about the anterior axis, the flat cut faces right, anterior and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
     grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
@@ -150,9 +149,8 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # The surface is a sphere, so each outward normal lies on a ray from the sphere's centre. The scan is sampled along
-    # the normals, up to `WALL_TO_MM` outside the surface. A point is wall only if the scan contains the point's
-    # outermost sample.
+    # The surface is a sphere. A point is wall only if the scan contains the point's outermost sample, `WALL_TO_MM`
+    # outside the surface.
     radius_mm, scan_below_centre_mm = 20, 10
     sample_to_centre_mm = radius_mm + WALL_TO_MM
     # On one ray, depths below the centre are proportional to distances from the centre.
@@ -174,7 +172,7 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     changed = replace(proposal, notes=(f"{check}: check them.", "A remark.")).with_openings(chosen | border)
     np.testing.assert_array_equal(changed.kind == OPENING, chosen)
     np.testing.assert_array_equal(changed.kind == BORDER, border)
-    assert changed.notes == ("A remark.",)  # the note that asks to check the proposal is removed
+    assert changed.notes == ("A remark.",)
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0

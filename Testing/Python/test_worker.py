@@ -1,4 +1,4 @@
-"""Test a worker process: it loads models, segments, measures, cancels requests and removes the folder of scans."""
+"""Test a worker process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_several_scans_are_segmented_with_one_loaded_model(
     ready, _ = child.wait_for(lambda event: event.kind == "ready")
     assert ready.packages.keys() == {"torch", "scipy"}
     scans = {"1": oblique_scan, "2": make_other_scan(), "3": oblique_scan}
-    for identifier, scan in scans.items():  # all requests are sent at once; the worker serves them in order
+    for identifier, scan in scans.items():  # all requests are sent at once
         child.send(write_request(scan, worker_model, tmp_path / identifier, identifier))
     events_of: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():
@@ -107,7 +107,7 @@ def test_fast_quality_segments_the_given_region(
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
     low, high = tuple(centre[:3] - 6), tuple(centre[:3] + 6)
-    region = Region(high, low)  # The corners are in the wrong order; the worker sorts the two ends of each axis.
+    region = Region(high, low)  # The corners are in the wrong order.
     finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None
@@ -129,9 +129,8 @@ def test_outline_is_measured_and_a_missing_mask_is_reported(shared_worker: Child
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    # Each end of the diameter is the mid-point of a face of a voxel whose centre is in the ball. Voxels are up to
-    # 1.5 mm long, so the mid-point is at most 0.75 mm from the voxel's centre, and each end at most 0.75 mm outside the
-    # ball.
+    # Each end of the diameter is the mid-point of a face of a voxel whose centre is in the ball, so each end is at most
+    # 0.75 mm outside the ball.
     assert 40 < row.long_diameter_mm < 40 + 1.5
     failed, _ = shared_worker.ask(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     assert failed.reason == "input"

@@ -1,4 +1,4 @@
-"""The worker and the command `segment` give the same labels, and report the same errors and warnings for a scan."""
+"""Test that the worker and the command `segment` give the same labels, errors and warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPACING = (1.5, 1.5, 2.0)
 
 @pytest.fixture(autouse=True)
 def small_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the volume on which the worker measures a model's speed, as no test here checks the estimated time."""
+    """Shrink the volume on which the worker measures a model's speed."""
     monkeypatch.setattr(serving, "TRIAL", (16, 16, 16))
 
 
@@ -40,7 +40,6 @@ def intensities(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def intensities_with(value: float) -> np.ndarray:
-    """Return random float64 intensities with `value` in one voxel."""
     voxels = intensities().astype(np.float64)
     voxels[3, 4, 5] = value
     return voxels
@@ -52,7 +51,6 @@ class UnusableScan:
 
     Attributes:
         make_voxels: returns the voxels, (K, J, I) or (K, J, I, C).
-        message_part: a part of the error's message.
         spacing: mm along i, j, k.
     """
 
@@ -89,7 +87,7 @@ def write_scan(path: Path, voxels: np.ndarray, spacing: tuple[float, float, floa
 
 
 def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
-    """Read a scan with ITK, like Slicer; send the scan to a worker, and return the worker's events."""
+    """Read a scan with ITK, like Slicer; return the worker's events."""
     image = sitk.ReadImage(str(scan))
     folder.mkdir()
     np.save(folder / "volume.npy", sitk.GetArrayFromImage(image))
@@ -102,7 +100,7 @@ def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
 
 
 def run_command(scan: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """Run the command `segment`; return the exit status and the messages, without the prefix `dcamt: PATH: `."""
+    """Return the exit status and the messages, without the prefix `dcamt: PATH: `."""
     arguments = ["segment", scan, "-o", scan.with_name("result.seg.nrrd"), "--model", model, "--device", "cpu"]
     status = call_dcamt(arguments)
     return status, [line.removeprefix(f"dcamt: {scan}: ") for line in capsys.readouterr().err.splitlines()]
@@ -153,7 +151,7 @@ def test_worker_and_command_warn_of_a_scan_larger_than_a_body(
 
 
 def segment_by_command(scan: Path, model: Path) -> np.ndarray:
-    """Return the labels (K, J, I) that the command `segment` writes, read by SimpleITK."""
+    """Return the labels (K, J, I) that the command `segment` writes."""
     result = scan.with_name("result.nrrd")
     assert call_dcamt(["segment", scan, "-o", result, "--model", model, "--device", "cpu"]) == 0
     return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(result))))
@@ -176,7 +174,7 @@ def two_channel_model(folder: Path) -> Path:
 
 
 def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path) -> None:
-    """The worker gets all channels in one array, as the panel sends them; the command gets a file for each channel."""
+    """The worker gets all channels in one array; the command gets a file for each channel."""
     model, channels = two_channel_model(tmp_path), [intensities(), intensities()[::-1] ** 2]
     both = write_scan(tmp_path / "both.nrrd", np.stack(channels, axis=-1), SPACING)
     result = ask_worker(both, model, tmp_path / "worker")[-1]
@@ -188,9 +186,7 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     for number, voxels in enumerate(channels[::-1]):
         write_scan(tmp_path / f"y_{number:04d}.nrrd", voxels, SPACING)
     (tmp_path / "result.nrrd").unlink()
-    assert not np.array_equal(
-        segment_by_command(tmp_path / "y_0000.nrrd", model), labels
-    )  # the order of the channels matters
+    assert not np.array_equal(segment_by_command(tmp_path / "y_0000.nrrd", model), labels)  # the order matters
 
 
 def test_worker_and_command_report_the_same_error_if_a_scan_lacks_a_channel(

@@ -1,4 +1,4 @@
-"""Test the worker with invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes and kills."""
+"""Test the worker's reactions to faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
 from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, write_request
 
-# A script that runs in the worker's process before the worker starts.
+# Runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.commands import serving
@@ -194,7 +194,7 @@ def test_worker_ends_when_stdout_closes() -> None:
 
 
 def test_folder_is_removed_although_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result is written during the first attempt of `_remove_folder`; its second attempt succeeds."""
+    """A result is written during the first attempt of `_remove_folder`."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()

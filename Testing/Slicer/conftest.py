@@ -11,7 +11,6 @@ from typing import TextIO
 import pytest
 
 TESTING = Path(__file__).resolve().parents[1]
-# The first folder holds the harness and dcamt_testing; the other two hold the modules, their libraries and the engine.
 sys.path[:0] = [str(TESTING), *(str(TESTING.parent / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
 
 try:
@@ -24,8 +23,6 @@ except ImportError as error:
 
 
 class _Skipped(pytest.Module):
-    """A test file that is not imported because the harness's packages are missing."""
-
     def collect(self) -> list[pytest.Item]:
         pytest.skip(MISSING, allow_module_level=True)
 

@@ -16,24 +16,15 @@ from slicer_harness import in_real_slicer
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
-"""Two clicks within this time, in seconds, count as a double click in the shipped extension."""
-# Tests click twice without a pause and mean two single clicks, so their double-click time is 0. A pytest fixture could
-# not set this time in Slicer, where the tests run without pytest.
+# Tests click twice without a pause and mean two single clicks. A pytest fixture could not set this time in Slicer,
+# where the tests run without pytest.
 stepped_task.DOUBLE_CLICK_S = 0.0
 
 
 def write_python(folder: Path, script: str, module: str) -> str:
-    """Write a program that a test starts instead of Python; the program runs `script` and then `module`.
+    """Write a program that runs `script` and then `module`; return the program's path.
 
-    The program ignores its first two arguments, `-m NAME`, and passes the remaining arguments to `module`.
-
-    Args:
-        folder: where the program's files are written.
-        script: Python source code.
-        module: a module's name.
-
-    Returns:
-        The program's path.
+    A test starts the program instead of Python. The program ignores its first two arguments, `-m NAME`.
     """
     run = f"import runpy, sys; del sys.argv[1:3]; runpy.run_module({module!r}, run_name='__main__')"
     program, python = folder / "script.py", folder / "python"
@@ -46,15 +37,13 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case that starts engine processes."""
-
     @classmethod
     def setUpClass(cls) -> None:
         if not in_real_slicer():
             warm_python.start()
 
     def use_home(self, folder: Path) -> None:
-        """Set DCAMT_HOME to `folder` during the test; imported models then lie in `folder/models`."""
+        """Set DCAMT_HOME during the test; imported models lie in `folder/models`."""
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(folder)})
         patch.start()
         self.addCleanup(patch.stop)

@@ -26,7 +26,6 @@ from slicer_harness import choose, click, close_scene, delete_pending, process_e
 
 
 def make_measurements(scan: str, segment: str, volume_ml: float) -> Measurements:
-    """Return measurements with the given volume and fixed other values."""
     return Measurements(scan, segment, volume_ml, 12.5, 34.5, 25.0, 30.0, 0.9)
 
 
@@ -34,17 +33,13 @@ class FakeWorker:
     """Implements `worker_process.SegmentationWorker` for requests to segment and to measure.
 
     Attributes:
-        requests: all requests so far.
         labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
-        notes: the notes that every result of a segmentation gets.
-        before_answer: called before each answer.
+        notes: the notes of every result of a segmentation.
 
     Args:
-        trust: the agreement of the two branches in each result. A result of fast quality has no trust, map of doubt or
-            doubtful places.
+        trust: the agreement of the two branches in each result of accurate quality.
         places: the number of doubtful places of each result of accurate quality; all lie at the mean position of the
             labelled voxels.
-        expected: the expected overlap of each result.
     """
 
     def __init__(self, trust: float = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
@@ -121,8 +116,7 @@ class FakeWorker:
 class FakePanel:
     """The panel of DCAMT Segmentation with a given worker, in a new scene.
 
-    The panel is built from its UI file and a logic. The Slicer module's widget, which usually owns the panel, is not
-    created.
+    The Slicer module's widget, which usually owns the panel, is not created.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -175,7 +169,7 @@ class PanelCase(unittest.TestCase):
         return self.module.settings
 
     def prepare(self, volume: VolumeNode) -> None:
-        """Choose a volume and the shipped model, and record that the model's terms are accepted."""
+        """Choose a volume and the shipped model, and accept the model's terms."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
@@ -184,7 +178,7 @@ class PanelCase(unittest.TestCase):
         process_events_until(lambda: self.ui.applyButton.text == "Apply" and not self.logic.isRunning(), "the answer")
 
     def segment(self, volume: VolumeNode) -> Any:
-        """Choose a volume and the shipped model, click Apply and wait; return the segmentation node."""
+        """Segment with the shipped model; return the segmentation node."""
         self.prepare(volume)
         click(self.ui.applyButton)
         self.wait()

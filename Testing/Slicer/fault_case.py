@@ -15,7 +15,7 @@ from slicer_harness import click, process_events_until
 from unchanged_scene import scene_state
 
 WORKING = ("Preparing", "Segmenting")
-"""Beginnings of the panel's status text while the worker prepares or segments a scan."""
+"""Beginnings of the panel's status text."""
 
 
 class FaultCase(SegmentationCase):
@@ -49,7 +49,6 @@ class FaultCase(SegmentationCase):
         self._gate.unlink(missing_ok=True)
 
     def wait(self) -> None:
-        """Let the network compute and wait until the segmentation has ended."""
         self.proceed()
         super().wait()
 
@@ -68,5 +67,5 @@ class FaultCase(SegmentationCase):
         self.use_worker_script(self.gate_script())
 
     def gate_script(self) -> str:
-        """Return a script that makes the worker wait in each segmentation while the gate file exists."""
+        """Return a script that makes the worker wait while the gate file exists."""
         return wait_while_exists(self._gate)

@@ -1,4 +1,4 @@
-"""Make segmentation results without a worker, insert them into the scene, and measure their segments."""
+"""Make segmentation results without a worker, insert them into the scene, and measure them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def oblique() -> np.ndarray:
 
 LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
 SHAPE = (16, 20, 24)
-"""The shape (K, J, I) of a scan that `add_scan` adds by default."""
+"""The default shape (K, J, I) of `add_scan`."""
 
 
 def block(start: int, size: int = 4) -> np.ndarray:
@@ -41,13 +41,7 @@ def block(start: int, size: int = 4) -> np.ndarray:
 
 
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
-    """Return the result that a worker would send for a class.
-
-    Args:
-        labels: (K, J, I), not 0 in the voxels of the class. The result's box (I, J, K) encloses these voxels; if there
-            are none, the box is None.
-        info: the class.
-    """
+    """Return the result that a worker would send for labels (K, J, I); the result's box is (I, J, K)."""
     box = None
     if labels.any():
         planes = [np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
@@ -62,12 +56,12 @@ def make_result(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
 
 
 def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None, show_3d: bool = True) -> Any:
-    """Run all steps that insert a result into the scene; return the segmentation node."""
+    """Insert a result into the scene; return the segmentation node."""
     return run_to_end(insert_result(result, SegmentationOptions(volume, target=target, show_3d=show_3d)))
 
 
 def mass_properties(surface: Any) -> Any:
-    """Return the `vtkMassProperties` of a closed surface, with its volume (mm³) and its area (mm²)."""
+    """Return the `vtkMassProperties` (mm³, mm²) of a closed surface."""
     triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
     triangles.SetInputData(surface)
     mass.SetInputConnection(triangles.GetOutputPort())
@@ -75,7 +69,6 @@ def mass_properties(surface: Any) -> Any:
 
 
 def voxel_counts(node: SegmentationNode) -> dict[str, int]:
-    """Return the number of voxels of each segment, by name."""
     segmentation = node.GetSegmentation()
     return {
         segmentation.GetSegment(identifier).GetName(): int(read_segment(node, identifier).mask.sum())

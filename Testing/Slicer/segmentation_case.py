@@ -1,4 +1,4 @@
-"""Common set-up of the segmentation module's tests: tiny models, the open panel."""
+"""Common set-up of the segmentation module's tests."""
 
 from __future__ import annotations
 
@@ -38,17 +38,15 @@ class SegmentationCase(EngineCase):
         return self.logic.getParameterNode()
 
     def prepare(self, volume: VolumeNode, model: str = "Tiny") -> None:
-        """Choose a volume and a model, as a person does."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, model)
 
     def wait(self) -> None:
-        """Wait until the segmentation has ended."""
         process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
         process_events_until(lambda: self.ui.applyButton.text == "Apply", "the button")
 
     def segment(self, volume: VolumeNode, model: str = "Tiny") -> Any:
-        """Choose a volume and a model, click Apply and wait; return the segmentation node."""
+        """Segment a volume; return the segmentation node."""
         self.prepare(volume, model)
         click(self.ui.applyButton)
         self.wait()
@@ -56,5 +54,4 @@ class SegmentationCase(EngineCase):
         return self.settings.outputSegmentation
 
     def wait_for_stage(self, *stages: str) -> None:
-        """Wait until the panel's status begins with one of `stages`."""
         process_events_until(lambda: any(self.ui.statusLabel.text.startswith(stage) for stage in stages), str(stages))

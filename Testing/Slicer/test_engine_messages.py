@@ -17,7 +17,6 @@ from slicer_harness import in_real_slicer
 
 
 def translate_to_capitals(text: str) -> str:
-    """Return a text in capitals, in place of a translation."""
     return text.upper()
 
 

@@ -1,4 +1,4 @@
-"""Test the harness (`slicer_harness`): files, layout, settings, modules, sample data, and module base classes."""
+"""Test the application that the harness (`slicer_harness`) simulates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. `exportNode` changes its mutable default argument, so each call passes a new dictionary."""
+    """`exportNode` changes its mutable default argument, so each call passes a new dictionary."""
 
     def setUp(self) -> None:
         close_scene()
@@ -173,7 +173,7 @@ class ApplicationTest(unittest.TestCase):
 
 class SampleDataTest(unittest.TestCase):
     def register(self, name: str, address: str) -> None:
-        """Register a sample with the keyword arguments that the segmentation module uses, but with other values."""
+        """Register a sample with the keyword arguments that the segmentation module uses."""
         import SampleData
 
         SampleData.SampleDataLogic.registerCustomSampleDataSource(

@@ -16,7 +16,6 @@ ROOT = HERE.parents[1]
 
 
 def run_python(arguments: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter in `HERE`, with `folders` and Testing as its PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -59,8 +58,6 @@ print(json.dumps(seen))
 
 
 class StartTest(unittest.TestCase):
-    """A new interpreter runs `START`; each method checks a part of the interpreter's output."""
-
     @classmethod
     def setUpClass(cls) -> None:
         done = run_python(["-c", START], *(str(ROOT / name) for name in ("DCAMTSegmentation", "DCAMTTraining")))
@@ -120,7 +117,7 @@ class InstallationTest(unittest.TestCase):
 
 class SourceTest(unittest.TestCase):
     def test_waiting_calls_use_the_default_time_limit(self) -> None:
-        """A test's own limit may be too short on slow computers. Only a test that hangs exceeds the default limit."""
+        """A test's own limit may be too short on slow computers."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

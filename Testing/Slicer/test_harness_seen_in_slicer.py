@@ -84,8 +84,6 @@ class SceneTest(unittest.TestCase):
 
 
 class BackgroundTest(unittest.TestCase):
-    """The background and foreground volumes of the slice views."""
-
     def setUp(self) -> None:
         close_scene()
         self.editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
@@ -137,8 +135,7 @@ class UndoTest(unittest.TestCase):
         node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
         def count_voxels() -> int:
-            # This function reads the internal labelmap. `arrayFromSegmentBinaryLabelmap` would export the segment, and
-            # an export discards the states for redo.
+            # `arrayFromSegmentBinaryLabelmap` would export the segment, and an export discards the states for redo.
             return int(slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment).sum())
 
         editor.undo()

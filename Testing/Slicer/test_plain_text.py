@@ -25,7 +25,6 @@ NAMES = ("in/<b>bold&.nii.gz", "<img src='file:///px.png'>", "1 &lt; 2", "a<c>b"
 
 
 def shown_tooltip(text: str) -> str:
-    """Return the text that Qt shows for a tooltip in HTML."""
     document = qt.QTextDocument()
     document.setHtml(text)
     return str(document.toPlainText())
