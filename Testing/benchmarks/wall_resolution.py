@@ -51,7 +51,7 @@ DIRECTIONS = (
 slices.
 """
 EXTENT_MM = 60.0
-"""Width of the scans: more than 52 mm, since DCAMT samples up to 6 mm (`PROFILE_TO_MM`) outside the ball of 40 mm."""
+"""Width of the scans: more than the ball's diameter of 40 mm and, on both sides, the 6 mm of `PROFILE_TO_MM`."""
 
 
 def positions(slice_mm: float) -> tuple[tuple[float, float, float], ...]:
