@@ -330,8 +330,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
         # DCAMT made its segments for the other scan.
         accepted = dcamt_segments if _is_training_case_of(volume, segmentation) else []
         return [other_segments, accepted]
-    # `identifiers` contains DCAMT segments only if a person corrected or accepted them. This person may have added the
-    # other segments on this scan. Without DCAMT segments, the other segments belong to `drawn_on`.
+    # A person who corrected or accepted DCAMT segments of `volume` may also have drawn other segments on `volume`.
     return [dcamt_segments, other_segments] if dcamt_segments else []
 
 
