@@ -132,10 +132,9 @@ def _copier(node: Node) -> Callable[[], None]:
 
 
 def _copy(source: Node, target: Node) -> None:
-    """Of a volume's references, copy only the reference to its transform."""
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
-        # `Copy` would also copy the voxels of the image.
+        # `Copy` would also copy the image's voxels and all references.
         target.SetName(source.GetName())
         target.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         target.CopyContent(source, False)
