@@ -1,4 +1,4 @@
-"""Show the events of a run that this process trains (`dcamt train`) or another process (`dcamt train --watch`)."""
+"""Show the events of a run."""
 
 from __future__ import annotations
 
