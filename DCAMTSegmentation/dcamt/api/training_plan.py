@@ -126,8 +126,7 @@ def choose_recipe(
 ) -> tuple[Recipe, StartModel | None]:
     """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
-    With `start_from`, the channels of a recipe without channel names, or with the model's names in another order, get
-    the model's names and order.
+    The recipe also gets the model's channel names if it has none, and their order if it has the same names.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

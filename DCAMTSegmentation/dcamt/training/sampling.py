@@ -25,7 +25,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Indices for `sample_seed` that no sample has: seeds of the boxes in which patches are mixed."""
+"""Used in `sample_seed` for the boxes in which patches are mixed, instead of the index of a sample."""
 
 
 @dataclass(frozen=True)
