@@ -46,7 +46,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Apply would replace the corrections. A task of one channel uses only the first channel.
+            # Not the other advice: Apply would replace the corrections.
             remedy = _(
                 "Choose a task of one channel in DCAMT Training, or load a scene that was saved with all channels."
             )

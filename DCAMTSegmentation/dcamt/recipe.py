@@ -144,15 +144,14 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per iteration of the moving average of the weights that the model gets; 0 for no average."""
+    """Decay per iteration of the moving average of the weights. The model gets the average; 0 for no average."""
     seed: int = 0
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation before the final one is skipped if validations would then take more than 10% of the run's time so far
-    or, together with the final one, more than 10% of the expected time of the whole run.
+    A validation before the final one is skipped if validations would take more than 10% of the run's time.
     """
 
 

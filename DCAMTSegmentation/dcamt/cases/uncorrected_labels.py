@@ -18,27 +18,27 @@ _ADVICE = {
 
 
 def is_uncorrected(label: Path) -> bool:
-    """Return whether a label is a DCAMT result (`is_dcamt_result`)."""
+    """Return whether a label is a DCAMT result that nobody corrected (`is_dcamt_result`)."""
     return is_dcamt_result(segmentation_file(label))
 
 
 def has_uncorrected_label(case: Case) -> bool:
-    """Return whether a case has a label that is a DCAMT result."""
+    """Return whether a case has an uncorrected label."""
     return case.label is not None and is_uncorrected(case.label)
 
 
 def with_uncorrected_label(cases: Sequence[Case], role: str) -> list[Case]:
-    """Return the cases of a role whose label is a DCAMT result."""
+    """Return the cases of a role with an uncorrected label."""
     return [case for case in cases if case.role == role and has_uncorrected_label(case)]
 
 
 def calibration_cases(cases: Sequence[Case]) -> list[Case]:
-    """Return the validation cases whose label is not a DCAMT result."""
+    """Return the validation cases without an uncorrected label."""
     return [case for case in cases if case.role == VALIDATION and not has_uncorrected_label(case)]
 
 
 def uncorrected_label_notes(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield a note on the labelled cases whose label is a DCAMT result, and one on such validation cases."""
+    """Yield a note on the uncorrected labels of labelled cases, and one on those of validation cases."""
     for role, advice in _ADVICE.items():
         if names := [case.name for case in with_uncorrected_label(cases, role)]:
             yield (
