@@ -23,8 +23,7 @@ class MappingOption:
 
     Attributes:
         hint: a sentence that names the option.
-        label: the class in the note's example, such as 1 in "Left atrium=1"; None for the segment's label value, or for
-            1 if this value is above `_HIGHEST_CLASS`.
+        label: the class in the note's example, such as 1 in "Left atrium=1"; by default, the segment's label value.
     """
 
     hint: str

@@ -109,7 +109,7 @@ def replace_surroundings(
         label: (X, Y, Z).
         generator: on the CPU.
     """
-    # With probability 0, draw no random number, which would change the other augmentations.
+    # A random number drawn in vain would change the other augmentations.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
@@ -157,7 +157,7 @@ def add_artefact(
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    # With probability 0, draw no random number, which would change the other augmentations.
+    # A random number drawn in vain would change the other augmentations.
     if probability == 0 or uniform(0, 1) >= probability:
         return image
     axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]

@@ -206,7 +206,7 @@ def _is_outlined(volume: VolumeNode, except_by: SegmentationNode | None = None) 
 
 
 def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any | None:
-    """Return a volume of the run that no person has edited, or outlined in a node other than `segmentation`."""
+    """Return a volume of the run that was not edited, and is not outlined in a node other than `segmentation`."""
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
 
