@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from ..io.channels import channel_files
 from ..io.dicom_files import read_attributes, read_attributes_in_zip
 from ..io.dicom_frames import text_of
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
+from ..io.file_identity import is_same_file
 from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
@@ -243,11 +243,10 @@ def _read_identity(scan: Volume) -> dict[str, Any] | None:
 
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
-    # `Path.exists` may raise PermissionError; `os.path.exists` never does.
-    if scan.path is None or not os.path.exists(path):
+    if scan.path is None:
         return
     first = scan.current_path(scan.path)
     for file in (first, *channel_files(first), *(scan.current_path(file) for file, _ in scan.frames)):
-        if os.path.exists(file) and os.path.samefile(path, file):
+        if is_same_file(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)

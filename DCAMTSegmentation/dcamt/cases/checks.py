@@ -6,7 +6,6 @@ Only the facts stay in memory, not the voxels.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError, without_path
 from ..geometry import canonical_orientation
+from ..io.file_identity import file_identity, is_same_file
 from ..io.readers import Header, read_header
 from ..io.slabs import slabs
 from ..recipe import Recipe
@@ -141,8 +141,7 @@ class ScanUses:
             return
         first = self._first_case.setdefault(scan_checksum(volume), case)
         if (first.role == VALIDATION) != (case.role == VALIDATION):
-            is_same_file = _file_identity(first.image) == _file_identity(case.image)
-            raise _conflict(case, first, "file" if is_same_file else "content")
+            raise _conflict(case, first, "file" if is_same_file(first.image, case.image) else "content")
 
 
 def few_values_warning(volume: Volume) -> str:
@@ -279,7 +278,7 @@ def _equal_scans(cases: Sequence[Case], checksums: Mapping[int, str]) -> Iterato
     Args:
         checksums: index of a case -> its `scan_checksum`.
     """
-    files = {index: _file_identity(case.image) for index, case in enumerate(cases) if case.role != LEFT_OUT}
+    files = {index: file_identity(case.image) for index, case in enumerate(cases) if case.role != LEFT_OUT}
     keys: tuple[tuple[str, Mapping[int, Hashable]], ...] = (("file", files), ("content", checksums))
     for what, key_of in keys:
         members_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
@@ -345,9 +344,9 @@ def repeated_scans(
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     labels: dict[int, Hashable] = {}
     for index, case in enumerate(cases):
-        if case.needs_label and case.label is not None and (key := _file_identity(case.label)) is not None:
+        if case.needs_label and case.label is not None and (key := file_identity(case.label)) is not None:
             labels[index] = key
-    yield from shared_labels(cases, labels, {index: _file_identity(cases[index].image) for index in labels})
+    yield from shared_labels(cases, labels, {index: file_identity(cases[index].image) for index in labels})
 
 
 def shared_labels(
@@ -369,15 +368,6 @@ def shared_labels(
         for index in members:
             other = next(cases[member].name for member in members if scans[member] != scans[index])
             yield index, f"The label is also that of '{other}'. Check that each case has its own label."
-
-
-def _file_identity(path: Path) -> Hashable:
-    """Return a value that is equal for all paths of one file or folder; None if there is no such file or folder."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:

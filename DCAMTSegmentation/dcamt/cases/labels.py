@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, bounding_box, connected_components, network_grid
+from ..io.file_identity import is_same_file
 from ..io.formats import BENCHMARK_ENDING, ZIP_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
@@ -189,7 +190,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     assert case.label is not None
     are_files = os.path.isfile(case.label) and os.path.isfile(case.image)
     may_hold_both = ending(case.label) in SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
-    if are_files and not may_hold_both and case.label.samefile(case.image):
+    if are_files and not may_hold_both and is_same_file(case.label, case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_case_mapping(case, recipe.classes)
     labelmap = fit_labelmap(read_labelmap(case.label, mapping, MAPPING_OF_LABELS), grid, case.image)

@@ -13,6 +13,7 @@ from ..cases.case_list import VALIDATION, Case, read_cases
 from ..cases.uncorrected_labels import calibration_cases, uncorrected_label_notes
 from ..errors import InputError
 from ..io.atomic import atomic_path
+from ..io.file_identity import is_same_file
 from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import (
     ModelPackage,
@@ -95,7 +96,7 @@ def _list_models(console: Console) -> int:
 def _calibrate(options: argparse.Namespace, console: Console) -> None:
     """Write the calibration to --output or into the model file."""
     path = model_path(options.model)
-    if options.output is None and any(model.shipped and model.path.samefile(path) for model in stored_models()):
+    if options.output is None and any(model.shipped and is_same_file(model.path, path) for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))

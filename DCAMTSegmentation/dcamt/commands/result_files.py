@@ -21,6 +21,7 @@ from ..io.atomic import refuse_device
 from ..io.channels import channel_files
 from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
+from ..io.file_identity import file_identity, is_same_file
 from ..io.file_names import free_path, is_too_long
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
 from ..io.in_use import wait_while_in_use
@@ -111,16 +112,13 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _file_keys(path: Path) -> tuple[object, ...]:
-    """Return keys that identify a file: its resolved path and, if it exists, its device and inode (for hard links)."""
+    """Return keys that identify a file: its resolved path and, if it exists, its identity (for hard links)."""
     try:
         resolved = path.resolve()
     except (RuntimeError, ValueError):  # The link leads to itself, or the file system cannot store such a path.
         return (path.absolute(),)
-    try:
-        status = resolved.stat()
-    except OSError:
-        return (resolved,)
-    return resolved, (status.st_dev, status.st_ino)
+    identity = file_identity(resolved)
+    return (resolved,) if identity is None else (resolved, identity)
 
 
 def _without_ignored_capitals(path: Path) -> Path:
@@ -137,7 +135,7 @@ def _ignores_capitals(folder: Path) -> bool:
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(above.name.swapcase()) if above.name else above
         if other.name != above.name and os.path.exists(above):
-            return os.path.exists(other) and other.samefile(above)
+            return is_same_file(other, above)
     return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..cases.label_names import unique_names
 from ..cases.labels import MAXIMUM_CLASS, mapping_entries, mapping_sources, parse_value_mapping
 from ..errors import InputError, shell_argument
 from ..io.dicom_files import list_names
+from ..io.file_identity import is_same_file
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.segment_overlaps import MappingOption
@@ -47,7 +47,7 @@ _MAPPING_OF_LABELS = MappingOption("Use the option --label-mapping (in Python: l
 
 def refuse_same_file(prediction: Path, label: Path) -> None:
     """Raise InputError if a prediction and its label are the same existing file or folder."""
-    if os.path.exists(prediction) and os.path.exists(label) and prediction.samefile(label):
+    if is_same_file(prediction, label):
         remedy = "Choose different files for the predictions and the labels."
         raise InputError(
             "was given both as the prediction and as the label of its case", path=prediction, remedy=remedy

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError, shell_argument
 from ..io.atomic import FileAppeared, atomic_path, atomic_paths
+from ..io.file_identity import is_same_file
 from ..io.file_names import is_file_name
 from ..io.in_use import remove_file, wait_while_in_use
 from .calibration import Calibration
@@ -167,10 +168,7 @@ def find_stored_model(name: str) -> StoredModel | None:
     """
     path, models = _stored_path(name), stored_models()
     same = next((model for model in models if model.name == name), None)
-    # `Path.exists` would raise an error for a name that is too long or a folder that is locked.
-    if same is None and os.path.exists(path):
-        same = next((model for model in models if os.path.exists(model.path) and model.path.samefile(path)), None)
-    return same
+    return same or next((model for model in models if is_same_file(model.path, path)), None)
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:

@@ -11,6 +11,7 @@ from typing import Any
 from dcamt.cases.case_list import list_cases
 from dcamt.errors import InputError
 from dcamt.io.atomic import atomic_path
+from dcamt.io.file_identity import is_same_file
 from dcamt.io.typed_json import is_finite_number, parse_json
 from dcamt.runs.folder import RunFolder
 
@@ -67,15 +68,8 @@ def _is_ranked_case(case: Any) -> bool:
 def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name
-    if not os.path.exists(present) or _is_same_file(saved, present):
+    if not os.path.exists(present) or is_same_file(saved, present):
         return case
     # A file that exists at the former path may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "segmentation": str(present), **former}
-
-
-def _is_same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False
