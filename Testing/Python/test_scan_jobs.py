@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,6 +159,21 @@ def test_one_path_for_table_and_results_is_refused_before_any_work(
     with pytest.raises(InputError, match=r"a: would be both a file and a folder of results"):
         check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a"], [])
     check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a.csv"], [])
+
+
+def test_missing_drive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+
+    def find_nothing(path: str, **_: object) -> NoReturn:
+        assert next(calls) < 1000, "the search for an existing folder does not end"
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    what = re.escape(f"the drive or network share {tmp_path.anchor} was not found. Connect it")
+    with monkeypatch.context() as patch:
+        for name in ("stat", "lstat"):
+            patch.setattr(os, name, find_nothing)
+        with pytest.raises(OutputError, match=what):
+            check_result_paths([tmp_path / "a.stl"], [])
 
 
 def fail_after_checks(*_: object) -> NoReturn:

@@ -78,8 +78,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
               image in an input folder.
             - Two of `paths` resolve to one path.
             - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
-        OutputError: the path is a folder, device or pipe, its name is too long, or its nearest existing parent is not
-            a writable folder.
+        OutputError: the path is a folder, device or pipe, its name is too long, its drive is missing, or its nearest
+            existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -152,9 +152,10 @@ def _check_place(path: Path) -> None:
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)
     place = Path(os.path.realpath(path))
-    above = place.parent
-    while not os.path.exists(above) and not os.path.islink(above):
-        above = above.parent
+    above = next(filter(os.path.lexists, place.parents), None)
+    if above is None:
+        what = f"cannot be written, since the drive or network share {place.anchor} was not found"
+        raise OutputError(f"{path}: {what}. Connect it, or choose another folder.")
     if not os.path.isdir(above):
         raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
