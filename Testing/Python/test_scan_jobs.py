@@ -149,6 +149,27 @@ def test_paths_that_differ_only_in_capitals_are_one_path_where_the_file_system_i
                 check_result_paths([tmp_path / path for path in paths], [])
 
 
+@pytest.mark.parametrize(
+    ("system", "first", "second", "is_refused"),
+    [
+        ("win32", "MÜLLER", "Müller", True),
+        ("win32", "Groß", "Gross", False),
+        ("win32", "Kılıç", "Kiliç", False),
+        ("darwin", "Groß", "Gross", True),
+    ],
+)
+def test_letters_are_compared_as_the_file_system_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, first: str, second: str, is_refused: bool
+) -> None:
+    folder = tmp_path / "Straße"
+    folder.mkdir()
+    if not (tmp_path / "sTRAßE").exists():
+        (tmp_path / "sTRAßE").symlink_to(folder)  # As on a file system that ignores capitals.
+    monkeypatch.setattr("sys.platform", system)
+    with pytest.raises(InputError, match="two results") if is_refused else nullcontext():
+        check_result_paths([folder / f"{name}.stl" for name in (first, second)], [])
+
+
 def test_one_path_for_table_and_results_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,7 +122,16 @@ def _file_keys(path: Path) -> tuple[object, ...]:
 
 
 def _without_ignored_capitals(path: Path) -> Path:
-    return Path(str(path).casefold()) if _ignores_capitals(path.parent) else path
+    if not _ignores_capitals(path.parent):
+        return path
+    # To macOS, "ß" and "ss" are equal; to Windows, they differ.
+    return Path(str(path).casefold() if sys.platform == "darwin" else _change_letters(str(path), str.upper))
+
+
+def _change_letters(text: str, change: Callable[[str], str]) -> str:
+    """Change the letters of a text; those to which Windows gives no capitals, such as "ß" and "ı", stay."""
+    pairs = ((letter, change(letter)) for letter in text)
+    return "".join(new if len(new) == 1 and new.isascii() == old.isascii() else old for old, new in pairs)
 
 
 @lru_cache(maxsize=16)
@@ -133,7 +142,7 @@ def _ignores_capitals(folder: Path) -> bool:
     letter is tested.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
-        other = above.with_name(above.name.swapcase()) if above.name else above
+        other = above.with_name(_change_letters(above.name, str.swapcase)) if above.name else above
         if other.name != above.name and os.path.exists(above):
             return is_same_file(other, above)
     return False
