@@ -20,6 +20,13 @@ from dcamt_testing.case_folders import make_files, write_dcamt_result, write_ima
 from dcamt_testing.dicom_positions import write_slices
 
 
+@pytest.fixture(params=["links", "junctions"])
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test also with links that `os.path.islink` does not recognise, like the junctions of Windows."""
+    if request.param == "junctions":
+        monkeypatch.setattr("os.path.islink", lambda _: False)
+
+
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     make_files(
@@ -147,6 +154,7 @@ def test_broken_link_is_a_scan_or_a_label_depending_on_its_name(tmp_path: Path) 
     assert [file.name for file in found.skipped_files] == ["p1_label.nii.gz"]
 
 
+@pytest.mark.usefixtures("_links")
 def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "archive" / patient / "lgemri.nrrd")
@@ -158,6 +166,7 @@ def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
     assert find_scans(data).scans == [data / patient / "lgemri.nrrd" for patient in ("p0", "p1", "p2")]
 
 
+@pytest.mark.usefixtures("_links")
 def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: Path) -> None:
     scan = make_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
     earlier = make_files(tmp_path / "p0", "lge.nrrd")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.dicom_files import CONTOUR_REMEDY
+from ..io.dicom_files import CONTOUR_REMEDY, files_below
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
 from ..io.readers import missing_file_error, read_header
 from ..io.stored_image import read_head
@@ -112,7 +112,7 @@ def _possible_labelmaps(folder: Path) -> list[Path]:
 
 
 def _no_labelmap(folder: Path) -> InputError:
-    if below := next(filter(_is_labelmap, sorted(folder.rglob("*"))), None):
+    if below := next(filter(_is_labelmap, files_below(folder)), None):
         return InputError(
             f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})",
             path=folder,

@@ -178,7 +178,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
         return _unplaced_error(unplaced[0], path)
     if found.rejected_as("colour"):
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
-    other = next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None)
+    other = next(filter(_is_other_scan, files_below(path)), None)
     remote = [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]
     if remote and not other:
         return icloud_error(path, remote)
@@ -197,10 +197,9 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
 
 
-def _is_other_scan(file: Path, folder: Path) -> bool:
-    """Return whether a file below `folder`, not hidden, may be a scan in another format than DICOM."""
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
+def _is_other_scan(file: Path) -> bool:
+    """Return whether a file may be a scan in another format than DICOM."""
+    return ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
 
 
 def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:

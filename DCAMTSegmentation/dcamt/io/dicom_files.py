@@ -105,8 +105,8 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    are followed, except links into `folder`, to a folder that contains the link (an endless search), or to the target
-    of an earlier link.
+    (on Windows also junctions) are followed, except links into `folder`, to a folder that contains the link (an endless
+    search), or to the target of an earlier link.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed. The error's `filename` is the folder's
@@ -116,21 +116,19 @@ def walk_folders(
     left_out = {os.path.realpath(path) for path in ignored}
     followed: set[str] = set()
 
-    def is_searched(path: str) -> bool:
-        is_link = os.path.islink(path)
-        if not (is_link or left_out):
-            return True
+    def is_searched(above: str, name: str) -> bool:
+        path = os.path.join(above, name)
         real = os.path.realpath(path)
-        if real in left_out or not is_link:
+        if real == path or real in left_out:
             return real not in left_out
-        above = os.path.realpath(os.path.dirname(path))
         is_left_out = real in followed or _is_within(real, root) or _is_within(above, real)
         followed.add(real)
         return not is_left_out
 
     for place, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        folders[:] = [name for name in shown if is_searched(os.path.join(place, name))]
+        above = os.path.realpath(place)
+        folders[:] = [name for name in shown if is_searched(above, name)]
         yield Path(place), folders, [Path(place, name) for name in sorted(names) if not name.startswith(".")]
 
 
