@@ -164,7 +164,8 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
         what = "cannot be written (no permission)"
         remedy = "Close programs that use the file, change the permissions of its folder, or choose another folder."
     elif error.errno == errno.ENAMETOOLONG:
-        what, remedy = "has a name that is too long for the disk", "Rename the scan, or give the file a shorter name."
+        what = "has a name or path that is too long"
+        remedy = "Rename the scan, give the file a shorter name, or choose a folder with a shorter path."
     elif error.errno == errno.EISDIR:
         what, remedy = "is a folder", "Give a file name."
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):

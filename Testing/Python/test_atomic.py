@@ -6,16 +6,18 @@ import errno
 import os
 import struct
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError, OutputError
-from dcamt.io.atomic import atomic_path, stray_temporaries, write_text
+from dcamt.io.atomic import atomic_path, stray_temporaries, temporary_path, write_text
 from dcamt.io.file_names import as_file_name, is_file_name
+from dcamt.io.formats import ending
 from dcamt.runs.lock import run_lock
 from dcamt_testing.processes import HANGING_S, open_dcamt
 
@@ -49,7 +51,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows limits the length of a whole path")
 def test_name_that_is_too_long_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="has a name that is too long for the disk"):
+    with pytest.raises(OutputError, match="has a name or path that is too long"):
         write_text(tmp_path / ("x" * 256), "")
     assert all_paths(tmp_path) == []
 
@@ -304,6 +306,29 @@ def test_long_file_name_is_written(tmp_path: Path) -> None:
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("x", encoding="utf-8")
     assert all_paths(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["patient-001.seg.nrrd", "patient-001.nii.gz", "measurements-1.csv", "x" * 200])
+def test_temporary_name_is_not_longer_than_the_final_one_and_has_its_ending(tmp_path: Path, name: str) -> None:
+    temporary = temporary_path(tmp_path / name).name
+    assert len(temporary) <= len(name)
+    assert ending(temporary) == ending(name)
+    assert temporary_path(tmp_path / "p.seg.nrrd").name.endswith("-.seg.nrrd")
+
+
+@pytest.mark.parametrize(("long_paths", "is_refused"), [(False, True), (True, False)])
+def test_path_of_260_characters_is_refused_before_the_work_unless_windows_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_paths: bool, is_refused: bool
+) -> None:
+    monkeypatch.setattr("dcamt.io.file_names.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("dcamt.io.file_names._allows_long_paths", lambda: long_paths)
+    # Windows' MAX_PATH is 260, including the null character at the end.
+    allowed, long = (Path(f"{tmp_path}{os.sep}".ljust(length - 4, "x") + ".stl") for length in (259, 260))
+    check_result_paths([allowed], [])
+    write_text(allowed, "")
+    for write in (lambda: check_result_paths([long], []), lambda: write_text(long, "")):
+        with pytest.raises(OutputError, match="path that is too long") if is_refused else nullcontext():
+            write()
 
 
 @pytest.mark.parametrize("letter", ["a", "ä", "心"])

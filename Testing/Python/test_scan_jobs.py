@@ -152,9 +152,9 @@ def test_paths_that_differ_only_in_capitals_are_one_path_where_the_file_system_i
 @pytest.mark.parametrize(
     ("system", "first", "second", "is_refused"),
     [
-        ("win32", "MÜLLER", "Müller", True),
-        ("win32", "Groß", "Gross", False),
-        ("win32", "Kılıç", "Kiliç", False),
+        ("linux", "MÜLLER", "Müller", True),
+        ("linux", "Groß", "Gross", False),
+        ("linux", "Kılıç", "Kiliç", False),
         ("darwin", "Groß", "Gross", True),
     ],
 )
@@ -307,7 +307,7 @@ def test_result_whose_name_is_too_long_is_refused_before_the_work(
     monkeypatch.chdir(tmp_path)
     name = f"{letter * length}.nrrd"
     scans = make_files(tmp_path / "scans", name)
-    with pytest.raises(OutputError, match=r"has a name that is too long for the disk\. Rename the scan, or"):
+    with pytest.raises(OutputError, match=r"has a name or path that is too long\. Rename the scan, give"):
         plan_jobs([scans], Path(folder), **requested)
     (scans / name).rename(scans / "x.nrrd")
     assert "table" in requested or plan_jobs([scans], Path(folder), **requested)

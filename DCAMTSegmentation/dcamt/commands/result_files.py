@@ -17,7 +17,7 @@ import numpy as np
 from ..cases.case_list import Case
 from ..cases.dicom_labels import dicom_files_among
 from ..errors import DCAMTError, InputError, OutputError, write_error
-from ..io.atomic import refuse_device
+from ..io.atomic import refuse_device, temporary_path
 from ..io.channels import channel_files
 from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
@@ -78,8 +78,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
               image in an input folder.
             - Two of `paths` resolve to one path.
             - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
-        OutputError: the path is a folder, device or pipe, its name is too long, its drive is missing, or its nearest
-            existing parent is not a writable folder.
+        OutputError: the path is a folder, device or pipe, its name or path is too long, its drive is missing,
+            or its nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -169,7 +169,8 @@ def _check_place(path: Path) -> None:
         raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be written (no permission for {above}). Choose another folder.")
-    if any(is_too_long(above / name) for name in place.relative_to(above).parts):
+    names = (above / name for name in place.relative_to(above).parts)
+    if any(map(is_too_long, (place, temporary_path(place), *names))):
         raise write_error(OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)), path)
 
 

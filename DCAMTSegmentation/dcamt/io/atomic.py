@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError, escape_controls, write_error
+from .file_names import is_too_long
+from .formats import ending
 from .in_use import remove_file, wait_while_in_use
 from .interruption import interrupt_on_sigterm
 
@@ -54,13 +56,15 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """
     wanted = Path(path)
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
-    temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-NAME_KEPT:]}"
+    temporary = temporary_path(target)
     with interrupt_on_sigterm():
         try:
             created: list[Path] = []
             try:
                 if target.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+                if is_too_long(target) or is_too_long(temporary):
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(target))
                 refuse_device(target, wanted)
                 make_folder(target.parent, created)
                 replaced, acl = _existing_file(target), _access_acl(target)
@@ -116,6 +120,13 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
             for path, partial in temporary.items():
                 message = message.replace(escape_controls(str(partial)), str(path))
             raise OutputError(message) from error
+
+
+def temporary_path(target: Path) -> Path:
+    """Return a new path beside a file, with the same ending and, where possible, a name of at most the same length."""
+    start = f".{secrets.token_hex(4)}-"
+    kept = min(max(len(target.name) - len(start), len(ending(target))), NAME_KEPT)
+    return target.parent / f"{start}{target.name[len(target.name) - kept :]}"
 
 
 def make_folder(folder: Path, created: list[Path]) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Windows reserves these names, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
-"""Largest length of a name in most file systems, in bytes."""
+"""Largest length of a name in most file systems, in bytes, and in Windows, in characters."""
+_LONGEST_WINDOWS_PATH = 259
+"""Largest length of a path in Windows, in characters, where long paths are not enabled."""
+_WITHOUT_LIMIT = "\\\\?\\"
+"""Prefix of paths whose length Windows does not limit."""
 _KEPT = 20
 """Number of last characters that a shortened name keeps, because of the file ending."""
 
@@ -76,11 +82,33 @@ def real_path(path: Path) -> str:
 
 
 def is_too_long(path: Path) -> bool:
-    """Return whether a path, or a name in it, is too long for the disk."""
+    """Return whether a path, or a name in it, is too long for the disk or for Windows."""
     try:
         os.lstat(path)
     except OSError as error:
-        return error.errno == errno.ENAMETOOLONG
+        return error.errno == errno.ENAMETOOLONG or (sys.platform == "win32" and _is_too_long_for_windows(path))
     except ValueError:
         return False
     return False
+
+
+def _is_too_long_for_windows(path: Path) -> bool:
+    if any(len(name) > _LONGEST for name in path.relative_to(path.anchor).parts):
+        return True
+    whole = os.path.abspath(path)
+    is_limited = not whole.startswith(_WITHOUT_LIMIT) and not _allows_long_paths()
+    return is_limited and len(whole) > _LONGEST_WINDOWS_PATH
+
+
+@lru_cache
+def _allows_long_paths() -> bool:
+    """Return whether Windows allows this process paths of 260 or more characters."""
+    if sys.platform != "win32":
+        return True
+    import ctypes
+
+    function = getattr(ctypes.WinDLL("ntdll"), "RtlAreLongPathsEnabled", None)  # missing before Windows 10
+    if function is None:
+        return False
+    function.restype = ctypes.c_ubyte
+    return bool(function())
