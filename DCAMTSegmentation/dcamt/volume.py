@@ -73,7 +73,7 @@ class Volume:
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
         frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
         channel_names: in the order of `voxels`; empty if unknown.
-        working_folder: the process's when the scan was read; relative paths in `path` and `frames` start there.
+        working_folder: of the process when the scan was read; relative paths in `path` and `frames` start there.
         modality: as the DICOM files state it, such as "CT"; "" if unknown, or if channels differ.
     """
 
@@ -120,7 +120,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return each `OverlapNote` on one of `labels`, and all other notes."""
+        """Return the notes without those on overlaps of segments that are not in `labels`."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 

@@ -14,6 +14,7 @@ from dcamt.cases.folders import find_cases
 from dcamt.cases.names import labels_beside_scans
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
+from dcamt.io import dicom_files
 from dcamt.io.dicom_files import walk_folders
 from dcamt.io.readers import read_scan
 from dcamt_testing.case_folders import make_files, write_dcamt_result, write_image
@@ -25,6 +26,7 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Run a test also with links that `os.path.islink` does not recognise, like the junctions of Windows."""
     if request.param == "junctions":
         monkeypatch.setattr("os.path.islink", lambda _: False)
+        monkeypatch.setattr(dicom_files, "_HAS_JUNCTIONS", True)
 
 
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:

@@ -417,7 +417,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # For another exit status of a paused run, torchrun would kill the leader before the run is saved.
+        # Even a paused run returns 0: otherwise, torchrun would kill the leader before the run is saved.
         return 0
     except DCAMTError:
         stop_requested = trainer is not None and trainer.stop_requested

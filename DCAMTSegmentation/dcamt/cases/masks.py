@@ -122,7 +122,7 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     Such a file has few values, and its path contains words of one of two kinds:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines that the names of the folders lack: `la` in `p2/p2_LA`.
+    - words for structures or outlines, after the folder's name: `la` in `p2/p2_LA`.
 
     Args:
         named: all files, ordered by path.
@@ -213,7 +213,7 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that fits a path with another part than `part`; None if `part` is a case's name."""
+        """Return the first pattern that files with other parts have, too; None if `part` is a case's name."""
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
@@ -247,13 +247,11 @@ def _without_labelled_scans(
 ) -> dict[Path, NamedFile]:
     """Return the masks; if a mask's scan already has a label, the mask becomes a label of another structure.
 
-    Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan of the same key. If
-    there is no such scan, the label belongs to each scan whose loose key ends with the label's loose key: `labels/p1`
-    to `cohort/p1`.
+    Only files that `named` lists as `FileKind.LABEL` count as labels.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}
-    without_scan = {loose_key(key) for key in left_over}
+    without_scan = {loose_key(key) for key in left_over}  # `labels/p1`, beside `cohort/p1`
     without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg`, beside `p1_lge`
     without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 

@@ -40,9 +40,9 @@ count.
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""The part of a path that `*` replaces, by which the module `masks` groups files.
+"""What `*` stands for in a file's path. The module `masks` groups files by their parts.
 
-A file whose part is its own path is not grouped.
+`replace_format` and `replace_structure_words` yield a file's path instead, so that the file is in no group.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
@@ -51,7 +51,7 @@ Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """Yield (pattern, part) for each pattern that a file's path has.
 
-    The part is what `*` stands for in this file's path ("" for nothing), or the file's own path.
+    The part is what `*` stands for in this file's path; "" for nothing.
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))

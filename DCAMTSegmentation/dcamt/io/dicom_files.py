@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import struct
+import sys
 import threading
 import warnings
 import zipfile
@@ -54,6 +55,7 @@ _CLASS_TAG = 0x00080016  # SOP class
 _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
+_HAS_JUNCTIONS = sys.platform == "win32"  # `os.path.islink` does not recognise them.
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which have items and an end marker
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
@@ -118,7 +120,8 @@ def walk_folders(
 
     def is_searched(above: str, name: str) -> bool:
         path = os.path.join(above, name)
-        real = os.path.realpath(path)
+        may_be_link = _HAS_JUNCTIONS or os.path.islink(path)
+        real = os.path.realpath(path) if may_be_link else path
         if real == path or real in left_out:
             return real not in left_out
         is_left_out = real in followed or _is_within(real, root) or _is_within(above, real)

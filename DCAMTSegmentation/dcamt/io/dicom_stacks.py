@@ -203,7 +203,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     if listed and of_series and listed[0] not in of_series:
         first, second = (f"{stack.describe()}, UID {stack.first.series}" for stack in (listed[0], of_series[0]))
         what = (
-            f"has two series that {number} may mean: number {number} in the list of series, which is {first}, or"
+            f"has two series that {number} may mean. Number {number} in the list of series: {first}. The other series:"
             f" {second}"
         )
         raise InputError(what, path=path, remedy=_CHOOSE_UID)

@@ -193,8 +193,8 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
         return None
     directions = sform[:3, :3] / _lengths(sform)
-    # Two forms have equal left factors of the singular value decompositions, which ITK compares, exactly if they have
-    # equal left factors of the QR decompositions. The sign of -0.0 would change a QR decomposition, so 0.0 is added.
+    # ITK compares the left factors of singular value decompositions. Those of QR decompositions give the same answer.
+    # The sign of -0.0 would change a QR decomposition, so 0.0 is added.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None

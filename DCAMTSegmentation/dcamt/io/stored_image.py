@@ -153,9 +153,9 @@ def is_gzip(path: Path) -> bool:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file for reading, such that names on the disk are UTF-8 in any locale, as in headers that it contains.
+    """Open a zip file for reading; names without the UTF-8 flag are read as UTF-8 if possible, else as code page 437.
 
-    Names without the UTF-8 flag are UTF-8 if possible (Info-ZIP, Archive Utility of macOS), otherwise code page 437.
+    In any locale, extracted files get UTF-8 names.
     """
     archive = zipfile.ZipFile(path)
     for item in archive.infolist():

@@ -157,7 +157,7 @@ def import_model(
 
 def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
     remove = f"dcamt models remove {shell_argument(stored_name)}"
-    remedy = f"Replace the existing model with --overwrite, import this one with --name NAME, or first run: {remove}"
+    remedy = f"Import this model with --name NAME, replace the other one with --overwrite, or remove it with: {remove}"
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
 
 

@@ -56,7 +56,7 @@ class CrossAttention(nn.Module):
         for start in range(0, tokens, block):
             queries = slice(start, start + block)
             bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
-            # On a CPU, PyTorch does not use its fused attention, which saves memory, for a bias of three dimensions.
+            # On a CPU, PyTorch uses its fused attention, which saves memory, only if the bias has four axes.
             parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
