@@ -1,4 +1,4 @@
-"""The steps, end, failure and cancelling of a `SteppedTask`, and the single call of a `DelayedCall`."""
+"""Test `SteppedTask` and `DelayedCall`."""
 
 from __future__ import annotations
 

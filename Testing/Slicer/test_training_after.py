@@ -1,4 +1,4 @@
-"""A finished run: preview, scores, report, use and export of its models, and the ranking of unlabelled cases."""
+"""Test the results of a finished run and the ranking of unlabelled cases."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
         shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
         self.assertEqual(len(shown), 1)
-        # A case from the scene is shown on its own volume, not on a loaded copy.
+        # The case is shown on its own volume, not on a copy.
         self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), volume)
         drawn = segment_mask(shown[0], volume)
         np.testing.assert_array_equal(drawn, np.load(preview.labels))
@@ -87,7 +87,6 @@ class AfterARunTest(TrainingCase):
         self.assertNotIn("https://", html)
 
     def check_that_no_patient_is_named(self, run: RunFolder) -> None:
-        """Fail if the model or the report contains a patient's name or the path of a scan."""
         with zipfile.ZipFile(run.model) as archive:
             parts = b"".join(archive.read(name) for name in archive.namelist())
         for data in (run.model.read_bytes(), parts, run.report.read_bytes()):
@@ -107,7 +106,6 @@ class AfterARunTest(TrainingCase):
         # Midnight may pass during the test.
         self.assertIn(name, [f"run-1_{possible.isoformat()}" for possible in (day, date.today())])
         self.assertEqual(open_model(model_path(name)).card.trained_on["iterations"], 60)
-        # The next run can start from this model.
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
         (text,) = (text for text in texts if name in text)
         self.assertRegex(text, rf" \({name}, Dice \d\.\d{{3}}, 60 iterations\)$")
@@ -117,7 +115,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual({model.name for model in stored_models()} - before, {name})
 
     def check_ranking(self, run: RunFolder) -> None:
-        # A proposal that a person corrected and saved in Slicer is not replaced.
+        # A correction that was saved in Slicer is not replaced.
         saved = run.path / "ranking" / "corrected.seg.nrrd"
         saved.parent.mkdir(exist_ok=True)
         saved.write_bytes(b"NRRD0004\n")
@@ -156,7 +154,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual((row.role, row.source.segmentation), (LABELLED, proposal.GetID()))
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(len(self.session.table), 4)
-        # When the run is selected again, its saved ranking is shown.
+        # The saved ranking is shown again.
         self.module.widget.outlining.set_run(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
 
@@ -215,7 +213,7 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
-        # The person enters `given`; the ending `.dcamt` is added.
+        # The ending `.dcamt` is added.
         written = target.read_bytes()
         target.write_bytes(b"of a person")
         for answer, content in (("Cancel", b"of a person"), ("Ok", written)):
@@ -224,8 +222,7 @@ class ModelInUseTest(TrainingCase):
                 person.expects(f"“{target}” exists. Replace the file?", answer)
                 click(self.ui.exportModelButton)
             self.assertEqual(target.read_bytes(), content)
-        # A further export to the same path replaces the model. The model's calibration file also exists already. The
-        # export accepts the calibration file, since it already has the content that the export would write.
+        # The existing calibration file has the content that the export would write, so the export is not refused.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
@@ -233,6 +230,5 @@ class ModelInUseTest(TrainingCase):
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
-    """Return a calibration with the given notes; its expected overlap is the same for every segmentation."""
     model = OverlapFunction(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)

@@ -1,4 +1,4 @@
-"""Curves of a run: thinning, and charts in the plot view."""
+"""Test the curves of a run and their charts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ from training_case import STARTED, TrainingCase
 from vtk.util.numpy_support import vtk_to_numpy
 
 PROGRESS = {"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}
-"""An event in the form in which a run writes it to its file of events."""
 
 
 def progress_event(step: int, of: int, **losses: float) -> TrainingProgress:
@@ -168,8 +167,7 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # The table has 9 rows, but the curve of the MMD has only 5 points. NaN fills the last 4 rows of this curve's
-        # columns.
+        # The curve of the MMD has 5 points. NaN fills the last 4 of the 9 rows.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
     def test_resuming_a_run_at_step_2_removes_the_point_at_step_5(self):
@@ -204,7 +202,7 @@ class ChartsTest(unittest.TestCase):
 
     def test_chart_is_shown_in_a_layout_with_a_plot_view(self):
         charts = TrainingCharts("first")
-        charts.show(LOSSES, RunCurves())  # no chart is shown for curves without points
+        charts.show(LOSSES, RunCurves())  # curves without points
         self.assertEqual(chart_nodes(), [])
         charts.show(SCORES, self.curves)
         views = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
@@ -259,8 +257,6 @@ class ChartsTest(unittest.TestCase):
 
 
 class PanelChartsTest(TrainingCase):
-    """The charts that the panel shows on request."""
-
     def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
         run = self.make_run("going", STARTED, PROGRESS)
         manager = slicer.app.layoutManager()
@@ -316,8 +312,7 @@ class LongRunTest(unittest.TestCase):
         run.path.mkdir()
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 20_000
-        # Formatting each progress event separately would take most of the test's time. So one event is formatted, with
-        # the step -1. Each progress line of the file has its own step in place of this -1.
+        # Formatting each event would take most of the test's time. So one line is formatted, and its -1 is replaced.
         line = run_event_line(progress_event(-1, count, **dict.fromkeys(names, 0.5)))
         before, after = line.split("-1", 1)
         with run.events.open("w", encoding="utf-8") as file:
@@ -343,7 +338,6 @@ class LongRunTest(unittest.TestCase):
         scores = watch.curves.dice["Left atrium", "mean"]
         self.assertEqual(scores.steps[-1], count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
-        # An event that arrives later does not block the window either.
         with run.events.open("a") as file:
             file.write(run_event_line(validation_event(count + 1, 0.5, 0.6, 0.7)) + "\n")
         with LoopMonitor() as monitor:

@@ -1,4 +1,4 @@
-"""Test the export of cases from the scene: the written scan and label equal their nodes."""
+"""Test the export of cases from the scene."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class ExportTest(SceneCase):
             node.SetAndObserveTransformNodeID(transform.GetID())
         segments = segments_of(outline, self.recipe)
         np.testing.assert_array_equal(run_to_end(label_array(outline, segments, volume)), label)
-        # If only the segmentation is transformed, the label moves relative to the scan.
+        # Now only the segmentation is transformed.
         volume.SetAndObserveTransformNodeID(None)
         moved = run_to_end(label_array(outline, segments, volume))
         self.assertTrue((moved != label).any())
@@ -172,7 +172,7 @@ class ExportTest(SceneCase):
         mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, inner, volume)
         first = outline.GetSegmentation().GetNthSegmentID(0)
-        # The outline has no segment "gone", so the export ignores it.
+        # The outline has no segment "gone".
         exported = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
         np.testing.assert_array_equal(exported == 2, mask > 0)
         np.testing.assert_array_equal(exported > 0, label > 0)
@@ -185,7 +185,7 @@ class ExportTest(SceneCase):
         label[60:100, 100:200, 100:200] = 1
         outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
-        # `longest_step` may export several times: number the exports, so that each writes its own files.
+        # `longest_step` may export several times, and each export needs its own files.
         numbers = itertools.count(1)
         assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
@@ -214,6 +214,4 @@ class ExportTest(SceneCase):
 
 
 class SharedLabelmapExportTest(ExportTest):
-    """The same tests with segments that share a labelmap with another segment."""
-
     add_outline = staticmethod(add_shared_outline)

@@ -1,4 +1,4 @@
-"""The training panel on a laptop's screen: columns, sections, and their titles."""
+"""Test the layout of the training panel on a laptop's screen."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from slicer_harness import choose, click, process_events
 from training_case import TrainingCase
 
 PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560
-"""Assumed width and visible height of the panel in a laptop's window of 1366 x 740; all in pixels."""
+"""Size of the panel in a laptop's window of 1366 x 740 pixels."""
 
 
 class WidthTest(TrainingCase):
-    """A panel of `PANEL_WIDTH` shows the important columns without scrolling."""
-
     def edges(self, view: Any, columns: range) -> list[int]:
-        """Return the right edges of columns in pixels from the left of the view."""
+        """Return the right edges of columns in pixels."""
         return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
 
     def test_important_columns_fit_the_panels_width(self) -> None:
@@ -72,13 +70,11 @@ class WidthTest(TrainingCase):
 
 
 class SectionsTest(TrainingCase):
-    """Sections open and close so that the next step is visible on a laptop's screen."""
-
     def open_sections(self) -> set[str]:
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
     def show_as_on_a_laptop(self) -> Any:
-        """Show the panel with `PANEL_WIDTH` and `VISIBLE_HEIGHT`, or with the larger height that its contents need."""
+        """Show the panel with `PANEL_WIDTH` and at least `VISIBLE_HEIGHT`."""
         panel = self.module.widget.parent
         panel.setFixedWidth(PANEL_WIDTH)
         panel.show()
@@ -99,7 +95,6 @@ class SectionsTest(TrainingCase):
         self.assertLessEqual(bottom, VISIBLE_HEIGHT)
         # All columns to the left of the column "Image" are visible.
         self.assertLessEqual(paths, width_of_table)
-        # Controls of runs are hidden before the first run.
         self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))
 
     def test_sections_follow_the_state_of_the_run(self) -> None:

@@ -41,13 +41,12 @@ from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class PreviewCase(unittest.TestCase):
-    """A test case with an empty scene, to which previews are added without the panel."""
+    """A test case with an empty scene and without the panel."""
 
     def setUp(self) -> None:
         start_afresh()
 
     def make_preview(self, seed: int, step: int) -> Preview:
-        """Write the files of a preview whose scan and segmentation depend on the seed."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         files = [str(Path(folder.name, name)) for name in ("scan.npy", "labels.npy")]
@@ -183,20 +182,15 @@ class PreviewTest(PreviewCase):
 
 
 def nodes_of(kind: str) -> list[Any]:
-    """Return the scene's nodes of the class vtkMRML<kind>Node."""
     return slicer.util.getNodesByClass(f"vtkMRML{kind}Node")
 
 
 def backgrounds() -> set[str]:
-    """Return the IDs of the volumes that the slice views show."""
     return {node.GetBackgroundVolumeID() for node in nodes_of("SliceComposite")}
 
 
 class UsedPreviewTest(PreviewCase):
-    """The next preview adds nodes instead of changing those that a person uses; the scene saves the used nodes.
-
-    Examples of used nodes are edited nodes, training cases, clones, and a preview's scan on which a person outlines.
-    """
+    """The next preview does not change nodes that a person uses; the scene saves these nodes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -216,13 +210,11 @@ class UsedPreviewTest(PreviewCase):
         self.show(replace(self.make_preview(2, 20), case="other"))
 
     def save_and_reload(self) -> None:
-        """Save the scene and load it again; update the attributes `segmentation` and `volume`."""
         names = self.segmentation.GetName(), self.volume.GetName()
         reload_scene()
         self.segmentation, self.volume = map(slicer.util.getFirstNodeByName, names)
 
     def edit(self, kind: str) -> None:
-        """Draw, add or remove a segment of the preview."""
         segmentation = self.segmentation.GetSegmentation()
         if kind == "drawn":
             draw_segment(self.segmentation, self.volume, self.mask)
@@ -339,14 +331,8 @@ class UsedPreviewTest(PreviewCase):
 
 
 class ShownPreviewTest(TrainingCase):
-    """The preview of the selected run's validation cases."""
-
     def show_run(self, name: str, *cases: str, last: dict[str, Any] = PAUSED, seed: int = 0) -> RunFolder:
-        """Write a run with validation cases, and select the run.
-
-        Args:
-            seed: if not 0, the run has a preview from iteration 4, which shows `ellipsoid(seed)` as the case "one".
-        """
+        """Write and select a run with validation cases; if `seed` is not 0, with a preview of the case "one"."""
         run = self.make_run(name, STARTED, last, cases=tuple(f"{case},a.nrrd,b.nrrd,validation" for case in cases))
         run.model.write_bytes(b"a model")
         if seed:

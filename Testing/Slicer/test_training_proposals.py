@@ -1,4 +1,4 @@
-"""Proposals for ranked cases are opened, corrected, and added as labelled cases."""
+"""Test the proposals for ranked cases."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CaseFilesTest(TrainingCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), saved.image)
         labels = segment_mask(proposal, loaded)
         np.testing.assert_array_equal(labels, saved.proposed)
-        # The proposal is not a label, because nobody has corrected it.
+        # A proposal that nobody corrected is not a label.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
         # Saving the proposal later must not write into the run's folder.
@@ -67,7 +67,7 @@ class CaseFilesTest(TrainingCase):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
-        # A case that is opened again keeps the person's correction.
+        # Opening the case again keeps the correction.
         draw_segment(proposal, loaded, saved.correct_label)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
@@ -99,7 +99,7 @@ class CaseFilesTest(TrainingCase):
         saved = self.save_proposal_in_run()
         run = self.runs / "earlier"
         run.rename(self.runs / "renamed")
-        # Another run, with another proposal, has the renamed run's former path.
+        # Another run's proposal now has the former path.
         other = run / "ranking" / "plain.seg.nrrd"
         other.parent.mkdir(parents=True)
         shutil.copy(self.folder / "other.seg.nrrd", other)
@@ -135,7 +135,7 @@ class CaseFilesTest(TrainingCase):
         self.assertIs(editor.segmentationNode(), proposal)
 
     def save_proposal_in_run(self) -> SavedProposal:
-        """Write a run whose folder has a ranked case's scan and proposal; write another proposal, `other.seg.nrrd`."""
+        """Write a run that contains a scan and its proposal; also write the proposal `other.seg.nrrd`."""
         saved = self.save_proposal_of_earlier_run()
         run = self.runs / "earlier"
         scan, proposal = run / "scans" / "00001.nrrd", run / "ranking" / "plain.seg.nrrd"
@@ -155,7 +155,7 @@ class CaseFilesTest(TrainingCase):
 
 class ProposalTest(TrainingCase):
     def make_ranked_case(self, volume: VolumeNode) -> dict[str, Any]:
-        """Write the volume and a proposal as files; return the case's entry in a ranking, without the score."""
+        """Write the volume and a proposal; return the case's entry in a ranking, without the score."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / "LGE.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
@@ -270,7 +270,6 @@ class ProposalTest(TrainingCase):
         file, later = Path(case["segmentation"]), np.roll(ellipsoid(1)[1], 2, axis=1)
 
         def write_proposal() -> None:
-            # A later ranking writes the file again.
             for _step in write_nrrd_in_slabs(later, ijk_to_ras(volume), file):
                 pass
             os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
@@ -311,7 +310,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
-        # A proposal with edited and then restored voxels counts as unchanged.
+        # A proposal with restored voxels counts as unchanged.
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
             draw_segment(proposal, volume, voxels)
@@ -319,7 +318,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Ok")
             click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
-        # A case that the user removes is not listed again when the module is opened.
+        # A removed case is not listed again.
         self.session.table.remove([0])
         self.module.leave()
         self.module.enter()
@@ -392,7 +391,6 @@ class ProposalTest(TrainingCase):
         self.assertTrue(self.ui.openCaseButton.enabled and self.ui.addCaseButton.enabled)
 
     def save_ranking(self, cases: list[dict[str, Any]]) -> None:
-        """Write a run with a ranking of cases, and list the run in the panel."""
         self.write_ranking(cases)
         self.module.widget.runs.refresh()
 
@@ -466,7 +464,7 @@ class ProposalTest(TrainingCase):
 
 
 def open_nodes(case: dict[str, Any], rows: list[CaseRow], recipe: Recipe | None = None) -> tuple[Any, Any]:
-    """Open a proposal; return its volume node and its segmentation node."""
+    """Open a proposal; return its volume and its segmentation."""
     ends: list[tuple[Any, ...]] = []
     ProposalOpening(case, rows, recipe or tiny_recipe(), lambda *end: ends.append(end)).start()
     process_events_until(lambda: bool(ends), "the case")

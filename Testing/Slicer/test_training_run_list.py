@@ -1,4 +1,4 @@
-"""The list of runs and the state of each run, read from run folders."""
+"""Test the list of runs and their states."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ from training_case import FINISHED, PAUSED, STARTED, TrainingCase
 
 
 class ListOfRunsTest(TrainingCase):
-    """Run folders in various states, written by the tests."""
-
     def test_run_without_a_process_is_shown_with_its_state_and_any_failure(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
         trained = {"event": "progress", "step": 4, "of": 10, "losses": {"total": 1.0}}

@@ -1,4 +1,4 @@
-"""Test training runs in real processes: pause, resume, stop, a killed run, and a killed application."""
+"""Test training runs in real processes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,7 @@ from training_case import ROOT, CasesCase, TrainingCase
 
 class RunsTest(CasesCase):
     def start(self) -> RunFolder:
-        """Click Start for a long run, and wait for the first iterations.
-
-        The settings make the run long. Except on Windows, the script `SLOW_TRAINING` makes each iteration slow.
-        """
+        """Click Start for a long run, and wait for the first iterations."""
         if os.name != "nt":  # `write_python` writes a shell script, which Windows cannot start.
             python = write_python(self.folder, SLOW_TRAINING, "dcamt")
             patch = mock.patch.object(run_start, "python_program", return_value=python)
@@ -80,7 +77,7 @@ class RunsTest(CasesCase):
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
         assert_stays_responsive(monitor.pause)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
-        # All other sections are closed so that the results and their buttons fit on a laptop's screen.
+        # The other sections are closed so that the results fit on a laptop's screen.
         opened = [name for name in SECTIONS if not getattr(self.ui, name).collapsed]
         self.assertEqual(opened, ["resultsButton"])
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
@@ -93,7 +90,7 @@ class RunsTest(CasesCase):
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 2)  # the case and the mean
         self.assertTrue(self.ui.reportButton.enabled)
         self.assertEqual(self.session.settings.runName, "run-2")
-        # The scene's volumes and labels were written to the run's folder, and no volume was added to the scene.
+        # The scene's three volumes and their labels were written.
         self.assertEqual(len(list(run.scans.glob("*.nrrd"))), 6)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 3)
 
@@ -171,7 +168,7 @@ class RunsTest(CasesCase):
         self.wait_for(lambda: self.state(run) == RUNNING, "the run to go on")
 
 
-# PythonSlicer may be a launcher like this, which starts the interpreter as a child and waits for the child's end.
+# PythonSlicer may be a launcher like this.
 LAUNCHER = """#!{python}
 import pathlib, subprocess, sys
 child = subprocess.Popen([{python!r}, *sys.argv[1:]])
@@ -197,8 +194,8 @@ class LauncherTest(TrainingCase):
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
-                # Cancelling kills only the launcher, and closes stdin. The child's second thread waits until stdin
-                # closes, and then ends the child. So cancel only after the child started this thread.
+                # Cancelling kills the launcher and closes stdin. The child's second thread then ends the child. So
+                # wait for this thread.
                 process_events_until(lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running)
                 self.assertTrue(command.running)
                 command.cancel()
@@ -206,8 +203,8 @@ class LauncherTest(TrainingCase):
         self.assertEqual(received, [])
 
 
-# An application that starts a run and is killed immediately afterwards. The import of `start_process` also imports
-# Slicer's modules. Starting a process does not use these modules, so mocks replace them.
+# An application that starts a run and is then killed. The import of `start_process` needs Slicer's modules, so mocks
+# replace them.
 KILLED_APPLICATION = """
 import json, os, signal, sys
 from pathlib import Path

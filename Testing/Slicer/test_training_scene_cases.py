@@ -1,4 +1,4 @@
-"""Cases of the scene: which volumes are scans, and which segmentation is the label of a scan."""
+"""Test which volumes are scans, and which segmentation is the label of a scan."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
 
     def add_result(self, volume, label, names=("Left atrium",)):
-        """Add a DCAMT result that nobody corrected; the n-th name becomes a segment of the voxels with label n."""
+        """Add a DCAMT result that nobody corrected."""
         result = add_outline(volume, label, names)
         segments = result.GetSegmentation()
         for index in range(len(names)):
@@ -119,7 +119,7 @@ class SceneSourceTest(unittest.TestCase):
         return identifier
 
     def copy_segment(self, segmentation, name):
-        """Add a copy of the first segment, as the module Segmentations does; return the copy's identifier."""
+        """Copy the first segment as the module Segmentations does; return the copy's identifier."""
         copy, segments = slicer.vtkSegment(), segmentation.GetSegmentation()
         copy.DeepCopy(segments.GetNthSegment(0))
         copy.SetName(name)
@@ -236,7 +236,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, second, volume)
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((first, 1), (second, 2)))
-        # A segment that the user added replaces the model's segment that nobody corrected.
+        # The user's segment replaces the model's uncorrected segment.
         own = self.add_segment(result, volume, (halves == 1).astype(np.uint8), "LA")
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((own, 1), (second, 2)))
@@ -246,7 +246,7 @@ class SceneSourceTest(unittest.TestCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
         self.add_segment(outline, volume, np.zeros_like(label))  # An empty segment is no choice.
-        # A segment with the same voxels as the first segment needs no choice either.
+        # Two equal segments need no choice either.
         self.add_segment(outline, volume, label, "left-atrium")
         (row,) = scene_rows(self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
@@ -258,7 +258,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(scene_remark(replace(row.source, chosen=True), LABELLED, self.recipe)[0], "")
 
     def add_corrected_result_of_second_scan(self, segmentation):
-        """Write DCAMT's result of a second scan into a segmentation, and correct it; return scan and segment ID."""
+        """Return the second scan and the ID of its segment."""
         second = add_volume("second", ellipsoid(2)[0])
         written = segmentation.GetSegmentation().AddEmptySegment("written", "Left atrium")
         segmentation.GetSegmentation().GetSegment(written).SetTag(CLASS_TAG, "SCT 82471001")
@@ -279,10 +279,10 @@ class SceneSourceTest(unittest.TestCase):
             register()
             rows = scene_rows(self.recipe)
             self.assertEqual({row.source.volume: row.source.segments for row in rows}, expected)
-            # A second matching of segments to classes changes nothing.
+            # Matching again changes nothing.
             matched = rematch_segments(rows, self.recipe, keeps_unmatched=False)
             self.assertEqual([row.source for row in matched], [row.source for row in rows])
-        # Without `written`, the second scan has no label: the segment that remains was drawn on the first scan.
+        # The segment that remains was drawn on the first scan.
         segmentation.GetSegmentation().RemoveSegment(written)
         self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),), ()])
 
@@ -503,7 +503,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(choice_note(row.source, self.recipe), row.note)
 
     def load_from_file(self, segmentation, crop: bool = False):
-        """Save a segmentation (if `crop`, only the box of its segments), remove its node, and load the file."""
+        """Save and load a segmentation; with `crop`, only the box of its segments."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
             if crop:

@@ -1,8 +1,4 @@
-"""Test the check of the scene's cases.
-
-The check finds the same problems and warnings as the check of the same cases in files. It also finds equal scans, and
-labels that were moved in relation to their scans.
-"""
+"""Test the check of the scene's cases."""
 
 from __future__ import annotations
 
@@ -35,7 +31,6 @@ from training_case import SceneCase
 
 class SceneCheckCase(SceneCase):
     def add_case(self):
-        """Add a volume node that shows an ellipsoid, and a segmentation node that outlines it; return the two nodes."""
         image, label = ellipsoid()
         volume = add_volume("scan", image)
         return volume, self.add_outline(volume, label)
@@ -176,14 +171,11 @@ class VoxelsTest(SceneCheckCase):
 
 
 class SharedLabelmapVoxelsTest(VoxelsTest):
-    """The same tests with segments that share a labelmap with another segment."""
-
     add_outline = staticmethod(add_shared_outline)
 
 
 class PlaceTest(SceneCheckCase):
     def test_label_that_lies_partly_or_wholly_outside_its_scan_is_refused(self):
-        """The expected answer is computed from the indices of the moved voxels."""
         image, label = ellipsoid()
         volume = add_volume("scan", image, turned=True)
         outline = self.add_outline(volume, label)
@@ -277,8 +269,6 @@ class PlaceTest(SceneCheckCase):
 
 
 class SharedLabelmapPlaceTest(PlaceTest):
-    """The same tests with segments that share a labelmap with another segment."""
-
     add_outline = staticmethod(add_shared_outline)
 
 
@@ -290,7 +280,7 @@ class EqualScansTest(SceneCheckCase):
         return replace(row_of(volume, outline, self.recipe), role=role)
 
     def clone(self, volume, name):
-        """Return a copy of a volume node. The copy has its own image, no file and another origin."""
+        """Return a copy of a volume node with its own image, no file and another origin."""
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         slicer.util.updateVolumeFromArray(copy, slicer.util.arrayFromVolume(volume).copy())
         copy.CopyOrientation(volume)

@@ -1,4 +1,4 @@
-"""The table of a run's scores for its validation cases."""
+"""Test the table of a run's scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ SCORES = "case,label,dice,jaccard,hd95_mm,asd_mm"
 
 class ScoresTest(TrainingCase):
     def make_scored_run(self, name: str, *lines: str) -> RunFolder:
-        """Write a finished run with a table of scores."""
         run = self.make_run(name, STARTED, FINISHED)
         run.validation.write_text("\n".join(lines), encoding="utf-8")
         return run

@@ -1,4 +1,4 @@
-"""Adding cases from folders, lists, the scene and the segmentation module, and mapping values of label files."""
+"""Test the sources of training cases and the mapping of label values."""
 
 from __future__ import annotations
 
@@ -41,8 +41,6 @@ class SourcesTest(TrainingCase):
         seen = []
 
         def record_pairs_and(answer):
-            """Return a function that records the names in the dialog's tables and then gives the answer."""
-
             def act(dialog):
                 tables = [child for child in dialog.children() if child.className() == "QTableView"]
                 for table in tables:
@@ -338,7 +336,6 @@ class LabelValuesTest(TrainingCase):
         self.list = self.folder / "cases.csv"
 
     def add_list_of(self, text: str) -> None:
-        """Write a case list, add it, and wait for the check of its cases."""
         self.list.write_text(text, encoding="utf-8")
         self.add_list(self.list)
         self.wait_for(lambda: self.session.checked, "the check")
@@ -358,7 +355,6 @@ class LabelValuesTest(TrainingCase):
         self.wait_for(lambda: self.session.checked, "the second check")
         self.assertEqual(self.session.table.rows[0].remark, "")
         self.assertTrue(self.ui.startButton.enabled)
-        # The mapping is saved with the scene and in case lists.
         self.assertEqual(load_cases(self.session._node).rows[0].source.labels, "420=Left atrium")
         with Person() as person:
             person.expects("Save the list", str(self.folder / "out.csv"))

@@ -1,4 +1,4 @@
-"""Common set-up of the training module's tests: the open panel, a folder of runs, and a task that trains quickly."""
+"""Common set-up of the training module's tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SavedProposal:
 
 
 class TrainingCase(EngineCase):
-    """A test case with an open panel (`self.module`) and a temporary folder for runs and models (`self.folder`)."""
+    """A test case with an open panel and a temporary folder for runs and models."""
 
     def setUp(self) -> None:
         start_afresh()
@@ -90,7 +90,7 @@ class TrainingCase(EngineCase):
         """Pause the runs that this test started, and wait for the end of their processes."""
         processes = [one for one in started if one.run.path.parent == self.runs]
         for one in processes:
-            # Wait, since a starting process does not hold the run's lock yet. The loop below pauses only locked runs.
+            # A starting process does not hold the run's lock yet. The loop below pauses only locked runs.
             process_events_until(lambda one=one: is_held(one.run.lock) or one.process.poll() is not None)
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
@@ -112,7 +112,7 @@ class TrainingCase(EngineCase):
         self.module.widget.task.refresh()
 
     def measure(self, **estimate: object) -> None:
-        """Click Measure; give the panel an estimate with the given values instead of running `dcamt estimate`."""
+        """Click Measure; give the panel an estimate instead of running `dcamt estimate`."""
         event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
         event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
         with mock.patch.object(estimation_module, "EngineCommand") as command:
@@ -123,7 +123,6 @@ class TrainingCase(EngineCase):
         on_end("")
 
     def add_list(self, path: Path) -> None:
-        """Add a case list in the panel, and wait for its cases."""
         before = len(self.session.table)
         with Person() as person:
             person.expects("List of cases", str(path))
@@ -131,12 +130,11 @@ class TrainingCase(EngineCase):
         self.wait_for(lambda: len(self.session.table) > before, "the list")
 
     def open_case(self) -> None:
-        """Open the selected case, and wait for the Segment Editor."""
         click(self.ui.openCaseButton)
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 
     def write_run(self, name: str = "earlier") -> RunFolder:
-        """Write the folder of a run that has only a recipe and an empty file of events."""
+        """Write a run with a recipe and an empty file of events."""
         run = RunFolder(self.runs / name)
         run.path.mkdir()
         run.events.touch()
@@ -144,11 +142,7 @@ class TrainingCase(EngineCase):
         return run
 
     def make_run(self, name: str, *events: dict[str, Any], cases: tuple[str, ...] = ()) -> RunFolder:
-        """Write the folder of a run with a checkpoint, events and a case list.
-
-        Args:
-            cases: lines of the case list: name, image, label, role.
-        """
+        """Write a run with a checkpoint, events and the lines `cases` of a case list."""
         run = self.write_run(name)
         run.checkpoint.parent.mkdir(exist_ok=True)
         run.checkpoint.touch()
@@ -157,10 +151,10 @@ class TrainingCase(EngineCase):
         return run
 
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
-        """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
+        """Save an unlabelled case, close the scene, and write a run that ranks the case.
 
         Args:
-            place: the position, RAS mm, that the ranking states for the case: where the branches disagree most.
+            place: where the branches disagree most, in RAS mm.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)
@@ -174,7 +168,6 @@ class TrainingCase(EngineCase):
         return SavedProposal(scan, image, label, proposed)
 
     def write_ranking(self, cases: list[dict[str, Any]]) -> None:
-        """Write a run with a ranking of cases."""
         run = self.write_run()
         (run.path / "ranking").mkdir()
         (run.path / "ranking" / "ranking.json").write_text(json.dumps(cases), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Helpers to test that the scene is unchanged after a failed step: describe the scene, and make a function fail."""
+"""Helpers to test that the scene is unchanged after a failed step."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 
 def scene_content() -> list[str]:
-    """Return lines that describe `scene_state`, the saved scene, and the data of nodes.
+    """Return lines that describe `scene_state`, the saved scene, and the data of tables, volumes and models.
 
-    The saved scene contains attributes, references, display settings and the subject hierarchy. Data is
-    taken from tables, colour tables, volumes and Slicer's model nodes. Images and arrays are described by their
-    checksums.
+    The saved scene contains attributes, references, display settings and the subject hierarchy.
     """
     scene, util = slicer.mrmlScene, slicer.util
-    # In the simulated Slicer, this call creates the scene's subject hierarchy node if there is none. Without the call,
-    # a later creation of the node would count as a change. Slicer itself always has the node.
+    # The simulated Slicer may lack a subject hierarchy node. This call creates the node, because a later creation would
+    # count as a change.
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     scene.SetSaveToXMLString(1)
     scene.Commit()
     lines = [*map(str, scene_state()), *scene.GetSceneXMLString().splitlines()]
-    # Leave out parameter nodes, as `scene_state` does: input in the panel changes them.
+    # Input in the panel changes parameter nodes.
     lines = [line for line in lines if "ScriptedModuleNode" not in line]
     scene.SetSaveToXMLString(0)
     for node in util.getNodesByClass("vtkMRMLTableNode"):
@@ -64,11 +62,7 @@ def changed_content(before: list[str]) -> list[str]:
 
 
 def fail_after(module: Any, name: str, call: int = 0) -> Any:
-    """Return a context in which a function of a module works, but raises MemoryError at the end of one call.
-
-    Args:
-        call: the index of the call.
-    """
+    """Return a context in which a function raises MemoryError at the end of the call with index `call`."""
     real, calls = getattr(module, name), []
 
     def fail(*arguments: Any, **options: Any) -> Any:
