@@ -17,6 +17,8 @@ from slicer.i18n import tr as _
 
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
 """The folder that contains the package `dcamt`."""
+ENGINE_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
+"""Environment variables of the engine's processes, whose output is read as UTF-8 whatever the locale."""
 LOG_BYTES = 1 << 14
 """Kept from the end of a process's stderr."""
 WRITE_TIMEOUT_MS = 1000
@@ -73,6 +75,10 @@ class EngineProcess:
         self._process: Any = qt.QProcess()
         # `python -m dcamt` imports `dcamt` from the working directory.
         self._process.setWorkingDirectory(ENGINE_FOLDER)
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        for name, value in ENGINE_VARIABLES.items():
+            environment.insert(name, value)
+        self._process.setProcessEnvironment(environment)
 
     def start(self) -> EngineProcess:
         """Start the process; return this object."""

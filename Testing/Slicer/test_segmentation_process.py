@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unittest
 import weakref
 from pathlib import Path
@@ -13,6 +14,7 @@ import qt
 import slicer
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK
 from dcamt_testing.processes import is_alive
+from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
 from fault_case import FaultCase
 from scene_nodes import add_scan
@@ -76,6 +78,14 @@ class EngineProcessTest(unittest.TestCase):
             self.assertIsNotNone(wrapper())
             self.assertEqual(bool(received[-1].problem), python is not None)
             self.assertEqual(received[:-1], [] if python else [{"event": "x"}])
+
+    def test_output_is_utf8_in_any_locale(self) -> None:
+        ended: list[Any] = []
+        program = "import sys; print('{\"event\": \"Müller\"}'); print('山田', file=sys.stderr)"
+        with mock.patch.dict(os.environ, {"PYTHONIOENCODING": "euc-jp"}):
+            process = EngineProcess(["-c", program], ended.append, ended.append, sys.executable).start()
+        process_events_until(lambda: process not in engine_process._alive, "the end")
+        self.assertEqual((ended[0], process.log()), ({"event": "Müller"}, "山田"))
 
     def test_large_output_is_delivered_in_several_turns_of_the_event_loop(self) -> None:
         received: list[Any] = []

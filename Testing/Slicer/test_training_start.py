@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import unittest
 from contextlib import suppress
 from dataclasses import replace
@@ -371,6 +372,14 @@ class StartTest(CasesCase):
         self.wait_for(lambda: not is_starting(run), "the end of the process")
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the paused run")
         self.assertIn("gone.nrrd, which does not exist", self.ui.runStatusLabel.text)
+
+    def test_reason_of_a_failed_start_is_utf8_in_any_locale(self) -> None:
+        run = self.make_run("paused", STARTED, PAUSED, cases=("one,Müller.nrrd,,unlabelled",))
+        latin1 = mock.patch.dict(os.environ, {"PYTHONIOENCODING": "latin-1"})
+        with latin1, mock.patch.object(run_start, "python_program", return_value=sys.executable):
+            resume(run)
+        self.wait_for(lambda: not is_starting(run), "the end of the process")
+        self.assertIn("Müller.nrrd, which does not exist", start_failure(run))
 
     def test_reason_of_a_failed_start_stays_after_another_run_was_resumed(self) -> None:
         runs = []

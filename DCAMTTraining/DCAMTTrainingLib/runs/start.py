@@ -22,7 +22,7 @@ from dcamt.runs.efforts import effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.state import last_line
-from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
+from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, ENGINE_VARIABLES, python_program
 from slicer.i18n import tr as _
 
 from ..cases.lists import write_list
@@ -198,6 +198,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
             process = subprocess.Popen(
                 command,
                 cwd=ENGINE_FOLDER,
+                env=os.environ | ENGINE_VARIABLES,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
