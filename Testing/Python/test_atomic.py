@@ -342,6 +342,31 @@ def test_proposed_name_that_is_too_long_is_shortened_in_the_middle(letter: str) 
     assert as_file_name(f"{letter * 80}.csv") == f"{letter * 80}.csv"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "山田\u3000太郎",
+        "می\u200cخواهم",
+        "\U0001f468\u200d\U0001f469",
+        "p\u00a01",
+        "soft\u00adhyphen",
+        "\u200fמשה",
+        "İbrahim",
+    ],
+)
+def test_printed_character_of_any_script_is_kept_in_a_file_name(tmp_path: Path, name: str) -> None:
+    assert is_file_name(name)
+    assert as_file_name(name) == name
+    (tmp_path / name).touch()
+    assert all_paths(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("letter", ["\n", "\0", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\udcfc"])
+def test_character_that_a_file_system_refuses_or_that_breaks_a_message_is_replaced(letter: str) -> None:
+    assert not is_file_name(f"x{letter}y")
+    assert as_file_name(f"x{letter}y") == "x_y"
+
+
 def test_only_temporary_files_are_listed_as_strays(tmp_path: Path) -> None:
     for name in (".hidden", ".deadbeef", "x-y.json", ".DS_Store", ".notahexa-x", "deadbeef-x", ".deadbeef0-x"):
         (tmp_path / name).touch()

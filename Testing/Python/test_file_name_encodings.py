@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.api.outputs import describe_identity
-from dcamt.cases.case_list import CASE_COLUMNS, LABELLED, UNLABELLED, Case
+from dcamt.cases.case_list import CASE_COLUMNS, LABELLED
 from dcamt.commands.rank import segmentation_names
 from dcamt.io.file_names import as_file_name, is_file_name
 from dcamt.io.itk import path_for_itk
@@ -109,8 +109,7 @@ def test_name_that_the_locale_cannot_encode_is_no_file_name(monkeypatch: pytest.
     monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
     assert [is_file_name(name) for name in ("Müller", "山田")] == [True, False]
     assert as_file_name("山田 Müller.csv") == "__ Müller.csv"
-    cases = [Case(name, Path("x.nii"), None, UNLABELLED) for name in ("Müller", "山田")]
-    assert segmentation_names(cases, []) == ["Müller", "case2"]
+    assert segmentation_names(["Müller", "山田"]) == ["Müller", "case2"]
 
 
 @pytest.fixture

@@ -177,11 +177,26 @@ def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ig
     assert not list((tmp_path / "Proposed").iterdir())
 
 
-def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_name(tmp_path: Path) -> None:
+def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_name() -> None:
     kept = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "p1[a]", "50%", "A&B, #1 {x}", "O'Neil=@~")
     names = (*kept, "a/b", "..", "x:y", "p ", "CON")
-    cases = [Case(name, tmp_path, None, UNLABELLED) for name in names]
-    assert segmentation_names(cases, names) == [*kept, *(f"case{number}" for number in range(9, 14))]
+    assert segmentation_names(names) == [*kept, *(f"case{number}" for number in range(9, 14))]
+
+
+def test_number_of_a_segmentation_file_stays_when_the_role_of_another_case_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
+    text = table.read_text(encoding="utf-8").replace("\nunlabelled1,", "\nc:d,", 1)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    arguments = ["rank", table, "--model", model, "--device", "cpu", "--segmentations", tmp_path / "proposed"]
+    lines = []
+    for role in ("unlabelled", "left out"):
+        table.write_text(text.replace(",unlabelled\n", f",{role}\n", 1), encoding="utf-8")
+        assert call_dcamt([*arguments, "--overwrite"]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        lines.append([line for line in printed if line.startswith("segmentation of 'c:d'")])
+    assert lines[0] == lines[1] == [f"segmentation of 'c:d': {tmp_path / 'proposed' / 'case3.seg.nrrd'}"]
 
 
 def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
@@ -189,15 +204,15 @@ def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
-    # "a/b" cannot be a file name, and "case1" and "CASE1_" are other cases; so its segmentation is named "case1__".
-    for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):
+    # "a/b" cannot be a file name, and "case2" and "CASE2_" are other cases; so its segmentation is named "case2__".
+    for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case2,"), ("labelled0,", "CASE2_,")):
         text = text.replace(f"\n{before}", f"\n{after}", 1)
     table.write_text(text, encoding="utf-8")
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     arguments = ["rank", table, "--model", model, "--device", "cpu", "--segmentations", tmp_path / "proposed"]
     assert call_dcamt(arguments) == 0
     names = sorted(path.name for path in (tmp_path / "proposed").iterdir())
-    assert names == ["case1.seg.nrrd", "case1__.seg.nrrd"]
+    assert names == ["case2.seg.nrrd", "case2__.seg.nrrd"]
     printed = capsys.readouterr().out
     assert printed.count("segmentation of ") == 1
     assert f"segmentation of 'a/b': {tmp_path / 'proposed' / names[1]}" in printed

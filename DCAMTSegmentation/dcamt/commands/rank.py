@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..cases.case_list import UNLABELLED, Case, list_cases
+from ..cases.case_list import UNLABELLED, list_cases
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.file_names import is_file_name
 from ..io.writers import write_labelmap
@@ -42,14 +42,15 @@ def run_rank(options: argparse.Namespace) -> int:
     else:
         raise UsageError("give CASES.csv or --run FOLDER")
     listed = list_cases(table)
-    cases = [replace(case, label=None) for case in listed if case.role == UNLABELLED]
+    names = segmentation_names([case.name for case in listed])
+    unlabelled = [(case, name) for case, name in zip(listed, names, strict=True) if case.role == UNLABELLED]
+    cases = [replace(case, label=None) for case, _ in unlabelled]
     if not cases:
         raise InputError("holds no unlabelled case", path=table, remedy="Add scans without a label to rank them.")
     model = _find_model(run, options.model)
     inputs = [*case_files(listed), model, table, *(_run_files(run) if run else [])]
     existing = existing_rule(options)
-    names = segmentation_names(cases, [case.name for case in listed])
-    targets = [options.segmentations / f"{name}.seg.nrrd" if options.segmentations else None for name in names]
+    targets = [options.segmentations / f"{name}.seg.nrrd" if options.segmentations else None for _, name in unlabelled]
     segmentations = [target for target in targets if target is not None]
     check_result_paths(segmentations, inputs)
     if options.csv:
@@ -125,19 +126,18 @@ def _run_files(run: RunFolder) -> list[Path]:
     return [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
 
 
-def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str]:
+def segmentation_names(listed: Sequence[str]) -> list[str]:
     """Return the names of the cases' segmentations, without the ending.
 
-    If a case's name cannot be a file name, its number in `cases` is used: "case1". If `listed` contains this name, "_"
+    If a case's name cannot be a file name, its number in the list is used: "case1". If `listed` contains this name, "_"
     is added.
 
     Args:
-        listed: names of all cases of the case list.
+        listed: names of all cases of the case list, so that a case keeps its number when another case's role changes.
     """
     taken = {name.casefold() for name in listed}
     names = []
-    for number, case in enumerate(cases, start=1):
-        name = case.name
+    for number, name in enumerate(listed, start=1):
         if not (is_file_name(name) and is_file_name(f"{name}.seg.nrrd")):
             name = f"case{number}"
             while name in taken:

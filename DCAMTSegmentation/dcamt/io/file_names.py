@@ -9,7 +9,10 @@ import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
-_FORBIDDEN = frozenset('<>:"/\\|?*')
+_FORBIDDEN = frozenset('<>:"/\\|?*\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')
+"""Windows forbids the first nine. The others change the direction of the text after them, also in our messages."""
+_FORBIDDEN_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
+"""Unicode's control characters, line and paragraph separators, and surrogates (bytes that are not UTF-8)."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Windows reserves these names, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
@@ -37,7 +40,8 @@ def is_file_name(name: str) -> bool:
 
 
 def _is_allowed(letter: str) -> bool:
-    return letter.isprintable() and letter not in _FORBIDDEN and _can_encode(letter)
+    is_harmful = letter in _FORBIDDEN or unicodedata.category(letter) in _FORBIDDEN_CATEGORIES
+    return not is_harmful and _can_encode(letter)
 
 
 def _can_encode(name: str) -> bool:
