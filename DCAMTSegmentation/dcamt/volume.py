@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import InputError, plain_number
 from .geometry import Grid, bounding_box, reorientation_between
+from .typed_names import comparable_name
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
@@ -257,7 +258,7 @@ def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:
 def have_same_names(own: Sequence[str], names: Sequence[str]) -> bool:
     """Return whether two lists of channels have the same names in the same order.
 
-    Capitals, and blanks at the ends of a name, do not matter.
+    Capitals do not matter, and names are compared by `comparable_name`.
     """
     return _comparable(own) == _comparable(names)
 
@@ -271,7 +272,7 @@ def channel_order(own: Sequence[str], names: Sequence[str]) -> list[int] | None:
 
 
 def _comparable(names: Sequence[str]) -> list[str]:
-    return [name.strip().casefold() for name in names]
+    return [comparable_name(name).casefold() for name in names]
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:

@@ -13,6 +13,7 @@ from dcamt.cases.labels import check_label, parse_mapping, parse_value_mapping, 
 from dcamt.cases.suggestion import list_mapped_classes
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
 from dcamt.recipe import Recipe
 from dcamt.volume import Labelmap
@@ -51,6 +52,18 @@ def label_voxels(*values: int) -> np.ndarray:
 )
 def test_mapping_is_parsed(text: str, entries: tuple[tuple[int | str, int], ...]) -> None:
     assert tuple(parse_mapping(text, two_class_recipe().classes).items()) == entries
+
+
+def test_names_of_classes_and_segments_may_have_composed_or_decomposed_accents(tmp_path: Path) -> None:
+    (first, *others) = two_class_recipe().classes
+    classes = (replace(first, name="Vorh\u00f6fe"), *others)
+    assert parse_mapping("420=Vorho\u0308fe", classes) == {420: 1}
+    path = tmp_path / "x.seg.nrrd"
+    write_labelmap(Labelmap(label_voxels(1), GRID, None), path, [replace(first, name="Vorho\u0308fe")])
+    for name in ("Vorh\u00f6fe", "vorho\u0308fe"):
+        assert set(np.unique(read_labelmap(path, {name: 7}).voxels)) == {0, 7}
+    with pytest.raises(InputError, match="no segment"):
+        read_labelmap(path, {"Vorhofe": 7})
 
 
 @pytest.mark.parametrize("text", ["420", "420=ventricle", "420=3", "=1", "420=1, 7", "420=1,420=2", ""])

@@ -113,6 +113,7 @@ def test_channels_are_read_in_the_order_of_the_recipe(
     ("own", "names", "has_note"),
     [
         (("t1 ", "T2"), ("T1", "T2"), False),
+        (("T1\u3000nativ", "Vorho\u0308fe"), ("T1 nativ", "Vorhöfe"), False),
         (("T1", "T2"), (), False),
         ((), ("T1", "T2"), False),
         (("T1", "FLAIR"), ("T1", "T2"), True),

@@ -150,6 +150,17 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
+@pytest.mark.parametrize("wanted", ["心房 Vorhöfe", "心房\u3000vorho\u0308fe", " 心房  Vorhöfe", "Vorho\u0308fe"])
+def test_series_is_chosen_by_a_text_that_looks_like_its_description(tmp_path: Path, wanted: str) -> None:
+    for number, name in enumerate(("心房\u3000Vorhöfe", "心房"), start=1):
+        for k in range(8):
+            path = tmp_path / f"{number}{k:03}.dcm"
+            series = {"series": f"1.2.{number}", "SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": name}
+            write_slice(path, k, add=100 * number, **series)
+    refused(lambda: read_scan(tmp_path), tmp_path, '"心房 Vorhöfe"')
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=wanted)), 8, 100)
+
+
 @pytest.mark.parametrize(
     ("series", "add"),
     [

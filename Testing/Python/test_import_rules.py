@@ -27,7 +27,7 @@ HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"__init__", "case_memory", "errors", "geometry", "volume", "label_resampling"}
-        | {"hounsfield", "machine", "process_settings", "segment_colors"}
+        | {"hounsfield", "machine", "process_settings", "segment_colors", "typed_names"}
         | {"recipe", "recipe_checks", "recipe_files"}
         | {"io", "cases", "runs", "models", "metrics", "worker", "wall"}
     ),

@@ -242,6 +242,20 @@ def test_stored_link_to_a_missing_model_is_not_written_through(tmp_path: Path, d
     assert not elsewhere.exists()
 
 
+def test_model_is_found_replaced_and_removed_by_a_name_that_looks_equal(download: Path) -> None:
+    stored = import_model(download, name="Vorho\u0308fe\u3000LGE")
+    for name in ("Vorh\u00f6fe\u3000LGE", "Vorho\u0308fe LGE"):
+        assert model_path(name) == stored.path
+        with pytest.raises(InputError, match="exists already"):
+            import_model(download, name=name)
+        assert import_model(download, name=name, replace=True) == stored
+    for name in ("vorh\u00f6fe LGE", "Vorhofe LGE"):
+        with pytest.raises(InputError, match="no such model"):
+            model_path(name)
+    assert remove_model("Vorh\u00f6fe LGE") == stored
+    assert stored_names() == [("left-atrium", True)]
+
+
 def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model 'left-atrium' is shipped with DCAMT"):
         remove_model("left-atrium")

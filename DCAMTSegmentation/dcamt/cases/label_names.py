@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.formats import plain_name
 from ..io.readers import read_segments
+from ..typed_names import plain_name
 from ..volume import SegmentInfo
 from .case_list import Case
 from .dataset_json import dataset_classes

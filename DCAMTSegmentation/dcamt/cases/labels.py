@@ -18,11 +18,12 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid, bounding_box, connected_components, network_grid
 from ..io.file_identity import is_same_file
-from ..io.formats import BENCHMARK_ENDING, ZIP_ENDING, ending, plain_name
+from ..io.formats import BENCHMARK_ENDING, ZIP_ENDING, ending
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
 from ..label_resampling import resample_labels_in_slabs
 from ..recipe import Recipe
+from ..typed_names import plain_name
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
 from .label_names import refuse_names_of_other_classes

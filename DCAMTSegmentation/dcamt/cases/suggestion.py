@@ -19,11 +19,11 @@ from ..errors import InputError
 from ..geometry import bounding_box, connected_components, network_grid
 from ..hounsfield import is_hounsfield
 from ..io.channels import channel_files, channel_names, has_channel_files
-from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Recipe, Training
 from ..recipe_files import recipe_from_dict
 from ..segment_colors import default_color
+from ..typed_names import plain_name
 from ..volume import (
     ANATOMICAL_STRUCTURE,
     Labelmap,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..typed_names import comparable_name
 from ..volume import IdentifyingNote
 from .dicom_files import RejectedFile, list_names
 from .dicom_frames import Frame, is_part
@@ -64,12 +65,16 @@ class Stack:
         """The first frame."""
         return self.frames[0]
 
+    @property
+    def title(self) -> str:
+        """The series' description as messages show it and `--series` compares it."""
+        return comparable_name(self.first.title)
+
     def describe(self) -> str:
         """Return the stack's description, such as `"LGE 3D" with SeriesNumber 7 (60 slices of 320 x 320)`."""
         columns, rows = self.first.size
         number = len(self.frames)
-        title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
-        name = f'"{title.encode("utf-8", "replace").decode()}"' if title else "unnamed series"
+        name = f'"{self.title[:60]}"' if self.title else "unnamed series"
         if self.first.series_number:
             # Not "series 5", because a user could take the 5 for the stack's number in the list of stacks.
             name += f" with SeriesNumber {self.first.series_number}"
@@ -196,7 +201,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
     Otherwise, the first of `tests` (below) that fits a stack decides.
     """
-    wanted = wanted.strip()
+    wanted = comparable_name(wanted)
     number = _number(wanted)
     listed = stacks[number - 1 : number] if number else []
     of_series = [stack for stack in stacks if number and stack.first.series_number == number]
@@ -212,9 +217,9 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     text = wanted.casefold()
     tests: list[Callable[[Stack], bool]] = [
         lambda stack: stack.first.series == wanted,
-        lambda stack: stack.first.title.casefold() == text,
+        lambda stack: stack.title.casefold() == text,
         lambda stack: _is_end_of_uid(wanted, stack.first.series),
-        lambda stack: number is None and is_part(text, stack.first.title.casefold()),  # A number could fit by chance.
+        lambda stack: number is None and is_part(text, stack.title.casefold()),  # A number could fit by chance.
     ]
     return next((fitting for test in tests if (fitting := [stack for stack in stacks if test(stack)])), [])
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import SAME_PLACE_MM
+from ..typed_names import comparable_name
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
@@ -46,7 +47,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
 
 def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame]:
     """Return the frames of the chosen kind; `frame_type` joins several properties of a kind by `_AND`."""
-    words = [word.strip() for word in frame_type.casefold().split(_AND) if word.strip()]
+    words = [word.strip() for word in comparable_name(frame_type).casefold().split(_AND) if word.strip()]
     chosen: list[str] = []
     numbers = range(len(_properties(frames[0])))
     for number in numbers:

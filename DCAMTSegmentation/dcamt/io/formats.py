@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,15 +120,6 @@ def data_files_beside(path: Path) -> list[Path]:
         return []
     name = scan_name(path)
     return [path.with_name(f"{name}{end}") for end in _DATA_ENDINGS]
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a class or segment in lower case, without spaces or punctuation, for comparisons.
-
-    >>> plain_name("Left-Atrium") == plain_name("left atrium")
-    True
-    """
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def agreement_path(segmentation: Path) -> Path:

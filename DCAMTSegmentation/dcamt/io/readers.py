@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InputError, plain_number, without_path
 from ..geometry import Grid
 from ..process_settings import default_numpy_settings
+from ..typed_names import plain_name
 from ..volume import (
     Labelmap,
     OverlapNote,
@@ -57,7 +58,6 @@ from .formats import (
     ZIP_ENDING,
     ending,
     given_path,
-    plain_name,
 )
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5

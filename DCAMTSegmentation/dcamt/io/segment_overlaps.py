@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..typed_names import plain_name
 from ..volume import OverlapNote
-from .formats import plain_name
 from .stored_image import StoredSegment
 
 _SIGNS_OF_MAPPINGS = '=,;|"$`\\'

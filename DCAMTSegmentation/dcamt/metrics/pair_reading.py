@@ -13,9 +13,9 @@ from ..cases.labels import MAXIMUM_CLASS, mapping_entries, mapping_sources, pars
 from ..errors import InputError, shell_argument
 from ..io.dicom_files import list_names
 from ..io.file_identity import is_same_file
-from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.segment_overlaps import MappingOption
+from ..typed_names import plain_name
 from ..volume import Labelmap, enclosing_grid, fit_labelmap
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from ..io.atomic import FileAppeared, atomic_path, atomic_paths
 from ..io.file_identity import is_same_file
 from ..io.file_names import is_file_name
 from ..io.in_use import remove_file, wait_while_in_use
+from ..typed_names import comparable_name
 from .calibration import Calibration
 from .package import (
     CALIBRATION,
@@ -102,19 +103,26 @@ def model_path(name_or_file: str | Path) -> Path:
     Raises:
         InputError: neither exists, or the folder of imported models is unknown or cannot be read.
     """
-    by_name = {model.name: model.path for model in stored_models()}
-    if str(name_or_file) in by_name:
-        return by_name[str(name_or_file)]
+    models = stored_models()
+    if (named := _model_named(str(name_or_file), models)) is not None:
+        return named.path
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
             # `stored_models` leaves out imported models if their folder cannot be read.
             check_store()
+        available = ", ".join(model.name for model in models) or "none"
         what, remedy = "there is no such model file, nor a model of that name", ""
         if path.is_dir():
             what, remedy = "is a folder, and there is no model of that name", f"{FOLDER_REMEDY}. "
-        raise InputError(what, path=path, remedy=f"{remedy}Available models: {', '.join(by_name) or 'none'}.")
+        raise InputError(what, path=path, remedy=f"{remedy}Available models: {available}.")
     return path
+
+
+def _model_named(name: str, models: Sequence[StoredModel]) -> StoredModel | None:
+    """Return the model with exactly this name, or else one whose name looks equal (`comparable_name`)."""
+    look_equal = [model for model in models if comparable_name(model.name) == comparable_name(name)]
+    return next((model for model in look_equal if model.name == name), next(iter(look_equal), None))
 
 
 def import_model(
@@ -150,6 +158,8 @@ def import_model(
     existing = find_stored_model(name)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy=other_name)
+    if existing is not None and replace:
+        name = existing.name
     if not replace and (existing is not None or os.path.lexists(_stored_path(name))):
         raise _name_taken(path, name, existing.name if existing is not None else name)
     return _store(path, name, data, calibration, replace)
@@ -167,7 +177,7 @@ def find_stored_model(name: str) -> StoredModel | None:
     On Windows and macOS, "atrium" also finds the imported model "Atrium".
     """
     path, models = _stored_path(name), stored_models()
-    same = next((model for model in models if model.name == name), None)
+    same = _model_named(name, models)
     return same or next((model for model in models if is_same_file(model.path, path)), None)
 
 
@@ -230,20 +240,20 @@ def remove_model(name: str) -> StoredModel:
             cannot be read.
         OutputError: the file cannot be deleted.
     """
-    for model in stored_models():
-        if model.name == name:
-            if model.shipped:
-                raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
-            try:
-                wait_while_in_use(model.path.unlink)
-            except OSError as error:
-                what = (
-                    f"cannot be removed ({error.strerror})."
-                    " Close programs that use the file, or change the permissions of its folder."
-                )
-                raise OutputError(f"{model.path}: {what}") from error
-            with suppress(OSError):  # A calibration without its model does no harm.
-                remove_file(calibration_path(model.path))
-            return model
-    check_store()
-    raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")
+    model = _model_named(name, stored_models())
+    if model is None:
+        check_store()
+        raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")
+    if model.shipped:
+        raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
+    try:
+        wait_while_in_use(model.path.unlink)
+    except OSError as error:
+        what = (
+            f"cannot be removed ({error.strerror})."
+            " Close programs that use the file, or change the permissions of its folder."
+        )
+        raise OutputError(f"{model.path}: {what}") from error
+    with suppress(OSError):  # A calibration without its model does no harm.
+        remove_file(calibration_path(model.path))
+    return model

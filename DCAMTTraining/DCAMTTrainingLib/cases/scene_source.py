@@ -15,8 +15,8 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED
 from dcamt.cases.names import labels_beside_scans
 from dcamt.errors import InputError
 from dcamt.geometry import AXIS_TOLERANCE, Grid
-from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
+from dcamt.typed_names import plain_name
 from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import correction_marks, result_scan, training_cases
 from DCAMTSegmentationLib.doubt_map import is_map
