@@ -380,6 +380,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The label is a result of DCAMT that was not corrected. Check it before training on it."),
         _("The label is also that of '{0}'. Check that each case has its own label."),
         _("The line above the cases must name these columns: {0}."),
+        _("The list is not UTF-8 and was read as Windows-1252. Check the names, or save the list as CSV UTF-8."),
         _("The number of channels is {0} in the scan, but {1} in the recipe"),
         _(
             "The order of the channels is {0} in the scan, but {1} in the recipe. The channels were put into"

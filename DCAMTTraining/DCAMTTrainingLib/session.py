@@ -213,18 +213,22 @@ class TrainingSession(VTKObservationMixin):
         self._notify()
 
     def add_list_in_steps(
-        self, path: Path, on_repeated: Callable[[int], None] = lambda count: None
+        self,
+        path: Path,
+        on_repeated: Callable[[int], None] = lambda count: None,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> Generator[None, None, None]:
         """Add the cases of a CSV file, all in the last step.
 
         Args:
             on_repeated: called with the number of lines that repeat a scan, if any.
+            on_note: as for `dcamt.cases.case_list.read_cases`.
 
         Raises:
             InputError: the file or a line of it cannot be read as a case list, or another scene was opened meanwhile.
         """
         settings = self.settings
-        rows = yield from read_rows_in_steps(path)
+        rows = yield from read_rows_in_steps(path, on_note)
         yield
         if self.settings is not settings:
             what = _("another scene was opened while the list was read, so no case was added")

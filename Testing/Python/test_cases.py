@@ -13,6 +13,7 @@ from dcamt.cases.case_list import (
     CASE_COLUMNS,
     LABELLED,
     LEFT_OUT,
+    NOT_UTF8,
     UNLABELLED,
     VALIDATION,
     Case,
@@ -24,6 +25,7 @@ from dcamt.cases.case_list import (
 )
 from dcamt.errors import InputError
 from dcamt.io import tables
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -179,6 +181,40 @@ def test_error_names_the_line_as_counted_in_the_file(folder: Path) -> None:
 
 
 TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "has_note"),
+    [("utf-8", False), ("utf-8-sig", False), ("utf-16", False), ("cp1252", True), ("cp1254", True), ("cp1253", True)],
+)
+def test_note_names_a_list_whose_encoding_is_a_guess(folder: Path, encoding: str, has_note: bool) -> None:
+    path = folder / "cases.csv"
+    path.write_text(TABLE.replace("ä", "µ"), encoding=encoding)
+    for read in (read_cases, list_cases):
+        notes = list[str]()
+        assert read(path, on_note=notes.append)[0].name == "µ"
+        assert notes == [f"{path}: {NOT_UTF8}"] * has_note
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cases check {}",
+        "train {} --run run",
+        "estimate {}",
+        "estimate {} --scene",
+        "recipe suggest {} -o recipe.json",
+        "rank {}",
+        "models calibrate left-atrium {} --output calibration.json",
+    ],
+)
+def test_commands_print_the_note_on_the_encoding_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cases.csv").write_text("name,image,label,role\nIşık,gone.nii,,unlabelled\n", encoding="cp1254")
+    assert call_dcamt(command.format("cases.csv").split()) == 1
+    assert capsys.readouterr().err.count(f"cases.csv: {NOT_UTF8}") == 1
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,16 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: len(person.seen) == 2, "the message")
         self.assertEqual([row.name for row in self.table.rows], ["A", "B"])
 
+    def test_list_in_another_encoding_than_utf8_is_added_with_a_message(self) -> None:
+        given = self.folder / "cases.csv"
+        given.write_text("name,image,label,role\nMüller,a.nrrd,,left out\n", encoding="latin-1")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            person.expects(f"{given}: The list is not UTF-8 and was read as Windows-1252. Check the names", "Ok")
+            click(self.ui.addListButton)
+            self.wait_for(lambda: len(person.seen) == 2, "the message")
+        self.assertEqual([row.name for row in self.table.rows], ["Müller"])
+
     def test_second_folder_or_second_list_is_refused_while_the_first_is_read(self) -> None:
         with mock.patch.object(cases_panel, "EngineCommand") as command, Person() as person:
             command.return_value.start.return_value.running = True

@@ -33,7 +33,7 @@ FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
 """Fields of dataclasses that hold messages."""
 CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")
 """The dataclasses whose `FIELDS` are shown to the user in Slicer."""
-CONSTANTS = ("METHODS_DISAGREE",)
+CONSTANTS = ("METHODS_DISAGREE", "NOT_UTF8")
 """Constants of the engine that Slicer shows."""
 FEWEST_LETTERS = 6
 """The fewest letters, outside placeholders, of a table entry. A shorter entry would match parts of other messages."""

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,8 @@ _QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _DELIMITERS = ",;\t|"
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of .xlsx and .ods files, and of .xls files."""
+NOT_UTF8 = "The list is not UTF-8 and was read as Windows-1252. Check the names, or save the list as CSV UTF-8."
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class Case:
 
 
 def read_cases(
-    path: Path, labels: str = "", for_training: bool = True, roles_with_files: Collection[str] = ROLES
+    path: Path,
+    labels: str = "",
+    for_training: bool = True,
+    roles_with_files: Collection[str] = ROLES,
+    on_note: OnNote = lambda note: None,
 ) -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`.
 
@@ -78,6 +84,7 @@ def read_cases(
             `# labels:`.
         for_training: whether at least one case must be labelled (`Rule.ONE_LABELLED`).
         roles_with_files: the roles of the cases whose scans and labels must exist.
+        on_note: called with the path and `NOT_UTF8` if the list is neither UTF-8 nor UTF-16.
 
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a case lacks the label that its role needs, a scan
@@ -85,7 +92,7 @@ def read_cases(
             validation.
     """
     cases = []
-    for line, listed in _lines(path, labels):
+    for line, listed in _lines(path, labels, on_note):
         for case in used_cases([listed]):
             if case.needs_label and case.label is None:
                 text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
@@ -140,22 +147,22 @@ def count_roles(cases: Sequence[Case]) -> dict[str, int]:
     return {role: sum(case.role == role for case in cases) for role in ROLES}
 
 
-def list_cases(path: Path, labels: str = "") -> list[Case]:
+def list_cases(path: Path, labels: str = "", on_note: OnNote = lambda note: None) -> list[Case]:
     """Return all cases of a list, including those left out and those whose files do not exist.
 
     Args:
-        labels: as for `read_cases`.
+        labels, on_note: as for `read_cases`.
 
     Raises:
         InputError: the file cannot be read, a column is missing or occurs twice, or a line has no name, no scan or an
             unknown role.
     """
-    return [case for _, case in _lines(path, labels)]
+    return [case for _, case in _lines(path, labels, on_note)]
 
 
-def iterate_cases(path: Path) -> Iterator[Case]:
+def iterate_cases(path: Path, on_note: OnNote = lambda note: None) -> Iterator[Case]:
     """Yield the cases of `list_cases` one by one; raise the error of a faulty line only when this line is reached."""
-    for _, case in _lines(path):
+    for _, case in _lines(path, on_note=on_note):
         yield case
 
 
@@ -324,7 +331,7 @@ def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> 
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 
-def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
+def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) -> Iterator[tuple[int, Case]]:
     """Yield the number and the case of each line of a case list, possibly saved by a spreadsheet program.
 
     The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines are ignored. Capitals and outer
@@ -339,7 +346,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         data = path.read_bytes()
         if data.startswith(_WORKBOOKS):
             raise InputError("is a spreadsheet workbook, not a CSV table", path=path, remedy="Save it as CSV.")
-        lines = _decode(data).splitlines(keepends=True)
+        lines = _decode(data, path, on_note).splitlines(keepends=True)
     except UnicodeDecodeError as error:
         raise InputError("is not a text file", path=path, remedy="Save the case list as CSV in UTF-8.") from error
     except FileNotFoundError as error:
@@ -394,7 +401,7 @@ def _first_cell(line: str) -> str:
     return next(csv.reader([line]))[0].strip() if line.startswith('"') else line
 
 
-def _decode(data: bytes) -> str:
+def _decode(data: bytes, path: Path, on_note: OnNote) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     elif data[1:2] == b"\0" and data[3:4] == b"\0":
@@ -406,6 +413,7 @@ def _decode(data: bytes) -> str:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = data.decode("cp1252")
+            on_note(f"{path}: {NOT_UTF8}")
     return text.replace("\0", "")
 
 

@@ -88,7 +88,7 @@ def _show_found(found_cases: FoundCases, console: Console) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     console = Console(options.json)
-    cases = list_cases(options.cases, options.labels)
+    cases = list_cases(options.cases, options.labels, console.print_note)
     recipe, _ = choose_recipe(options.recipe, options.start_from, options.set, on_note=console.print_note)
     last: dict[int, CaseFacts] = {}
     for facts in check_cases(cases, recipe, options.checksums, partial(console.show_progress, "checking the cases")):

@@ -30,9 +30,10 @@ def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, print the estimate for each chosen effort, and return 0."""
     console = Console(options.json)
     if options.scene:
-        cases = [case for case in list_cases(options.cases, options.labels) if case.role != LEFT_OUT]
+        cases = list_cases(options.cases, options.labels, console.print_note)
+        cases = [case for case in cases if case.role != LEFT_OUT]
     else:
-        cases = read_cases(options.cases, options.labels)
+        cases = read_cases(options.cases, options.labels, on_note=console.print_note)
     plans = {
         effort: choose_recipe(options.recipe, options.start_from, options.set, effort, console.print_note)[0]
         for effort in options.effort or EFFORTS

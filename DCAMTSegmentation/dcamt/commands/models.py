@@ -99,7 +99,9 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is None and any(model.shipped and is_same_file(model.path, path) for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
-    listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
+    listed = read_cases(
+        options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,), on_note=console.print_note
+    )
     validation_cases = [case for case in listed if case.role == VALIDATION]
     for note in uncorrected_label_notes(validation_cases):
         console.print_note(note)

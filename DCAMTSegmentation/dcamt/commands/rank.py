@@ -41,7 +41,8 @@ def run_rank(options: argparse.Namespace) -> int:
         table = run.cases
     else:
         raise UsageError("give CASES.csv or --run FOLDER")
-    listed = list_cases(table)
+    console = Console(options.json)
+    listed = list_cases(table, on_note=console.print_note)
     names = segmentation_names([case.name for case in listed])
     unlabelled = [(case, name) for case, name in zip(listed, names, strict=True) if case.role == UNLABELLED]
     cases = [replace(case, label=None) for case, _ in unlabelled]
@@ -57,7 +58,6 @@ def run_rank(options: argparse.Namespace) -> int:
         check_table_path(options.csv, [*inputs, *segmentations], existing)
     if existing == REFUSE:
         refuse_existing(segmentations)
-    console = Console(options.json)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.predictor import Predictor

@@ -19,7 +19,7 @@ def run_recipe(options: argparse.Namespace) -> int:
         OutputError: the file cannot be written.
     """
     console = Console(options.json)
-    cases = list_cases(options.cases, options.labels)
+    cases = list_cases(options.cases, options.labels, console.print_note)
     task = options.cases.parent / "dataset.json"
     existing = existing_rule(options)
     check_file(options.output, [options.cases, task, *case_files(cases)], existing)

@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume or options.stop:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
-        cases = read_cases(options.cases, options.labels)
+        cases = read_cases(options.cases, options.labels, on_note=console.print_note)
         recipe, start = choose_recipe(
             options.recipe, options.start_from, options.set, options.effort, console.print_error
         )

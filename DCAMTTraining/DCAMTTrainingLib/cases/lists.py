@@ -6,7 +6,7 @@ import csv
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from dcamt.cases.case_list import CASE_COLUMNS, LABELS_COLUMN, Case, check_encoding, iterate_cases, write_cases
+from dcamt.cases.case_list import CASE_COLUMNS, LABELS_COLUMN, Case, OnNote, check_encoding, iterate_cases, write_cases
 from dcamt.io.atomic import atomic_path
 
 from .rows import CaseRow, FileScan
@@ -18,10 +18,10 @@ def row_of_case(case: Case) -> CaseRow:
     return CaseRow(case.name, FileScan(str(case.image), str(case.label or ""), case.labels), case.role)
 
 
-def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
-    """Return the rows of a case list; raise InputError if the file or a line cannot be read."""
+def read_rows_in_steps(path: Path, on_note: OnNote) -> Generator[None, None, list[CaseRow]]:
+    """Return the rows of a case list (`iterate_cases`); raise InputError if the file or a line cannot be read."""
     rows = []
-    for number, case in enumerate(iterate_cases(path), start=1):
+    for number, case in enumerate(iterate_cases(path, on_note), start=1):
         rows.append(row_of_case(case))
         if number % ROWS_PER_STEP == 0:
             yield

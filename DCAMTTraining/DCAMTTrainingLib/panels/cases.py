@@ -12,7 +12,7 @@ from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError, InputError
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.installation import show_error
 from DCAMTSlicerLib.plain_text import confirm, display_error, display_message
@@ -184,19 +184,25 @@ class CasesPanel:
         if not path:
             return
 
-        repeated: list[int] = []
+        notes: list[str] = []
+
+        def on_repeated(count: int) -> None:
+            text = _(
+                "Number of lines that repeat a scan: {count}. The table has one case for each scan,"
+                " with the label and role of the scan's last line."
+            )
+            notes.append(text.format(count=count))
 
         def on_end(error: Exception | None) -> None:
             if error is not None:
                 display_error(error_text(error), title)
-            elif repeated:
-                text = _(
-                    "Number of lines that repeat a scan: {count}. The table has one case for each scan,"
-                    " with the label and role of the scan's last line."
-                )
-                display_message(text.format(count=repeated[0]), title)
+            elif notes:
+                display_message("\n".join(notes), title)
 
-        steps = self._session.add_list_in_steps(Path(path), repeated.append)
+        def on_note(note: str) -> None:
+            notes.append(translated(note))
+
+        steps = self._session.add_list_in_steps(Path(path), on_repeated, on_note)
         self._reading = SteppedTask(steps, on_end).start()
 
     def _on_export(self, checked: bool = False) -> None:
