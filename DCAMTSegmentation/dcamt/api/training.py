@@ -135,7 +135,7 @@ def train(
         if cases is None:
             raise ValueError("give the cases to train on")
         chosen, start = choose_recipe(recipe, start_from, settings, effort, notes.append)
-        plan = plan_new_run(cases, run, chosen, start, device)
+        plan = plan_new_run(cases, run, chosen, start, device, notes.append)
     done = TrainingSession(plan, Observer(on_event or _ignore)).run()
     return replace(done, notes=(*notes, *done.notes))
 

@@ -77,15 +77,18 @@ def plan_new_run(
     recipe: Recipe,
     start: StartModel | None = None,
     device: str = "auto",
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainingPlan:
-    """Return the plan of a new run.
+    """Return the plan of a new run; `on_note` is as in `read_cases`.
 
     Raises:
         InputError: the cases cannot be read, a case has no name or an unknown role (`used_cases`), a case lacks the
             label that its role needs, a scan or label does not exist, or the cases cannot be used with the recipe
             (`check_cases_and_batch`).
     """
-    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
+    listed = (
+        read_cases(Path(cases), on_note=on_note) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
+    )
     check_cases_and_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, start.origin if start else None, start, device)
 
