@@ -113,7 +113,7 @@ class DoubleClickGuard:
         self._time = float("-inf")
 
     def record(self) -> None:
-        """Record that a click was handled or that its job ended; a slow handler calls this at its end."""
+        """Record that a click was handled, or that the click's job ended."""
         self._time = time.monotonic()
 
     def is_repeated(self) -> bool:

@@ -189,9 +189,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed, with which the message begins. The message of an `OSError` or
-            `UnicodeEncodeError` about another file names that file instead, the message of a `ModuleNotFoundError` no
-            file. A `DCAMTError` that already names the path is returned unchanged.
+        path: the file being processed, which the message names if `error` names no other file.
     """
     if isinstance(error, DCAMTError):
         return error if path is None or names_path(error, path) else _with_path(error, path)

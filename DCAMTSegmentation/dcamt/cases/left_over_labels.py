@@ -103,11 +103,7 @@ def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[Named
 def _labels_of_only_scans(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile]
 ) -> Iterator[tuple[NamedFile, list[NamedFile], list[NamedFile]]]:
-    """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder that has only one scan.
-
-    A label may belong to the scan if the label has the scan's key or is left over, and if its name, or the rest of its
-    name after the scan's, satisfies `describes_label`: `Segmentation_1` and `LGE Segmentation_1`, beside `LGE`.
-    """
+    """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder that has only one scan."""
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
         with_key[label.key].add(label.path)
@@ -120,8 +116,9 @@ def _labels_of_only_scans(
     def may_belong(label: NamedFile, scan: NamedFile) -> bool:
         name, start = scan_name(label.path), scan_name(scan.path)
         if label.path in left_over:
-            similar_to_other = scan.key not in similar.get(loose_key(label.key), {scan.key})  # `3_seg`, beside `p4`
-            return not similar_to_other and describes_label(rest_of(name, start) or name, start)
+            is_similar_to_other_scan = scan.key not in similar.get(loose_key(label.key), {scan.key})
+            # `Segmentation_1` or `LGE Segmentation_1`, beside `LGE`
+            return not is_similar_to_other_scan and describes_label(rest_of(name, start) or name, start)
         return label.key == scan.key and describes_label(name, start)
 
     scans_in = _by_folder(scans)
@@ -151,8 +148,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan is unlabelled, or has a label with the same `_name_of_case`: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - The label has the scan's name, or no other scan's name begins with the label's name without outline words: with
-      `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
+    - The label's name does not also fit another scan: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`

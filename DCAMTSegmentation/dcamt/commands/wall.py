@@ -450,11 +450,7 @@ def _write_report(
 
 
 def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
-    """Return the notes on the segment to measure; all notes if `label` is None.
-
-    Without `label`, the labelmap has a single value. Its segment may completely cover a second segment of the file, and
-    only a note tells the user of the second one.
-    """
+    """Return the notes on the segment to measure; all notes if `label` is None."""
     return labelmap.notes if label is None else labelmap.notes_about([label])
 
 

@@ -104,7 +104,7 @@ def check_metaimage(path: Path) -> None:
 
 @contextmanager
 def metaimage_for_itk(path: Path) -> Iterator[Path]:
-    """Yield a checked MetaImage, or a temporary header with the paths of data files that ITK would not find."""
+    """Yield `path`, or a temporary header with full paths if ITK would not find the data files."""
     fields, head, start = meta_header(path)
     value = fields["elementdatafile"]
     names = [] if value.upper() == "LOCAL" else _data_file_names(path, value, head[start:], _sizes(path, fields))

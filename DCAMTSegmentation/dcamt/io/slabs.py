@@ -57,7 +57,7 @@ def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Itera
     """Write a scan's channels to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
     Each channel is (K, J, I). The file's array is (K, J, I, C), or (K, J, I) for one channel; its type is the
-    `numpy.result_type` of the channels. The file is treated as in `write_npy_in_slabs`.
+    `numpy.result_type` of the channels. As in `write_npy_in_slabs`, an incomplete file is removed.
 
     Raises:
         OutputError: the file cannot be written.
