@@ -79,8 +79,8 @@ class ReviewPanel:
             # These settings need a table node, so the .ui file cannot make them.
             view.transposed = True
             view.resizeColumnsToContents()
-        # `resultLabel` shows the scan's name and the name of a single segment, so these rows are hidden (in a transposed
-        # view, rows are the table's columns). When measurements are replaced, the view shows all rows again.
+        # `resultLabel` shows the scan's name and the name of a single segment. When measurements are replaced, the view
+        # shows all rows again. In the transposed view, the rows are the table's columns.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)
