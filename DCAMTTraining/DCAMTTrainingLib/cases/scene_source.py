@@ -309,11 +309,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
     """Return groups, in order of preference, of the `identifiers` that may be a volume's label.
 
     Usually, all segments are one group. But a segmentation may have been drawn on one scan, and have received DCAMT's
-    result for another scan. Such a segmentation has these groups:
-
-    - for the scan on which it was drawn: the segments that DCAMT did not write, then, if it is a training case of this
-      scan, the DCAMT segments;
-    - for the scan of DCAMT's result: the DCAMT segments, then the others.
+    result for another scan. Its DCAMT segments and its other segments are then separate groups.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
