@@ -133,7 +133,7 @@ def terminology_type(segment: Segment) -> Code:
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
     """Return the class code of each DCAMT segment of a node, by the segment's identifier.
 
-    A copy of a DCAMT segment has the same tag, and counts, too.
+    This includes copies of DCAMT segments, which have the same tag.
     """
     segmentation, codes, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():

@@ -132,7 +132,7 @@ def _labels_of_only_scans(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    # A path that is itself a folder of DICOM files is listed under this path.
+    # The key of a DICOM folder is its own path.
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         is_dicom_folder = os.path.isdir(file.path)
@@ -148,7 +148,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan is unlabelled, or has a label with the same `_name_of_case`: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - The label's name does not also fit another scan: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
+    - No other scan's name begins like the label's name: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`

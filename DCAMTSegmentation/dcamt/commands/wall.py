@@ -198,8 +198,7 @@ class WallSession:
 
         Args:
             planned: all jobs, including skipped jobs.
-            keep: whether to keep the rows in `table` of scans that this command did not measure, also if another
-                process added them after the command began.
+            keep: whether to keep the table's rows of scans that this command did not measure.
 
         Returns:
             whether the table was written.

@@ -29,7 +29,7 @@ _CHOOSE_UID = (
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _ROUNDING_SLOPE = 0.002
-"""Smaller shifts in plane, as fractions of the slice distance, may come from direction cosines with 3 decimals."""
+"""Shift in plane, divided by the slice distance: a smaller one may only show that directions have few decimals."""
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 

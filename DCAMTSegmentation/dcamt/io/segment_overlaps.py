@@ -19,7 +19,7 @@ _HIGHEST_CLASS = 255
 
 @dataclass(frozen=True)
 class MappingOption:
-    """The option for label mappings that a note advises.
+    """The option with which the user can map labels, as a note advises.
 
     Attributes:
         hint: a sentence that names the option.

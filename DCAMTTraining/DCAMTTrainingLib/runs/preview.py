@@ -111,10 +111,7 @@ def remove_preview(run: str) -> None:
 
 
 def save_used_nodes() -> None:
-    """Let the scene save the nodes of all previews that a person uses.
-
-    The segments are not searched for edits, since `_on_edited` reacts to these.
-    """
+    """Let the scene save the nodes of all previews that a person uses."""
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
         if not is_unsaved_preview or training_cases.is_case(segmentation):
@@ -206,7 +203,7 @@ def _is_outlined(volume: VolumeNode, except_by: SegmentationNode | None = None) 
 
 
 def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any | None:
-    """Return a volume of the run that was not edited, and is not outlined in a node other than `segmentation`."""
+    """Return an unedited volume of the run that no other node than `segmentation` outlines; None if there is none."""
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
 
