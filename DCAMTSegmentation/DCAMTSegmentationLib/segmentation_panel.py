@@ -296,7 +296,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
 
     def _on_region_moved(self) -> None:
-        # The user sees the input volume while moving the region.
+        # The user placed the region on the input volume, which the slice views show.
         if self._settings.inputVolume is not None:
             store_scan(self._moves.region, self._settings.inputVolume)
             self._show_region_note()

@@ -275,7 +275,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Not enough GPU memory; the CPU was used."),
         _("Number {0} in the list of series was read: {1}."),
         _("Only the first channel{0} of {1} was read. Not used: {2}."),
-        _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
         _("Outline the structure in the scan, or make the case unlabelled."),
@@ -365,6 +364,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " Slicer may use the qform: before you draw labels there, check that the scan is not mirrored."
         ),
         _("The environment variable DCAMT_HOME can name another folder."),
+        _("The file holds only {0} of the label's {1} parts. The missing parts count as background."),
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),
         _("The file may be damaged; copy it again."),
         _("The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."),
@@ -465,7 +465,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("birth date"),
         _("byte skip"),
         _("cannot be extracted to the temporary folder {0} ({1})"),
-        _("cannot be locked (no permission), although no process trains here"),
+        _("cannot be locked (no permission)"),
         _("cannot be mapped: the mapping gives {0} the label {1}"),
         _("cannot be read (no permission)"),
         _("cannot be read ({0})"),
@@ -583,7 +583,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
         _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
-        _("has two series that {0} may mean. Number {1} in the list of series: {2}. The other series: {3}"),
+        _(
+            "has two series that fit the number {0}: in the list of series, {1} is {2}; the SeriesNumber {3}"
+            " is that of {4}"
+        ),
         _("has unevenly spaced frames"),
         _("has unevenly spaced slices"),
         _("has {0} axes, but only {1} of them are spatial"),

@@ -200,7 +200,9 @@ def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_pat
     refused(lambda: read_scan(path), path, f"{k - 2} of {k} parts of its array were written")
     label = read_labelmap(path)
     assert not label.voxels[:, :, k - 2 :].any()
-    assert f"Only {k - 2} of {k} parts of the label were written; the others count as background." in label.notes
+    assert (
+        f"The file holds only {k - 2} of the label's {k} parts. The missing parts count as background." in label.notes
+    )
 
 
 def test_benchmark_file_that_defines_a_fill_value_is_read_although_parts_are_unwritten(tmp_path: Path) -> None:

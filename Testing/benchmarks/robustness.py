@@ -75,7 +75,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Keeps the low frequencies 0 to 2. To keep -1 and -2 too would change the tables in README.md.
+        # Keeps the frequencies 0 to 2. The last two indices are low frequencies, too, but README.md's tables were
+        # measured without them.
         replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
@@ -128,7 +129,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
 
 
 def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
-    """Keep only the voxels on the side of the atrium on which the scan extends farthest."""
+    """Keep only the largest box beside the atrium."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))

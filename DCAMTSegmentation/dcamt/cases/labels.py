@@ -254,7 +254,7 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path | None) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    Components smaller than `MINIMUM_VOXELS` may vanish if another class has a voxel on the network grid.
+    A class with only components smaller than `MINIMUM_VOXELS` is no error if another class remains.
 
     Args:
         present: the result of `classes_on_grid`.

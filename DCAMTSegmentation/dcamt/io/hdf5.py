@@ -59,7 +59,9 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
     notes = [f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."]
     if written < total:
-        notes.append(f"Only {written} of {total} parts of the label were written; the others count as background.")
+        notes.append(
+            f"The file holds only {written} of the label's {total} parts. The missing parts count as background."
+        )
     return StoredImage(1, Grid((shape[0], shape[1], shape[2]), affine), load, notes=tuple(notes))
 
 

@@ -86,9 +86,7 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if earlier scores of `cases` would be lost.
-
-    If no case is scored, raise InputError if any earlier scores would be lost.
+    """Raise InputError if earlier scores of `cases` would be lost or, without a scored case, any earlier scores.
 
     Args:
         earlier: the names of the cases in the existing table.

@@ -115,7 +115,7 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
     failure = failures[-1]
     if isinstance(failure, PermissionError) and os.path.isfile(path):
         _refuse_held(path)
-        what = "cannot be locked (no permission), although no process trains here"
+        what = "cannot be locked (no permission)"
         raise OutputError(f"{path}: {what}. Delete this file, or ask its owner to delete the file.") from failure
     raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
 
