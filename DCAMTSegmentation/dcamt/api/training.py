@@ -269,14 +269,14 @@ class TrainingSession:
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
-        # Until a stopped and resumed run writes its models again, the file holds the model of the earlier stop.
+        # After a stop and a resume, the file holds the model of the stop until the end of the run.
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:
             return False
 
     def _repeat_end(self, trainer: Trainer, log: EventLog) -> None:
-        """Report the end of a finished run; warn of changes without effect and of a missing calibration or report."""
+        """Report the end of a finished run; warn of later changes and of a missing calibration or report."""
         run = self._run
         finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
         if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):

@@ -132,11 +132,7 @@ class ScanUses:
         self._first_case: dict[str, Case] = {}
 
     def add(self, case: Case, volume: Volume) -> None:
-        """Raise InputError if an added case has an equal scan and only one of the two cases is for validation.
-
-        Args:
-            volume: the scan of `case`.
-        """
+        """Raise InputError if an earlier case has the same scan, and only one of the two cases is for validation."""
         if not self._has_validation:
             return
         first = self._first_case.setdefault(scan_checksum(volume), case)

@@ -2,7 +2,8 @@
 
 Terms, besides those of the module `names`:
 
-- Plain key: the loose key without channel numbers such as `_0000`. The plain key of `P1/p1_lge_0000` is `("p1", "p1")`.
+- Plain key: the loose key without channel numbers. `P1/p1_lge_0000` has the loose key `("p1", "p1_0000")` and the plain
+  key `("p1", "p1")`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
   `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
@@ -34,16 +35,12 @@ from .words import (
 MIN_NAMES_OF_CASES = 10
 """If similar paths have at least this many different names at one place, these names are taken for names of cases.
 
-In `p1/x` to `p10/x`, none of the files is therefore a mask of another. Names of structures, such as `LA_wall`, do not
-count.
+Names of structures, such as `LA_wall`, do not count.
 """
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` stands for in a file's path. The module `masks` groups files by their parts.
-
-`replace_format` and `replace_structure_words` yield a file's path instead, so that the file is in no group.
-"""
+"""What `*` stands for in a file's path, or this path itself. The module `masks` groups files by their parts."""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
 
@@ -109,7 +106,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     for file in files:
         folder = file.path.parent
         more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
-        # In `p1/x_p1` to `p10/x_p10`, each name occurs once: the files are grouped by the folder above `p1` to `p10`.
+        # `p1/x_p1` to `p10/x_p10` are grouped by the folder above them.
         is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
             yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]

@@ -88,10 +88,7 @@ def suggest_recipe(
         on_note: called with each note on a label; the note begins with the label's path.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or does
-            not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or the label values from 1 on
-            have a gap; a label without a mapping contains the value that `dataset.json` names 'ignore', or fails
-            `refuse_names_of_other_classes`.
+        InputError: no case is labelled, a label or mapping cannot be used, or the label values from 1 on have a gap.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -297,8 +294,8 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with names and colours.
 
-    With label mappings, the names are those of `mapped`; a number does not count as a name. Without, they come from the
-    first label's `dataset.json` or else from the first label with a named segment for the value.
+    The names are those of `mapped`, those in the first label's `dataset.json`, or those of the labels' segments. A
+    number does not count as a name.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

@@ -143,7 +143,7 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     InputError is raised if `text` holds anything else, or if no whitespace follows the number of the last voxel.
 
     Args:
-        element: the numbers' type, such as `USHORT`. ITK would convert fractions and numbers out of the type's range.
+        element: the numbers' type, such as `USHORT`.
         binary_size: the number of bytes that all voxels would have if they were stored as binary numbers.
     """
     each = _BYTES[element.removeprefix("U")]

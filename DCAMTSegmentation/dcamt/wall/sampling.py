@@ -15,7 +15,7 @@ EROSION_MM = 3.0
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 _ROUNDING = 1e-3
-"""A number of steps is rounded up unless it is at most this much above a whole number: files state rounded spacings."""
+"""Part of a step that is ignored: files state rounded spacings, so a whole number of steps may seem slightly larger."""
 
 
 @dataclass(frozen=True)
