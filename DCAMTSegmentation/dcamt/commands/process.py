@@ -39,7 +39,7 @@ def refuse_missing_working_folder() -> None:
 def exit_when_stdin_closes(status: int = 1, cleanup: Callable[[], None] = lambda: None) -> threading.Thread:
     """Call `cleanup` and exit this process as soon as its stdin closes, whatever it is computing.
 
-    Stdin closes if the application crashes, or kills only the launcher through which it started this process.
+    Stdin closes if the application crashes, for example.
 
     Returns:
         The thread that waits for the end of stdin.
