@@ -107,8 +107,7 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    (on Windows also junctions) are followed, except links into `folder`, to a folder that contains the link (an endless
-    search), or to the target of an earlier link.
+    (on Windows also junctions) are followed if they lead to a new folder outside of `folder`.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed. The error's `filename` is the folder's
