@@ -111,7 +111,7 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
-    """Return whether the DCAMT segments have other voxel indices in `volume` than they had in the segmented scan.
+    """Return whether the DCAMT segments lie at other voxels of `volume` than at those of the segmented scan.
 
     Return False if the segments were resampled or all deleted, or if `volume` is None or has no image.
 

@@ -36,7 +36,7 @@ from .worker_process import SegmentationWorker
 class WallJob(SegmentJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
-    # Of the segment that is sent; set by `prepare`.
+    # `prepare` sets these attributes of the segment.
     _fingerprint = ""
     _placement: np.ndarray | None = None
 

@@ -71,8 +71,8 @@ def _add_scan_choice(parser: Parser) -> None:
         "--series",
         type=parse_name,
         metavar="NUMBER|UID|NAME",
-        help="the DICOM series to read, if the folder holds several; without this option, the message about several"
-        " series lists them; NUMBER: a number of this list, or the SeriesNumber",
+        help="the DICOM series to read, if the folder holds several (without this option, they are listed); NUMBER: a"
+        " number of this list, or the SeriesNumber",
     )
     parser.add_argument(
         "--frame-type",

@@ -1,4 +1,4 @@
-"""Write triangle meshes in LPS mm as STL, OBJ, PLY and VTP, with the mark `SPACE`."""
+"""Write triangle meshes as STL, OBJ, PLY and VTP files in LPS mm."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     if row.name != case["name"]:
         return False
     if isinstance(row.source, SceneScan):
-        # If the row's node still exists, the row belongs to another scan.
+        # If the row's node still exists, it is another scan than `volume`.
         return slicer.mrmlScene.GetNodeByID(row.scan) is None
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
