@@ -208,7 +208,7 @@ def describes_label(name: str, scan: str = "") -> bool:
 
     A word after the first may also be a version such as `v2` or, if the name has a word for the atrium, a person's
     initials (two or three capitals). Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` and
-    `AB_LGE` may be of two patients. So may names with different numbers: `label_002` and `LGE_001`.
+    `AB_LGE` may be of two patients. The numbers of the two names must not differ: `label_002` and `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
