@@ -60,11 +60,7 @@ def _checksum_text(volume: VolumeNode) -> str:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
-    """Return whether a node is a suitable output for a volume's result; False if the node is None.
-
-    A node with DCAMT segments is suitable for the volume of these segments, and a node that was drawn on a scan only
-    for this scan.
-    """
+    """Return whether a node is a suitable output for a volume's result; False if the node is None."""
     if segmentation_node is None:
         return False
     if find_dcamt_segments(segmentation_node):

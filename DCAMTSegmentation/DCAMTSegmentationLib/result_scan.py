@@ -46,7 +46,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Not the other advice: Apply would replace the corrections.
+            # Apply would replace the corrections, so the advice is another one.
             remedy = _(
                 "Choose a task of one channel in DCAMT Training, or load a scene that was saved with all channels."
             )
@@ -117,7 +117,7 @@ def is_of_other_scan(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether `volume` is another scan than the segmented one, or whether the scan's voxels changed since then.
+    """Return whether `volume` is another scan than the segmented one, or whether its voxels changed afterwards.
 
     The voxels of the scan's other channels are compared, too. A scan that was loaded a second time counts as the
     segmented one if it has the voxels of one of the channels, and the DCAMT segments do not lie elsewhere

@@ -193,7 +193,7 @@ def store_measured_outline(
 
 
 def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
-    """Return (5, 3): the number of points, three times, and the voxel indices of four points in the measured volume."""
+    """Return the voxel indices of four points in the measured volume, after a row with the number of points: (5, 3)."""
     model, volume = get_referenced_node(segmentation, WALL_MODEL), measured_volume(segmentation)
     surface = model.GetPolyData() if model is not None else None
     if surface is None or volume is None or not surface.GetNumberOfPoints():

@@ -183,8 +183,7 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Connected slots hold the last references to this object, and so to the QProcess. Qt's deletion would drop the
-        # slots, and PythonQt would then delete the QProcess a second time (see `_release`).
+        # If slots were still connected when Qt deletes the QProcess, PythonQt would delete it a second time.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -29,7 +29,7 @@ GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-# Tolerance for whole numbers: the voxel 255 times the float32 slope 1/255 of a file is 1.00000006 in float64.
+# Tolerance for whole numbers: 255, stored with the float32 slope 1/255, is 1.00000006 in float64.
 _LABEL_ROUNDING = 1e-4
 
 
@@ -40,7 +40,7 @@ class IdentifyingNote(str):
 
 
 class OverlapNote(IdentifyingNote):
-    """A note that the segment `label` lacks the voxels in which other segments of its file overlap it."""
+    """A note that voxels of the segment `label` went to other segments, which overlap it in the file."""
 
     __slots__ = ("label",)
     label: int
@@ -121,7 +121,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return the notes without those on overlaps of segments that are not in `labels`."""
+        """Return the notes; those on overlaps only for the segments in `labels`."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 
@@ -502,7 +502,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Return the step (3,) in mm from a voxel to that of its six neighbours which lies closest to `direction`."""
+    """Return the step (3,) in mm from a voxel to its neighbour along an axis that is closest to `direction`."""
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))

@@ -18,9 +18,7 @@ from .labels import parse_case_mapping
 
 
 def read_case_scan(image: Path, recipe: Recipe) -> Volume:
-    """Read the scan of a case, and put its channels into the recipe's order (`order_channels`).
-
-    The order stays if scan or recipe names no channels, or if their names differ.
+    """Read the scan of a case; if it has the channels of the recipe, put them into the recipe's order.
 
     Raises:
         InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.

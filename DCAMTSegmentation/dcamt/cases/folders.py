@@ -1,7 +1,7 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 The known data sets are nnU-Net v1 and v2, the Medical Segmentation Decathlon and BIDS with derivatives. In any other
-folder, words in the paths distinguish scans from labels (module `names`):
+folder, words in the paths distinguish scans from labels (module `names`). Examples:
 
 - the Left Atrial Segmentation Challenge, LAScarQS and EMIDEC;
 - `x_image` and `x_label`, or `images/x` and `labels/x`;

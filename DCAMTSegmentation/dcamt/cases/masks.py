@@ -119,17 +119,14 @@ def _labels_among(masks: Mapping[Path, NamedFile]) -> dict[Path, NamedFile]:
 def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedFile]) -> Iterator[NamedFile]:
     """Yield each file that is probably a mask whose scan is missing.
 
-    Such a file has few values, and its path contains words of one of two kinds:
-
-    - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines, after the folder's name: `la` in `p2/p2_LA`.
-
     Args:
         named: all files, ordered by path.
         masks: the masks that have a scan.
     """
     scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
+    # If `p1_LA` is the mask of `p1_lge`, then `p2_LA` is probably a mask.
     words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
+    # `p2/p2_LA` is probably a mask.
     for file in scans:
         key = plain_key(file.key)
         added = (_words_of((part,)) - _words_of(key[:n]) for n, part in enumerate(key))
@@ -213,7 +210,7 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that files with other parts have, too; None if `part` is a case's name."""
+
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:

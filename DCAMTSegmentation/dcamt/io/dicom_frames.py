@@ -106,9 +106,9 @@ _NUMBER = re.compile(
 )
 """A number in a description; it may have one decimal point or comma."""
 NUMBERED_TIMES = 2
-"""How many of the first `TIME_ATTRIBUTES` state the number of a time point."""
+"""The first `TIME_ATTRIBUTES`, this many, state the number of a time point."""
 COMPUTED_TIMES = 2
-"""How many of the last `TIME_ATTRIBUTES` state when the image was computed, not acquired."""
+"""The last `TIME_ATTRIBUTES`, this many, state when the image was computed, not acquired."""
 
 
 class UnplacedError(Exception):
@@ -117,7 +117,7 @@ class UnplacedError(Exception):
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The header of the file, and a frame's own functional groups before the shared ones."""
+    """The header of a file, and the functional groups of a frame: first its own, then the shared ones."""
 
     data: Any
     groups: tuple[Any, ...] = ()

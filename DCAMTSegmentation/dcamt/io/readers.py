@@ -202,7 +202,8 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains a segment's name, or a label that is not a whole number from 0 to 255.
+        InputError: `mapping` contains the name of a segment (names are no longer known), or a label that is not a whole
+            number from 0 to 255.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
     labels = {source: label for source, label in mapping.items() if isinstance(source, int)}

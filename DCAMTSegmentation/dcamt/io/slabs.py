@@ -95,7 +95,7 @@ def _write_npy(
 def write_nrrd_in_slabs(
     voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path, further_channels: Sequence[np.ndarray] = ()
 ) -> Iterator[None]:
-    """Write an uncompressed NRRD file, yielding after each slab; it appears after the last slab.
+    """Write an uncompressed NRRD file, yielding after each slab. The file appears after the last slab.
 
     The type of the file's voxels is the `numpy.result_type` of the channels.
 

@@ -290,12 +290,12 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def decode_file_name(name: bytes) -> str:
-    """Decode the bytes of a header such that a file is looked up by these same bytes, as by ITK, in any locale."""
+    """Decode a file name in a header; as in ITK, the file's name on the disk has the same bytes in any locale."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
 
 
 def find_data_file(path: Path, name: str) -> Path:
-    """Return the data file that the header `path` names; if it is missing, try slashes, and accents in NFC and NFD."""
+    """Return the data file that the header `path` names, also with other slashes or another encoding of accents."""
     slashes = name.replace("\\", "/")  # A header written on Windows may separate folders by backslashes.
     files = [path.parent / form for form in (*accent_forms(name), *accent_forms(slashes))]
     return next(filter(os.path.isfile, files), files[0])

@@ -123,9 +123,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     patches.
 
     Args:
-        measured: the patches that earlier calls in this process measured, the smallest first, none larger than the
-            recipe's patch; this call appends its own. The first item, without voxels, states the memory held between
-            steps.
+        measured: the list that earlier calls in this process filled, for patches up to the size of the recipe's patch.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured

@@ -18,10 +18,7 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Difference that `has_voxels_of` allows, as a fraction of the largest finite absolute intensity in a part of the file.
-
-Slicer and DCAMT may round the intensities of a file differently.
-"""
+"""Tolerance of `has_voxels_of`, as a fraction of the largest intensity: Slicer and DCAMT may round differently."""
 COMPARED_BYTES = 1 << 20
 """Bytes of a part; the comparison of a part takes some milliseconds."""
 
