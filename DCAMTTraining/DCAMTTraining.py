@@ -102,7 +102,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartSaveEvent, self._on_scene_start_save)
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_end_close)
-        # An imported scene may bring its own cases and settings.
+        # An imported scene may bring cases and settings of its own, which are loaded after the import.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_import)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_import)
         # The charts are hidden before Slicer stores the layout, so that the next session starts without them.
@@ -149,7 +149,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
-        # The import may replace the parameter node that holds the cases.
+        # The cases are read before the import, which may replace the parameter node that holds them.
         session = self.logic.session
         session.save()
         self._cases_before_import = (
@@ -186,7 +186,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.starting.suggest_name()
 
     def _refresh_from_outside(self) -> None:
-        """Show what changed outside the panel: models, runs, and cases of DCAMT Segmentation."""
+        """Show what changed outside the panel: models, runs, and the cases that DCAMT Segmentation added."""
         self.task.refresh()
         self.runs.refresh()
         self.logic.session.add_unlisted_cases()
@@ -228,7 +228,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
             earlier: cases that come before the scene's saved cases in the table.
         """
         settings = self.getParameterNode()
-        # The device is a choice for this computer, not for the scene.
+        # The settings belong to the scene, but the device is a choice for this computer.
         settings.device = last_device() or settings.device
         self.session.attach(settings.parameterNode, settings, earlier)
         return settings

@@ -17,11 +17,14 @@ SEGMENT_COLORS: tuple[Color, ...] = (
     (0.50, 0.50, 1.00),
     (0.60, 0.30, 0.40),
 )
-"""A red-green blind reader can distinguish these from one another and from the colour of doubt in reports."""
+"""Default colours of the first segments and classes.
+
+Even a red-green blind reader can distinguish these colours from one another and from the colour of doubt in reports.
+"""
 
 
 def default_color(place: int) -> Color:
-    """Return the default colour of the segment or class at a place in its list, counted from 0."""
+    """Return the default colour of the segment or class at a place in its list; the first place is 0."""
     if place < len(SEGMENT_COLORS):
         return SEGMENT_COLORS[place]
     # Golden-ratio steps around the colour circle keep neighbouring segments apart.

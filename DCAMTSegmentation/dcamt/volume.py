@@ -73,9 +73,10 @@ class Volume:
         path: the file or folder that the scan was read from, if any.
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
         frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
-        channel_names: in the order of `voxels`; empty if unknown.
-        working_folder: of the process when the scan was read; relative paths in `path` and `frames` start there.
-        modality: as the DICOM files state it, such as "CT"; "" if unknown, or if channels differ.
+        channel_names: the names of the channels, in the order of `voxels`; empty if unknown.
+        working_folder: the process's working folder when the scan was read. Relative paths in `path` and `frames`
+            start there.
+        modality: the modality that the scan's DICOM files state, such as "CT"; "" if unknown, or if channels differ.
     """
 
     voxels: np.ndarray
@@ -141,7 +142,7 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """Name, colour (red, green, blue, each 0 to 1) and codes of a label value."""
+    """Name, colour and codes of a label value; `color` is (red, green, blue), each 0 to 1."""
 
     label: int
     name: str
@@ -155,7 +156,7 @@ def check_array(voxels: object) -> None:
 
     Raises:
         TypeError: `voxels` is not a NumPy array.
-        ValueError: `voxels` has masked voxels.
+        ValueError: `voxels` is a masked array with masked voxels, whose values are not defined.
     """
     if not isinstance(voxels, np.ndarray):
         raise TypeError(f"voxels must be a NumPy array, not {type(voxels).__name__}")
@@ -214,8 +215,9 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
     """Return a scan with its channels in the order of `names`.
 
-    Channels without names, or with other names than `names`, keep their order. A `ChannelNote` is added if the channels
-    were reordered or have other names. Capitals, and blanks at the ends of a name, do not matter.
+    If the scan's channels are unnamed or have other names than `names`, their order stays. A `ChannelNote` is added if
+    the channels were reordered or have other names. Names that differ only in capitals, or in blanks at their start or
+    end, count as equal.
 
     Args:
         names: the names of the recipe's channels; empty if unknown.
@@ -234,7 +236,8 @@ def channel_note(own: Sequence[str], names: Sequence[str]) -> ChannelNote | None
     """Return the note of `order_channels` on a scan's channels; None if the names are unknown or have the same order.
 
     Args:
-        own, names: the names of the scan's and of the recipe's channels; empty if unknown.
+        own: the names of the scan's channels; empty if unknown.
+        names: the names of the recipe's channels; empty if the recipe does not name them.
     """
     if not own or not names or have_same_names(own, names):
         return None
@@ -432,18 +435,18 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
-    The labelmap's grid may differ from `grid` in the order or direction of the axes. A `partial` labelmap may also
-    have:
+    The labelmap's grid may be the scan's grid, or differ only in the order or direction of the axes. A `partial`
+    labelmap may also have:
 
     - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
     - another slice thickness, if the labelmap has only one slice;
-    - slices thinner by a whole factor, if the labelmap is not empty and every labelled slice lies at the position of a
-      slice of the scan.
+    - thinner slices (1.5 mm, 1 mm, 0.75 mm, … for a scan with slices of 3 mm), if the labelmap is not empty and every
+      labelled slice lies at the position of a slice of the scan.
 
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
-        scan: its name in messages.
+        scan: the name of the scan in messages.
 
     Raises:
         InputError: the labelmap does not fit.
@@ -511,8 +514,8 @@ def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    `grid` is first shifted to this lattice, by up to half a voxel along each axis. `other` is returned if the axes are
-    not parallel, if the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
+    `grid` is first shifted by up to half a voxel along each axis, so that its voxels lie on this lattice. `other` is
+    returned if the axes are not parallel, if the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
     """
     turn = reorientation_between(grid, other)
     if turn is None:

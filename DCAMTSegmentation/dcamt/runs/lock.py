@@ -30,9 +30,9 @@ On Windows, `run_lock` cannot tell such a program from a run, and waits only `AC
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block,
-    the file and the empty folders that were created for it are removed. On a file system without locks, no process is
-    refused.
+    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block
+    the file is removed, and so are folders that were created for it, if they are empty. On a file system without locks
+    nothing is locked, and no process is refused.
 
     Raises:
         InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
@@ -52,8 +52,8 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, the lock is acquired for an instant, and any program's lock counts as a run's. Without the package
-    `filelock`, every existing lock file counts as held there.
+    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's. If the package
+    `filelock` is missing there, every existing lock file counts as held.
     """
     if not os.path.isfile(path):
         return False

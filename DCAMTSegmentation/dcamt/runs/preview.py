@@ -1,7 +1,8 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
 Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes `.npy`
-files (K, J, I), then `preview/preview.json`, which names these files: no reader sees half a preview.
+files (K, J, I), which can be mapped into memory. `preview/preview.json` names these files. It is written last, so that
+no reader sees half a preview.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Preview:
 
 
 def choose_preview(run: RunFolder, case: str | None) -> None:
-    """Request previews of this validation case. If `case` is None, remove the request.
+    """Request previews of the validation case with this name. If `case` is None, remove the request.
 
     Raises:
         OSError, OutputError: the file of the request cannot be written or removed.
@@ -52,7 +53,7 @@ def choose_preview(run: RunFolder, case: str | None) -> None:
 
 
 def chosen_preview(run: RunFolder) -> str | None:
-    """Return the name of the case whose preview is requested, if any."""
+    """Return the name of the case whose preview is requested; None if no preview is requested."""
     try:
         return (run.preview / "case.txt").read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -62,7 +63,7 @@ def chosen_preview(run: RunFolder) -> str | None:
 def read_preview(run: RunFolder) -> Preview | None:
     """Return the last preview; None if there is none, or it cannot be read.
 
-    The files are looked for in the run's present folder, since the run may have been moved.
+    Its files are looked for in the run's present folder, since the run may have been moved.
     """
     with suppress(OSError, ValueError, TypeError, OverflowError):
         preview = Preview(**parse_json((run.preview / "preview.json").read_text(encoding="utf-8")))
@@ -81,7 +82,7 @@ def write_preview(
     Args:
         labels: uint8 (I, J, K).
         affine: (4, 4), voxel -> RAS mm.
-        scan: (I, J, K); None to use the scan file of the last preview, which must show the same case.
+        scan: (I, J, K). If None, the last preview must show the same case, and that preview's scan file is used again.
 
     Raises:
         OSError, OutputError: a file cannot be written.
@@ -106,6 +107,6 @@ def write_preview(
 
 
 def shows_case(run: RunFolder, case: str) -> bool:
-    """Return whether the last preview shows this case and its scan file exists."""
+    """Return whether the last preview shows this case and the preview's scan file exists."""
     preview = read_preview(run)
     return preview is not None and preview.case == case and Path(preview.scan).exists()

@@ -17,7 +17,7 @@ def write_request(run: RunFolder, request: str) -> None:
     """Write the request `PAUSE` or `STOP`. The process obeys it at its next check, usually after an iteration.
 
     Raises:
-        InputError: the run's folder was removed.
+        InputError: the run's folder does not exist, since it was removed.
         OutputError: the file cannot be written.
     """
     if not os.path.isdir(run.path):

@@ -47,7 +47,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of a run; usually, read only the last `TAIL` bytes of its events."""
+    """Return the state of a run; usually, only the last `TAIL` bytes of the run's file of events are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
     # `Path.exists` would raise an error if the disk of the run does not answer.
@@ -116,8 +116,8 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
 def _first_file(run: RunFolder) -> Path | None:
     """Return the file that was written when the run began; None if the folder is not a run's folder.
 
-    A recipe or a log alone is not enough: another program's folder may hold a file with the same name, and the training
-    module's button *Discard…* would offer to delete that folder.
+    A recipe or a log alone is not enough: another program's folder may hold a file with the same name. Such a folder
+    would be listed as a run, and the training module's button *Discard…* would then offer to delete it.
     """
     if run.recipe.is_file():
         has_begun = any(path.exists() for path in (run.checkpoint.parent, run.events, run.model))

@@ -22,7 +22,7 @@ def find_trained_scans(
     Nothing is yielded if the model lies outside of its run's folder.
 
     Args:
-        progress: called with the fraction done.
+        progress: called with the fraction of the work that is done.
         on_note: called with a note if training scans cannot be read.
 
     Raises:
@@ -57,7 +57,7 @@ def find_trained_scans(
 def note_trained_scans(
     cases: Sequence[Case], model: Path, progress: Callable[[float], None], on_note: Callable[[str], None]
 ) -> None:
-    """Call `on_note` with a note that names the cases of `find_trained_scans`, or with its error."""
+    """Call `on_note` with a note that names the cases of `find_trained_scans`, or with the error that it raises."""
     try:
         names = [case.name for case, _ in find_trained_scans(cases, model, progress, on_note)]
     except InputError as error:

@@ -31,7 +31,11 @@ SPOT_RADIUS_MM = (2.0, 12.0)
 SPOT_HEIGHT = (5.0, 60.0)
 """Amplitude of the spot, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
-"""Width of the spot's edge: the spot adds 73% of its height this far inside its radius, 27% this far outside."""
+"""Width of the spot's edge.
+
+The spot adds 50% of its height at the radius, 27% at `SPOT_EDGE_MM` outside the radius, and 73% at `SPOT_EDGE_MM`
+inside the radius.
+"""
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -100,9 +104,9 @@ def replace_surroundings(
     """Replace the part beyond a random plane with air, noise or a mirror image, as if the scan were cropped and padded.
 
     Air is the lowest intensity of each channel. Noise is drawn with each channel's mean and standard deviation, and
-    clipped to the channel's range. Labels beyond the plane become 0, so an organ's copy in a mirror image counts as
-    background. Without this augmentation, networks trained on scans cropped around an organ make errors near the padded
-    border of other scans (Testing/benchmarks/README.md, "Whole scans").
+    clipped to the channel's lowest and highest intensity. Labels beyond the plane become 0, so an organ's copy in a
+    mirror image counts as background. Without this augmentation, networks trained on scans cropped around an organ make
+    errors near the padded border of other scans (Testing/benchmarks/README.md, "Whole scans").
 
     Args:
         image: (C, X, Y, Z).
@@ -146,7 +150,8 @@ def add_artefact(
     """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z).
 
     Stripes and spot are equally frequent. Each channel gets the same artefact, times the channel's standard deviation.
-    The patch is then normalised again or, if the rule is `clip`, clamped to plus or minus its `intensity_reach`.
+    A patch with an artefact is then normalised again. If the rule is `clip`, the patch is clamped to plus or minus the
+    rule's `intensity_reach` instead.
 
     Args:
         rule: the recipe's normalisation.

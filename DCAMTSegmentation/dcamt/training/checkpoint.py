@@ -14,9 +14,10 @@ from ..io.atomic import atomic_path
 
 NEW_RUN = "Start a new run."
 _ERRORS_OF_DAMAGE = (None, errno.EINVAL)
-"""Values of `OSError.errno` for a damaged file; other values mean that it could not be read.
+"""Values of `OSError.errno` after which a file counts as damaged; other values mean that it could not be read.
 
-None comes from the code that decodes the file, EINVAL from an impossible offset in the file.
+The errno is None if the error comes from the code that decodes the file, and not from the operating system. The errno
+is EINVAL if a damaged file states an impossible offset.
 """
 
 
@@ -32,7 +33,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
         except RuntimeError as error:
             # If writing failed or was interrupted, torch still tries to complete the archive, and raises a second
-            # error, whose `__context__` is the first.
+            # error. The `__context__` of this second error is the first error, which states the cause.
             if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from None
             raise
@@ -53,7 +54,7 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy=remedy) from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        # A damaged file that states too large a size can also exhaust the memory.
+        # Loading a damaged file can also exhaust the memory, if the file states too large a size.
         if is_out_of_memory(error) and _is_intact(path):
             raise
         if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:

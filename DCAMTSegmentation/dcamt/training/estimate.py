@@ -26,7 +26,7 @@ BUDGET_S = 15.0
 STEADY_S = 1.0
 """Steps on a patch are measured until their total duration reaches this limit; ten steps at most.
 
-The fastest step counts, since other programs may slow steps down.
+The fastest step's time is used, since other programs may slow steps down.
 """
 
 
@@ -120,7 +120,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    patches.
+    measured patches.
 
     Args:
         measured: the list that earlier calls in this process filled, for patches up to the size of the recipe's patch.
@@ -134,8 +134,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
             voxels = math.prod(patch)
             if measured:
                 last = measured[-1]
-                # After a larger patch, a smaller one's memory cannot be measured: PyTorch keeps a GPU's memory
-                # reserved, and a process's peak memory never falls.
+                # After a larger patch, the memory of a smaller patch cannot be measured: on a CUDA GPU, PyTorch keeps
+                # the larger patch's memory reserved; on other devices, a process's peak memory never falls.
                 if voxels <= last.voxels:
                     continue
                 elapsed_s = time.monotonic() - began
@@ -158,7 +158,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
 def trial_patches(recipe: Recipe) -> list[Shape]:
     """Return the recipe's patch and smaller patches, the smallest first.
 
-    From patch to smaller patch, each axis is about halved, but not to less than twice the network's stride.
+    From one patch to the next smaller one, each axis is about halved, but not to less than twice the network's stride.
     """
     patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
@@ -206,12 +206,12 @@ def _wait(device: torch.device) -> None:
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """Return an upper estimate of the run folder's bytes, without exported scans and previews.
+    """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
 
-    The estimate is the sum of:
+    Exported scans and previews are not included. The estimate is the sum of:
     - twice `checkpoints/last.pt`, since a new file is written before the old one is removed;
     - with validation, twice `checkpoints/best.pt`, for the same reason;
-    - `model.dcamt` and `best.dcamt`, even without validation;
+    - once `model.dcamt` and once `best.dcamt`, with or without validation;
     - 4 MiB for events.
     """
     from ..networks.dual_vnet import DualVNet

@@ -96,7 +96,7 @@ class Learner:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Update the weights, then their moving average."""
+        """Update the weights, then the moving average of the weights."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -119,11 +119,11 @@ class Learner:
         """Restore a state that `state` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network, optimiser, spacing,
-                intensity rule or order of channels.
+            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
+                another spacing, intensity rule or order of channels.
         """
-        # With another spacing or intensity rule, the validation scores before and after resuming would not be
-        # comparable.
+        # torch raises no error for another spacing or intensity rule, but the validation scores before and after
+        # resuming the run would not be comparable.
         if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
             raise ValueError("the state belongs to another spacing or intensity rule")
         if differ_in_order(state.get("channel_names", ()), self.recipe.channel_names):
@@ -165,9 +165,10 @@ class Learner:
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the caller has
-        # opened one, the next pass would use the copies from before `update`. In older PyTorch (its issue 142234), the
-        # weights would also get no gradients, because `_teacher_logits` makes the copies without gradients.
+        # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the code that
+        # calls the learner has opened an autocast block, the next pass would use the copies again, even after `update`
+        # has changed the weights. In older PyTorch (its issue 142234), the weights would also get no gradients, because
+        # `_teacher_logits` makes the copies without gradients.
         torch.clear_autocast_cache()
 
 
@@ -205,7 +206,7 @@ def _in_float32(output: BranchOutput) -> BranchOutput:
 
 
 def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9, or AdamW, in the fused implementation if available.
+    """Return SGD with momentum 0.9, or AdamW, in the fused implementation (all weights in one pass) if available.
 
     On a CPU, a fused step of the LA network takes 0.01 s instead of 0.05 s (docs/experiments.md, "Training speed").
     """

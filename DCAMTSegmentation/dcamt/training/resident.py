@@ -21,7 +21,7 @@ from ..recipe import Intensity, Recipe
 from ..volume import ChannelNote, Volume
 
 VOXELS_PER_CLASS = 4096
-"""At least this many voxels of a class, or all, are kept as possible centres of patches."""
+"""At least this many voxels of a class (or all, if there are fewer) are kept as possible centres of patches."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ def load_case(
 
     Args:
         on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`).
-        loaded: the number of cases already in memory.
-        on_scan: called with the scan as soon as it is read; its exceptions are passed on.
+        loaded: the number of cases that are already in memory.
+        on_scan: called with the scan as soon as it is read. Any exception that it raises is passed on, except a lack of
+            memory, which becomes MemoryShortage.
 
     Raises:
-        InputError: a file cannot be read, or the label lies on a different grid, is empty, or has a class that is
-            unknown or too thin for the network grid.
+        InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
+            a class that is too thin for the network grid.
         MemoryShortage: the memory is too small.
     """
     with _memory_for_case(case.image, loaded):

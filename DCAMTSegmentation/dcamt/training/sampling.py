@@ -34,7 +34,7 @@ class Batch:
 
     Attributes:
         images: float32 (B, C, X, Y, Z), labelled samples first.
-        labels: int64 (L, X, Y, Z), of the labelled samples.
+        labels: int64 (L, X, Y, Z), the labels of the labelled samples.
         teacher_images: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
             mixing.
         own_tokens: booleans (2, B), see `DualVNet.forward`.
@@ -65,8 +65,8 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
 class BatchSampler:
     """Draws the batch of each iteration.
 
-    The batch depends only on the cases, the recipe, the iteration and the type of the device; if patches are mixed,
-    also on the size of the team, since each process mixes only its own patches.
+    The batch depends only on the cases, the recipe, the iteration and the type of the device. If patches are mixed,
+    the batch also depends on the size of the team, since each process mixes only its own patches with each other.
 
     Raises:
         InputError: the batch cannot be split evenly among the processes of the team.
@@ -132,7 +132,7 @@ class BatchSampler:
         return to_device(random_box(self._recipe.training.patch, draws), self._device)
 
     def _patch(self, case: ResidentCase, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a random patch (C, X, Y, Z) and its label (X, Y, Z), which is 0 for an unlabelled case."""
+        """Return a random patch (C, X, Y, Z) of a case and its label (X, Y, Z), which is 0 for an unlabelled case."""
         patch = self._recipe.training.patch
         size = case.image.shape[1:]
         matrix = mm_to_voxels(random_transform(self._recipe.augmentation, draws), self._recipe.spacing)
@@ -142,7 +142,7 @@ class BatchSampler:
         if case.voxels and float(torch.rand((), generator=draws)) < self._recipe.training.foreground:
             voxels = case.voxels[int(torch.randint(len(case.voxels), (), generator=draws))]
             voxel = voxels[int(torch.randint(len(voxels), (), generator=draws))].float()
-            # An unrotated patch then lies inside the scan if the scan is large enough.
+            # The centre is moved so that an unrotated patch lies inside the scan if the scan is large enough.
             centre = scan_centre + (voxel - scan_centre).clamp(-room / 2, room / 2)
         return self._cut(case, centre.double(), matrix)
 

@@ -1,7 +1,8 @@
 """Train a run: `Trainer.fit` draws batches, updates the weights, reports, validates and saves.
 
 On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of an
-uninterrupted run. On CUDA, some kernels add numbers in no fixed order, so that even two uninterrupted runs diverge.
+uninterrupted run. On CUDA the random draws are also the same, but some kernels add numbers in no fixed order. Even two
+uninterrupted runs therefore diverge.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Fewest seconds between two progress events: each fetches the losses from the device and makes a GPU wait."""
+"""Fewest seconds between two progress events, since each event fetches the losses from the device and makes a GPU wait.
+"""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
@@ -76,8 +78,8 @@ class TrainingResult:
         step: iterations trained.
         seconds: time of training and validation, including the time before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of the last validation that this process completed, if any; from `Trainer.best`, those of the best
-            validation.
+        dice: scores of the last validation that this process completed; None if it completed no validation. The result
+            of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
         cases: number of cases by role, for the card of the model; None if the run's case list gives these numbers.
     """
@@ -130,15 +132,15 @@ class LossMeter:
 
 
 class Trainer:
-    """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume it.
+    """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume the run.
 
-    In a team, only the leader reports, validates and saves. The others wait at the next exchange.
+    In a team, only the leader reports, validates and saves. The others wait for the leader at the next exchange.
 
     Args:
         on_note: called with each note on the labels of cases (`cases.labels.label_notes`).
 
     Attributes:
-        case_list: the rows (`case_rows`) of the cases with which the run was trained; None if unknown.
+        case_list: the rows (`case_rows`) of the cases with which the run was trained; None if they are unknown.
     """
 
     def __init__(
@@ -209,7 +211,7 @@ class Trainer:
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
-        """Train to the recipe's last iteration, or until a signal or a request ends the training.
+        """Train to the recipe's last iteration, or until a signal pauses the run or a request pauses or stops the run.
 
         Raises:
             InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), the run
@@ -322,7 +324,10 @@ class Trainer:
             raise InputError(what, path=self.run.cases, remedy=remedy)
 
     def best(self) -> TrainingResult | None:
-        """Return the state with the highest validation Dice; None if it is the last state or there is none."""
+        """Return the state with the highest validation Dice.
+
+        Returns None if the last state is the best, or if no validation took place.
+        """
         kept = self._load_best()
         if kept is None or kept["step"] == self.step:
             return None
@@ -374,7 +379,7 @@ class Trainer:
 
     @property
     def _stops(self) -> bool:
-        """Whether the loop ends, in all processes of a team alike."""
+        """Whether the loop ends before the next iteration, in all processes of a team alike."""
         return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
@@ -385,14 +390,17 @@ class Trainer:
         # On a GPU, `torch.full` does not wait for earlier operations; `torch.tensor` does.
         stop = torch.full((), float(self.stop_requested), device=self.device)
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
-        # Reading `stop` delays a GPU, so all processes read `stop` only at the same few steps.
+        # Reading `stop` delays a GPU. On GPUs, all processes therefore read `stop` only at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress since the last report; raise InputError if the losses or the weights are not finite.
+        """Log the progress since the last report.
 
         Called before each checkpoint, so that no diverged state is saved.
+
+        Raises:
+            InputError: the losses or the weights are not finite.
         """
         if meter.is_empty:
             return
@@ -424,13 +432,20 @@ class Trainer:
         )
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the first validation's seconds: an iteration takes about as long as three passes on its batch."""
+        """Estimate the seconds of this process's first validation from the seconds per iteration.
+
+        The estimate assumes that an iteration takes as long as three passes (evaluations of the network) on its batch,
+        and that the time of a pass is proportional to the number of voxels.
+        """
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
-        """Return the scores; None if the validation was cancelled, or if all labels are empty on the network grid."""
+        """Validate, save the weights if they are the best, update the preview and return the scores.
+
+        Returns None if a request or a signal cancelled the validation, or if all labels are empty on the network grid.
+        """
         began = reported = time.monotonic()
         network = self.learner.model
 

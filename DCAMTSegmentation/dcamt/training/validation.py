@@ -64,9 +64,9 @@ def validation_dice(
 
 
 def update_preview(run: RunFolder, step: int, network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe) -> None:
-    """Write the preview of the requested case if it is in `cases`.
+    """Write the preview of the requested case if `cases` contains the case.
 
-    Errors of files are ignored, so that the run goes on.
+    An error in reading or writing a file is ignored, so that the run goes on.
     """
     name = chosen_preview(run)
     for case in cases:

@@ -37,7 +37,7 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 REPORTED_VOLUME_ML = 0.05
-"""A note reports the segment's separate parts, or its cavities, if their total volume is larger."""
+"""Separate parts of the segment get no note if their total volume is at most this; the same holds for its cavities."""
 THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25), (8.0, 40))
 """Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
 
@@ -46,13 +46,16 @@ blood.
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""Importing these loads every part of vtk that is needed to measure a wall and to write its surface."""
+"""Importing these modules loads every part of vtk that is needed to measure a wall and to write its surface."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""Importing these loads every part of SciPy that measuring a wall needs."""
+"""Importing these modules loads every part of SciPy that measuring a wall needs."""
 
 
 def import_in_background(names: Iterable[str]) -> None:
-    """Import modules in a thread, for example while a scan is read; ignore failed imports."""
+    """Import modules in a thread, for example while a scan is read.
+
+    The thread ignores a failed import; other code that imports the module gets the error.
+    """
 
     def import_all() -> None:
         for name in names:
@@ -104,7 +107,7 @@ class WallResult:
 
     @property
     def stage(self) -> str:
-        """The DECAAF stage of `burden`."""
+        """The stage of `burden` according to the bounds of DECAAF."""
         return decaaf_stage(self.burden.percent)
 
     def area_cm2(self, kind: int) -> float:
@@ -112,7 +115,11 @@ class WallResult:
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
-        """Return the wall with other openings, (N,) bool; points at the scan's border stay `BORDER`."""
+        """Return the wall with other openings; points at the scan's border stay `BORDER`.
+
+        Args:
+            openings: (N,) bool, True for points in an opening.
+        """
         changed = replace(self, kind=_kinds(self.kind == BORDER, openings), proposed=False)
         other_notes = [note for note in self.notes if note not in _opening_notes(self)]
         return replace(changed, notes=(*_opening_notes(changed), *other_notes))
@@ -132,15 +139,17 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation, in the scan's coordinates (RAS mm); its grid may differ from the scan's.
+        labelmap: the segmentation of the same patient, in the scan's coordinates (RAS mm). Its grid may differ from the
+            scan's grid.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, 0 outside the openings; by default, `propose_openings` finds the openings.
         scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, must be chosen from several, is too small
-            for a surface, or does not lie in the scan; the blood pool or the intensities cannot be used (`_check_pool`,
-            `_check_surroundings`); or the whole surface belongs to openings or lies at the scan's border.
+        InputError: the scan has several channels; the segment does not exist, or must be chosen from several; the
+            segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
+            intensities cannot be used (`_check_pool`, `_check_surroundings`); or the whole surface belongs to openings
+            or lies at the scan's border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -197,9 +206,9 @@ def _kinds(is_border: np.ndarray, is_opening: np.ndarray) -> np.ndarray:
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
-    """Return `label` or, if None, the only label of the labelmap.
+    """Return `label` if the labelmap contains it. If `label` is None, return the only label of the labelmap.
 
-    Raises InputError if the labelmap is empty, lacks `label`, or has several labels and none is chosen.
+    Raises InputError if the labelmap is empty or lacks `label`, or if it has several labels and none is chosen.
     """
     present = [int(value) for value in np.unique(labelmap.voxels) if value != 0]
     path = labelmap.path or "The segmentation"

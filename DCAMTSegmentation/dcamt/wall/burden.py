@@ -28,7 +28,11 @@ Source: DECAAF (Marrouche, JAMA 311:498, 2014).
 
 @dataclass(frozen=True)
 class Burden:
-    """The wall's area and enhanced area, for one of `REGIONS` or for `WHOLE`."""
+    """The wall's area and enhanced area, for one region or for the whole wall.
+
+    Attributes:
+        region: one of `REGIONS`, or `WHOLE` for the whole wall.
+    """
 
     region: str
     wall_cm2: float
@@ -43,8 +47,8 @@ class Burden:
     def percent_text(self) -> str:
         """The burden for the user: "14.2"; "" for NaN.
 
-        The text has one decimal, or more if rounding would change the stage: 19.97 (stage II) becomes "19.97", not
-        "20.0".
+        The text has one decimal, or more if rounding would change the stage: 19.97 (stage II) becomes "19.97", since
+        "20.0" would be stage III.
         """
         percent = self.percent
         texts = (f"{percent:.{digits}f}" for digits in count(1))
@@ -67,7 +71,7 @@ def count_burden(
 
     Args:
         ratio, kind, region, areas_mm2: (N,), for each point of the surface: its intensity divided by the blood pool's
-            mean, its kind, region and area.
+            mean, its kind (`WALL`, `OPENING` or `BORDER`), its region and its area.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))

@@ -18,7 +18,9 @@ def closed_surface(
     """Return points (N, 3), RAS mm, and triangles (M, 3) of the surface around the True voxels of a mask.
 
     Args:
-        mask: (I, J, K), boolean, for the part of the scan's `grid` that begins at voxel `start` (i, j, k).
+        mask: (I, J, K), boolean, for the part of `grid` that begins at voxel `start`.
+        grid: the scan's grid.
+        start: the index (i, j, k) in `grid` of the mask's first voxel.
 
     Surface nets: S. Gibson, MERL TR99-24, 1999, as VTK's vtkSurfaceNets3D implements them.
     """

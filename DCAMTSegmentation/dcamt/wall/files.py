@@ -38,14 +38,14 @@ WALL_COLUMNS = (
     "remark",
 )
 """A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each
-other preset. Rows of a region have no stage."""
+preset that was not chosen. Rows of a region have no stage."""
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
     """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets the method and scalars.
 
-    The scalars are ratio, enhanced, opening (`burden.WALL`, `OPENING` or `BORDER`) and region (an index into
-    `burden.REGIONS`).
+    The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
+    region (an index into `burden.REGIONS`).
 
     Raises:
         InputError, OutputError: as `write_mesh`.
@@ -174,12 +174,12 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
-    """Write the burdens of scans as a table with `WALL_COLUMNS`.
+    """Write the burdens of scans as a table; `WALL_COLUMNS` describes its columns and rows.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 
     Args:
-        earlier: rows from `read_wall_rows`; those of scans that are not in `results` are kept and come first.
+        earlier: rows from `read_wall_rows`. Rows of scans that are not in `results` are kept and come first.
     """
     measured = {csv_cell(result.scan) for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]

@@ -1,11 +1,12 @@
 """Propose the openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
 
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood. A
-thin wall between two cavities can look the same in a blurred scan, so an opening must also have the right shape. The
-valve is found as a flat patch with normals near `MITRAL_DIRECTION`. Experts differ in where they draw the outline at
-the valve, so the patch is extended by nearby connected points with the intensities of blood. A vein's end is the tip of
-a tube. The constants were chosen on phantoms and on 60 cases (the training cases in `Testing/benchmarks/README.md`);
-`Testing/benchmarks/wall.py` measures the walls of 20 other cases.
+thin wall between two cavities (the septum, or the wall towards the aorta) can look the same in a blurred scan.
+Therefore an opening must also have the right shape. The valve is found as a flat patch with normals near
+`MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
+the valve. Therefore the patch is extended by nearby connected points of the surface, at which the intensities also stay
+within the range of blood. A vein's end is the tip of a tube. The constants were chosen on phantoms and on 60 cases (the
+training cases in `Testing/benchmarks/README.md`); `Testing/benchmarks/wall.py` measures the walls of 20 other cases.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ The upper limit is larger, since inflowing blood is brighter.
 SURFACE_SMOOTHING = 4
 """Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
-"""Replaces `BLOOD_BELOW_SD` at the valve, whose profiles are averaged again (`MITRAL_SMOOTHING`) and vary less."""
+"""Used instead of `BLOOD_BELOW_SD` at the valve.
+
+The limit is narrower, because the valve's profiles are averaged again (`MITRAL_SMOOTHING`) and therefore vary less.
+"""
 MITRAL_SMOOTHING = 20
 """Number of times that profiles and normals are averaged again for the valve."""
 MITRAL_STEP_MM = 1.0
@@ -43,7 +47,7 @@ MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 MITRAL_CONE_DEGREES = 50.0
 """Largest allowed angle between the normals of the valve's patch and `MITRAL_DIRECTION`.
 
-In the 60 cases, the valve as a whole faces within 40 degrees of `MITRAL_DIRECTION`.
+In the 60 cases, the direction in which the valve as a whole faces is within 40 degrees of `MITRAL_DIRECTION`.
 """
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
@@ -52,11 +56,17 @@ MITRAL_FLAT_MM = 1.5
 MITRAL_LEAST_CM2 = 1.0
 """A smaller patch is not a valve; the annulus of an adult measures 4 to 12 cm2."""
 MITRAL_REACH_MM = 18.0
-"""Radius around the flat patch's centre in which the patch is extended; the annulus is about 30 to 36 mm wide."""
+"""Largest distance between the flat patch's centre and the points that extend the patch.
+
+The annulus is about 30 to 36 mm wide.
+"""
 MITRAL_REACH_DEGREES = 60.0
 """Largest angle between the normals of the extended patch and the mean normal of the flat patch."""
 MITRAL_RIM_MM = 1.5
-"""The valve is extended by this distance, since averaging and the wall's blur make it too small."""
+"""The valve is extended by this distance.
+
+Averaging and the wall's blur make the valve too small by about this distance.
+"""
 
 VEIN_NEARBY_MM = 5.0
 """Standard deviation of the Gaussian with which `vein_ends` weights the voxels around a point."""
@@ -75,7 +85,10 @@ VEIN_LEAST_CM2 = 0.1
 """A smaller patch is not a vein's end."""
 
 PAINTED_MM = (-1.0, 0.0, 1.0)
-"""Distances along the normal at which painted voxels are looked for; painting is inexact by about a voxel."""
+"""Distances along the normal at which `find_painted_openings` looks for a painted voxel.
+
+Painting is inexact by about a voxel.
+"""
 
 
 def propose_openings(

@@ -41,8 +41,8 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - SAME_PLACE_MM
-    # Dilate `outside` by each row of `ball` along the first axis. Many rows are equal, so `grown` stores the dilation
-    # by each distinct row.
+    # Dilate `outside` by `ball`. `ball` is divided into rows that run along the first axis, and `outside` is dilated by
+    # each row in turn. Many rows are equal, so `grown` stores the dilation by each distinct row for reuse.
     near = np.zeros_like(mask[box], dtype=bool)
     grown: dict[bytes, np.ndarray] = {}
     for j, k in np.argwhere(ball.any(axis=0)):
@@ -59,8 +59,10 @@ def blood_pool(
 ) -> BloodPool:
     """Return the statistics of a scan's `voxels` (I, J, K) inside `mask`, eroded by `EROSION_MM`.
 
-    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan, and separate parts that
-    the extraction leaves out, are ignored. If no voxel is left, mean and standard deviation are NaN.
+    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored. If the
+    extracted surface leaves out separate parts of the segment (`extraction.separate_ml` is larger than 0), voxels
+    outside `extraction.inside` are ignored, so that these parts do not count. If no voxel is left, mean and standard
+    deviation are NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
     if extraction is not None and extraction.separate_ml > 0:
@@ -84,7 +86,8 @@ def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
     """Return intensities (N, S), float32, at `distances_mm` (S,) along each point's outward normal.
 
-    The intensities are interpolated linearly; those of the outermost voxels are repeated beyond their centres.
+    The intensities are interpolated linearly. Beyond the centres of the outermost voxels, the intensities of these
+    voxels are repeated.
     """
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
@@ -97,7 +100,7 @@ def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np
     A scan is convex, so only the first and the last sample of each point are tested.
 
     Args:
-        distances_mm: (S,), the distances along each point's normal, in ascending order.
+        distances_mm: (S,), the distances of the samples along each point's normal, in ascending order.
     """
     near, far = (inside_scan(grid, surface.points + mm * surface.normals) for mm in distances_mm[[0, -1]])
     return np.asarray(~(near & far))
@@ -115,7 +118,7 @@ def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarra
 
 
 def _values_at(voxels: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Interpolate `voxels` (I, J, K) linearly at voxel indices (3, ...)."""
+    """Return values, float32, interpolated linearly from `voxels` (I, J, K) at voxel indices (3, ...)."""
     from scipy import ndimage
 
     if voxels.dtype == np.float16:  # SciPy cannot interpolate float16.

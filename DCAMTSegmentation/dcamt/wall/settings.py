@@ -38,7 +38,7 @@ class Threshold:
 
     @property
     def name(self) -> str:
-        """The name that `parse_threshold` reads, with all digits of the value: "iir-1.2", "sd-3"."""
+        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"; the name has all digits of the value."""
         return f"{self.kind}-{np.format_float_positional(self.value, trim='-')}"
 
     @property
@@ -70,7 +70,7 @@ PRESETS = (
 )
 DEFAULT_THRESHOLD = Threshold(IIR, 1.2)
 LARGEST_VALUE = 20.0
-"""Largest value of a threshold; larger ones are probably typing errors."""
+"""Largest value of a threshold; larger ones are refused, as they are probably typing errors."""
 
 METHODS_DISAGREE = (
     "Methods disagree. Compare two results only if both have the same method and threshold. For research use only."
@@ -100,8 +100,8 @@ def parse_threshold(name: str) -> Threshold:
 class WallSettings:
     """The sampling of the wall, and the threshold of enhancement.
 
-    Raises InputError if `sample` is not in `SAMPLES`, if `from_mm` is not less than `to_mm`, or if one of these is
-    farther than `LONGEST_NORMAL_MM` from the surface.
+    Raises InputError if `sample` is not in `SAMPLES`, if `from_mm` is not less than `to_mm`, or if one of these two
+    distances is farther than `LONGEST_NORMAL_MM` from the surface, inside or outside.
 
     Attributes:
         sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.

@@ -59,7 +59,7 @@ class Surface:
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """The edges of the mesh, (E, 2) int64 indices of points."""
+        """The edges of the mesh, (E, 2) int64: the indices of the two points of each edge."""
         pairs = np.concatenate([self.triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
         # In a closed mesh each edge belongs to two triangles and occurs once in each direction; keep one direction.
         return np.asarray(pairs[pairs[:, 0] < pairs[:, 1]])
@@ -76,7 +76,7 @@ class Surface:
         return float(np.einsum("ij,ij->", first, self._doubled_normals) / 6.0)
 
     def _gather(self, of_triangles: np.ndarray) -> np.ndarray:
-        """Sum the values (M,) of the triangles around each point: (N,)."""
+        """Return for each point the sum of the adjacent triangles' values: (M,) to (N,)."""
         weights = np.repeat(of_triangles, 3)
         return np.bincount(self.triangles.ravel(), weights=weights, minlength=len(self.points))
 
@@ -139,7 +139,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     separate_mm3 = float(np.count_nonzero(inside & ~largest)) * cell_mm3 + smoothed_away_mm3
     added_mm3 = float(np.count_nonzero(closed & ~largest)) * cell_mm3
     hollow_mm3 = float(np.count_nonzero(filled & ~part)) * voxel_mm3 + added_mm3
-    # VTK counts a sample equal to the contour's value as inside, but samples equal to `level` must be outside.
+    # VTK counts a sample equal to the contour's value as inside. Samples equal to `level` must be outside, so the
+    # contour's value is the next number above `level`.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
         raise InputError(
@@ -233,10 +234,11 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 
 
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
-    """Return the surface, moved along its normals so that it encloses `volume_mm3`.
+    """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
 
-    Moving by a small distance changes the volume by about area times distance; scaling about the centre corrects the
-    remaining error. If moving makes the volume wrong by a factor of 2 or more, the surface is only scaled.
+    All points move by the same distance along their normals. Moving by a small distance changes the volume by about
+    area times distance; scaling about the centre corrects the remaining error. If moving makes the volume wrong by a
+    factor of 2 or more, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)

@@ -30,7 +30,7 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """Progress of a request: `fraction` is 0 to 1, and `eta_s` None if unknown."""
+    """Progress of a request: its stage, the fraction done (0 to 1), and the estimated seconds left, None if unknown."""
 
     kind: ClassVar[str] = "progress"
     id: str
@@ -55,7 +55,7 @@ class SegmentResult:
     Attributes:
         box: the ranges (start, stop) of the class's voxels along i, j and k; None if the class has no voxels.
         surface: a `.npz` file of the class's closed surface: `points` (N, 3) in RAS mm and `triangles` (M, 3); None if
-            not computed.
+            the surface was not computed.
     """
 
     info: SegmentInfo
@@ -69,13 +69,13 @@ class ScanSegmented:
 
     Attributes:
         labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in doubt_map, 255 is a doubt of 100%.
-        trust: Dice between the segmentations by the network's two branches. In fast quality, doubt_map and trust are
-            None.
+        trust: Dice between the separate segmentations by the network's two branches. In fast quality, doubt_map and
+            trust are None.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the request's
             quality, or if the segmentation touches a face of the request's region (`geometry.CUT_BY_REGION`).
         is_doubt_calibrated: whether the model's calibration scaled doubt_map.
-        seconds: for the whole request, with the loading of the model.
+        seconds: time of the whole request, including the loading of the model.
     """
 
     kind: ClassVar[str] = "segmented"
@@ -125,7 +125,7 @@ class ReportWritten:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """A request or the worker failed; `id` is None if the worker failed, or if the request had no `id`.
+    """A request or the worker failed. `id` is None if the worker failed, or if the JSON of the request had no `id`.
 
     Attributes:
         reason: as in `errors.DCAMTError`, or "ended" if the worker's process did not start, ended unexpectedly, or sent

@@ -94,7 +94,11 @@ def _affines(value: Any) -> Iterator[np.ndarray]:
 
 
 def _checked_region(region: Region) -> Region:
-    """Swap `low` and `high` where `low` is larger; raise InputError if not finite, or if no volume is enclosed."""
+    """Return `region`, with `low` and `high` swapped along each axis on which `low` is larger.
+
+    Raises:
+        InputError: a number is not finite, or the region encloses no volume.
+    """
     corners = zip(region.low, region.high, strict=True)
     parsed = Region.parse(",".join(repr(number) for pair in corners for number in pair))
     return dataclasses.replace(parsed, to_unit=region.to_unit)

@@ -70,7 +70,7 @@ class WallRequest:
 
     Attributes:
         volume, affine, name: as in `SegmentRequest`.
-        segment: its mask's grid may differ from the scan's.
+        segment: its mask may lie on another grid than the scan's.
         output: an existing folder for the result.
     """
 
@@ -113,7 +113,7 @@ class ReportRequest:
 
     Attributes:
         volume, affine: as in `SegmentRequest`.
-        name: the scan's name, only for error messages.
+        name: the scan's name in error messages; the report does not contain the name.
         segments: the report lists all measurements of the first segment, and only the volumes of the others.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
@@ -121,7 +121,7 @@ class ReportRequest:
         doubt_map: a `.npy` file of uint8 (K, J, I), in percent; shown if it is on the scan's grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
         trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
-        doubts: doubtful places, the worst first; None if unknown.
+        doubts: doubtful places, the worst first; None if they are unknown.
         wall: a file that `wall.files.read_wall` reads.
         notes: messages for the reader, without anything that identifies the patient.
     """
@@ -147,9 +147,10 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop the request with this `id`; the model stays loaded.
+    """Stop another request: `id` is the `id` of that request.
 
-    The request fails with the reason "cancelled" when the worker next checks for a cancellation, unless it ends before.
+    That request fails with the reason "cancelled" when the worker next checks for a cancellation. If the request ends
+    before this check, the cancellation has no effect. The model stays loaded.
     """
 
     kind: ClassVar[str] = "cancel"

@@ -43,7 +43,7 @@ from .scene_source import choice_note, competing_segments, is_models_own, place_
 from .voxel_check import check_voxels
 
 PATHS_PER_STEP = 200
-"""Maximum number of paths resolved between two turns of the event loop."""
+"""At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
 
 
 class CaseCheck:
@@ -130,7 +130,7 @@ class CaseCheck:
             self._is_complete = True
 
     def _on_command_end(self, message: str) -> None:
-        # The command also fails if a case has a problem; the row's remark states the problem.
+        # The command also fails if a case has a problem, which the row's remark already states.
         self._end("" if self._is_complete else message)
 
     def _end(self, message: str) -> None:
@@ -177,9 +177,9 @@ class CaseCheck:
             self._table.set_facts(index, size, spacing, remark, None if old_note_explains_missing_label else note)
 
     def _compare_scene_with_other_cases(self) -> None:
-        """Add remarks and notes about scans and labels that several cases share, and about the order of channels.
+        """Add remarks and notes about scans and labels that other cases have, too, and about the order of channels.
 
-        The child process compares the cases in files with each other.
+        This function does not compare cases in files with each other, since the command in the child process does so.
         """
         rows = self._table.rows
         equal_scans = [*self._same_files, *self._equal_voxels()]
@@ -217,7 +217,7 @@ class CaseCheck:
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problems of a case of the scene ("" if none) and its label values (see `scene_facts`)."""
+    """Return the problems of a case of the scene (empty if there are none) and its label values (see `scene_facts`)."""
     steps = scene_facts(source, role, recipe)
     while True:
         try:
@@ -230,9 +230,9 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 def scene_facts(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Check the nodes of a case, then its voxels, and return the facts.
 
-    The facts have no size, spacing or channels. `labels` contains the values that training would read; if the label's
-    nodes have a problem, the values of the drawn segments. `labels` is None if the case needs no label, the scan has a
-    problem, or the label extends beyond the scan.
+    The facts have no size, spacing or channels. `labels` contains the values that training would read. If the label's
+    nodes have a problem, `labels` contains the values of the drawn segments. `labels` is None if the case needs no
+    label, if the scan has a problem, or if the label lies outside the scan, entirely or in part.
     """
     needs_label = role in ROLES_WITH_LABEL
     remark = _scan_remark(source, recipe)
@@ -276,8 +276,8 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     """Return the number of channels that training would read.
 
     Raises:
-        InputError: a further channel is no longer in the scene, or the volume's `file_of_all_channels` is unreadable,
-            changed, or on another grid.
+        InputError: a further channel is no longer in the scene; the volume's `file_of_all_channels` cannot be read,
+            was changed, or has another grid than the volume.
     """
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     if recipe.input_channels == 1:
@@ -298,7 +298,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
 
 
 def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problem of a label ("" if none) and the label values of its drawn segments."""
+    """Return the problem of a label (empty if there is none) and the label values of its drawn segments."""
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
         return _("The segmentation is no longer in the scene. Outline the structure, or set the role “unlabelled”."), ()
@@ -340,7 +340,10 @@ def _label_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return the scan's `channel_note` or, for a recipe of one channel, a note on unused channels; "" if none."""
+    """Return the scan's `channel_note` or, for a recipe of one channel, a note that names the unused channels.
+
+    The text is empty if there is no such note.
+    """
     if recipe.input_channels > 1:
         note = channel_note(channel_names_of(source, recipe.input_channels), recipe.channel_names)
         return "" if note is None else translated(note)
@@ -372,9 +375,10 @@ def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
 
 
 def _paths_of(volume: VolumeNode | None) -> list[str]:
-    """Return the resolved path of the file that a volume node was loaded from; [] if there is none.
+    """Return the resolved path of the file that a volume node was loaded from, as a list; empty if there is none.
 
-    For several files, return the first file and all folders above it: a case may name a DICOM series by its folder.
+    If the volume was loaded from several files, such as the slices of a DICOM series, the list contains the path of the
+    first file and all folders above this file. A case may name the series by one of these folders.
     """
     if volume is None:
         return []

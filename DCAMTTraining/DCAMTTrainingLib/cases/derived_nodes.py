@@ -15,13 +15,14 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from .rows import SceneScan
 
 PREVIEW_OF = "DCAMT.previewOf"
-"""Attribute of the nodes of a run's preview: the run's name."""
+"""Attribute of the volume and segmentation nodes that were added for a run's preview: the run's name."""
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume: the file that the volume was read from."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume, set if the run reads several channels; the volume has only the first."""
+"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first
+channel."""
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal's segmentation and volume: the scan's `file_state` when the proposal was last opened."""
 
@@ -65,7 +66,7 @@ def is_proposal(segmentation: SegmentationNode) -> bool:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if the run reads several channels; else None."""
+    """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise."""
     file = volume.GetAttribute(SCAN_FILE)
     return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None
 
@@ -95,7 +96,7 @@ def channel_names_of(source: SceneScan, count: int) -> tuple[str, ...]:
 
 
 def _result_of_scan(source: SceneScan) -> SegmentationNode | None:
-    """Return a case's segmentation if it is a result for the case's volume; else None."""
+    """Return a case's segmentation if it is a result that was made from the case's volume; otherwise None."""
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     return segmentation if volume is not None and get_referenced_node(segmentation, VOLUME) is volume else None

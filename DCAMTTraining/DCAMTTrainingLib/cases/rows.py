@@ -12,7 +12,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES, ROLES_WITH_LABEL, U
 
 ALL_ROLES = (*ROLES, LEFT_OUT)
 _REMOVED = "removed."
-"""Prefix of a removed node's ID in a row; no node ID of the scene has this prefix."""
+"""Prefix of the ID of a removed node in a row; no node of the scene has an ID with this prefix."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class FileScan:
 class SceneScan:
     """A volume node of the scene and its segmentation node, by their node IDs.
 
-    A `removed_id` replaces the ID of a node that was removed from the scene.
+    For a node that was removed from the scene, the result of the function `removed_id` replaces the node ID.
 
     Attributes:
         segmentation: empty if there is none.
-        segments: pairs of segment identifier and the recipe's label value.
+        segments: pairs of a segment's identifier and the recipe's label value for the segment.
         chosen: whether the user chose the segments in a dialog.
     """
 
@@ -56,7 +56,7 @@ class CaseRow:
     Attributes:
         size: voxels (I, J, K); None if unknown, as for a file before the first check.
         spacing: mm along I, J, K; None if unknown.
-        remark: the problems that the last check found, with their remedies; empty if none.
+        remark: the problems that the last check found, with their remedies; empty if it found none.
         note: a message for the user that is not a problem.
         plain_name: the name before `UniqueNames` appended a number; empty if it appended none.
     """
@@ -86,9 +86,10 @@ class CaseTable:
     """Holds the rows and the listeners of their changes.
 
     Attributes:
-        on_reset: functions called after `add`, `replace_all` and `remove`.
+        on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
         on_changed: functions called as on_changed(first, last) after some of the rows from `first` to `last` changed.
-        on_edited: functions called after each change of the rows, except by `set_facts` and `mark_removed`.
+        on_edited: functions called as on_edited() after each change of the rows, except by `set_facts` and
+            `mark_removed`.
     """
 
     def __init__(self) -> None:
@@ -103,11 +104,12 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        A new row replaces an existing row of the same scan, but keeps the user's choices (see `_update_row`) and the
-        existing name. The case of a renamed volume node is renamed.
+        A new row replaces an existing row of the same scan, but keeps the user's earlier choices (see `_update_row`).
+        The existing name is kept, too, unless the volume node was renamed or `roles_chosen` is True.
 
         Args:
-            roles_chosen: True for the rows of a case list, whose names and roles replace the existing ones.
+            roles_chosen: True for the rows of a case list: the list's names and roles replace the existing names and
+                roles.
         """
         rows = list(rows)
         at = {row.scan: index for index, row in enumerate(self.rows)}
@@ -157,7 +159,7 @@ class CaseTable:
         return len(rows) - len(able)
 
     def set_label_mapping(self, indices: Iterable[int], labels: str) -> int:
-        """Set the label mapping of the cases with a label file; return their number."""
+        """Set the label mapping of those cases that have a label file; return how many these are."""
         sources = {index: self.rows[index].source for index in indices}
         changed = {
             index: replace(self.rows[index], source=replace(source, labels=labels))
@@ -258,7 +260,7 @@ def removed_id(identifier: str, taken: Container[str] = ()) -> str:
 
     Args:
         identifier: the node's ID, or a `removed_id`, which is returned unchanged.
-        taken: IDs from which a new `removed_id` differs.
+        taken: IDs from which a new `removed_id` shall differ.
     """
     if identifier.startswith(_REMOVED):
         return identifier
@@ -316,7 +318,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `new_row` with the user's choices from `row`, a row of the same scan.
 
     Args:
-        role_chosen: whether `new_row` keeps its role.
+        role_chosen: whether the user chose the role of `new_row`; if so, `new_row` keeps its role.
     """
     source, known = new_row.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

@@ -33,8 +33,9 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments also have voxels outside the scan.
-        drawn: label value -> number of voxels that the segment with this value covers in the scan, including those that
-            a later segment replaces in `voxels`.
+        drawn: label value -> number of voxels that the segment with this value covers in the scan. Where segments
+            overlap, `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these
+            segments.
     """
 
     voxels: np.ndarray
@@ -43,7 +44,7 @@ class SceneLabel:
 
     @property
     def problem(self) -> str:
-        """A message that the label lies outside the scan, entirely or in part; empty if it does not."""
+        """A message that the label lies outside the scan, entirely or in part; empty if the label is not cut off."""
         if not self.is_cut_off:
             return ""
         text = _(
@@ -59,16 +60,16 @@ class SceneLabel:
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
-    """Return the case of a row; write its nodes to `folder` in short steps.
+    """Return the case of a row; write the scan and the label to `folder` in short steps if they are nodes.
 
     The files are named after `number`, not after the patient. Some files are not written:
     - If the row's scan is a file, the case refers to the files of the row.
     - If the row's role needs no label, the case has no label.
-    - If the node holds only the first of a scan's channels, the case refers to the `file_of_all_channels`, unless
-      `one_channel` is True.
+    - If the node holds only the first of a scan's channels (`file_of_all_channels`), the case refers to the scan's own
+      file, unless `one_channel` is True.
 
-    A scan whose channels have names gets a folder of its own with a `dataset.json`, so that training reads the channels
-    in the recipe's order.
+    If the scan's channels have names, the scan gets a folder of its own with a `dataset.json`, so that training reads
+    the channels in the recipe's order.
 
     Args:
         one_channel: write only the scan's first channel, for a recipe of one channel.
@@ -107,14 +108,14 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if any(segments.GetSegment(identifier) is None for identifier, _label in source.segments):
         what = _("a chosen segment is no longer in the segmentation")
         raise InputError(what, path=row.name, remedy=_("Choose the segments again."))
-    if is_models_own(source):  # The scan may have been segmented again since the check.
+    if is_models_own(source):  # The scan may have been segmented again since the case was checked.
         what, remedy = _("has a model's result as its label"), _("Correct it, or set the role “unlabelled”.")
         raise InputError(what, path=row.name, remedy=remedy)
     label = yield from read_label(segmentation, source.segments, volume)
-    # The nodes may have been moved since the check.
+    # The nodes may have been moved since the case was checked.
     if problem := place_problem(source) or label.problem:
         raise InputError(problem, path=row.name)
-    if not label.voxels.any():  # The segments may have been erased since the check.
+    if not label.voxels.any():  # The segments may have been erased since the case was checked.
         remedy = _("Outline the structure, choose its segments, or set the role “unlabelled”.")
         raise InputError(_("has an empty label"), path=row.name, remedy=remedy)
     label_file = folder / f"{number:05d}-label.nrrd"
@@ -176,8 +177,9 @@ def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool
         to_scan: a vtkAbstractTransform, mm in the segment's space -> mm in the space of `scan`.
         scan: a vtkOrientedImageData with the scan's grid.
     """
-    # A scan is convex, so it contains a straight line of voxels if it contains both ends. Therefore, test only the ends
-    # of each line along I. With a non-linear transform, the test is only approximate.
+    # A scan is convex, so it contains a straight line of voxels if it contains both ends of the line. Therefore, test
+    # only the first and the last voxel of each line of the segment along I. A non-linear transform bends the lines;
+    # then the test is only approximate.
     k, j = np.nonzero(segment.mask.any(axis=2))
     lines = segment.mask[k, j]
     ends = (lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1))
@@ -214,7 +216,10 @@ def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
 
 
 def _reference_grid(volume: VolumeNode) -> Any:
-    """Return an image with the volume's grid, in the volume's space, without voxel values; its extent begins at 0."""
+    """Return an image with the volume's grid, in the volume's space, but without voxel values.
+
+    The extent of the image begins at 0, even if the extent of the volume's image begins elsewhere.
+    """
     grid = slicer.vtkOrientedImageData()
     grid.SetDimensions(volume.GetImageData().GetDimensions())
     grid.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
