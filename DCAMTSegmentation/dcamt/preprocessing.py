@@ -43,7 +43,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # To save memory, only a few X slices at a time are in float32 at the scan's resolution.
+    # Y and Z are resampled first, a few X slices at a time: only these slices are in float32 at the scan's resolution.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
         # Writeable, since torch warns of read-only arrays.
@@ -91,12 +91,16 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # Copied, since callers use `torch.from_numpy`, which refuses a view with a reversed axis.
+    # `invert` may return a view with a reversed axis. `torch.from_numpy`, which callers use, would refuse such a view.
     return grid.orientation.invert(array).copy()
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan's voxels whose values from `to_source` depend on `box` (X, Y, Z)."""
+    """Return the box (I, J, K) of the scan's voxels whose values from `to_source` depend on voxels in `box`.
+
+    Args:
+        box: a box (X, Y, Z) of the network grid.
+    """
     reached = list(box)
     for axis, side in enumerate(box):
         weights = _axis_weights(grid, axis, backward=True)
@@ -118,7 +122,8 @@ def normalise(
 
     Args:
         spacing: spacing of the voxels in mm.
-        precision: type of the local mean and variance. float32 is accurate enough only for intensities around 0.
+        precision: type in which local mean and variance are computed. float32 is accurate enough only for
+            intensities around 0.
     """
     if rule.rule == "clip":
         return image.clamp(rule.low, rule.high).sub_(rule.low).mul_(2 / (rule.high - rule.low)).sub_(1)
@@ -182,7 +187,11 @@ def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | N
 
 
 def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs), if any."""
+    """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs).
+
+    Args:
+        weights: the matrix; None for the identity.
+    """
     if weights is None:
         return values
     weights = weights.to(values)

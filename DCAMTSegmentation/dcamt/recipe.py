@@ -1,7 +1,7 @@
 """Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file with the structure of the dataclasses below. A missing key has the default defined here.
-Shipped recipes lie in `recipes/`; a new organ needs only a new file.
+A recipe is a JSON file with the same structure as the dataclasses below. A missing key has the default defined here.
+Shipped recipes lie in `recipes/`; another organ needs only another file.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class Network:
     """The shape of the two V-Nets and of their cross-attention."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Number of feature channels of each level, finest first."""
+    """Number of feature channels of each level, the finest level first."""
     strides: tuple[tuple[int, int, int], ...] = ()
     """Stride from each level to the next along patient R-L, A-P, S-I: 1 or 2 each. If empty, 2 along every axis.
 
-    An axis with a larger spacing should have stride 1 at the first levels (see `cases.network_plan.plan_strides`)."""
+    An axis with a larger spacing than the others should have stride 1 at the first levels (see
+    `cases.network_plan.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Number of 3x3x3 convolutions of each level."""
     normalisation: str = "batch"
@@ -75,10 +76,11 @@ class Objective:
     """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
     probability."""
     samples: int = 256
-    """Largest number of voxels of each class in the contrastive losses, and of tokens (voxels of the bottleneck) in
-    each of the two sets that MMD compares."""
+    """Largest number of voxels of each class in the contrastive losses. MMD compares two sets of tokens (voxels of the
+    bottleneck); each set has at most `samples` tokens."""
     ramp_up: float = 0.4
-    """Fraction of the iterations in which the weights of all losses except `supervised` rise to their full values."""
+    """Fraction of the iterations during which the weights of all losses except `supervised` rise to their full
+    values."""
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -91,7 +93,11 @@ class Augmentation:
     """Random changes of training patches; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
-    """Largest rotation about each axis. Angles have a normal distribution, clipped at three standard deviations."""
+    """Largest rotation about each axis.
+
+    Each angle is drawn from a normal distribution and clipped at plus or minus this limit. The standard deviation is a
+    third of the limit.
+    """
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
@@ -113,8 +119,8 @@ class Augmentation:
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
     box of the next patch."""
     mix_labelled: float = 0.0
-    """Probability, for each batch, that its labelled patches and their labels are mixed likewise, with an independent
-    box."""
+    """Probability, for each batch, that its labelled patches and their labels are mixed as described for `mix`. The box
+    is drawn independently of the box of the unlabelled patches."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ class Inference:
     """Post-processing of the probabilities."""
 
     largest_component: bool = True
-    """Whether each class keeps only the component that `inference.components.largest_component` selects."""
+    """Whether each class keeps only one component, selected by `inference.components.largest_component`."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,8 @@ class Recipe:
     channel_names: tuple[str, ...] = ()
     """Name of each input channel, such as T1 or T2; empty if the channels have no names.
 
-    A scan's channels are put into this order if its `dataset.json` has the same names.
+    If a scan's `dataset.json` has these names in another order, the scan's channels are reordered to the order given
+    here.
     """
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
@@ -193,7 +200,7 @@ class Recipe:
 
     @property
     def output_channels(self) -> int:
-        """Number of classes, including background."""
+        """Number of output channels of the network: background and classes."""
         return 1 + len(self.classes)
 
     @property

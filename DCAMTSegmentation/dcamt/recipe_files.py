@@ -38,7 +38,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Args:
         source: the file to name in error messages.
-        for_training: if False, settings in `REMOVED` are ignored, whatever their values.
+        for_training: if False, settings that were removed from DCAMT (`REMOVED`) are ignored, whatever their values.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
@@ -67,7 +67,8 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: there is no such recipe, the file cannot be read, or `recipe_from_dict` refuses its content.
+        InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
+            and a setting in `REMOVED` is not switched off.
     """
     if str(name_or_file) in shipped_recipes():
         return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)
@@ -130,8 +131,9 @@ def field_of_setting(setting: str) -> str:
 def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set") -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
-    A key names a field of the recipe (`spacing`) or of a section (`iterations` or `training.iterations`). Lists are
-    written with commas (`64,64,32`). Any value may be written as in a recipe file (`[64, 64, 32]`, `"adamw"`).
+    A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name
+    may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`). A value may also be
+    written as in a recipe file (`[64, 64, 32]`, `"adamw"`).
 
     Args:
         source: where the user wrote the settings, for error messages.

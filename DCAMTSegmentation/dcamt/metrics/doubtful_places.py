@@ -9,11 +9,11 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel of at least this doubt is doubtful: its label is wrong with an estimated probability of 50% or more."""
+"""A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
 SMALLEST_ML = 0.04
 """Smaller components (connected sets) of doubtful voxels are omitted."""
 MOST_PLACES = 20
-"""At most so many places are listed for a result."""
+"""Largest number of doubtful places that are listed for a result."""
 GLANCE_MM = 4.0
 """Standard deviation of the Gaussian that weights the doubt around a point."""
 

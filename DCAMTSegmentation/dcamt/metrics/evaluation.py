@@ -1,4 +1,4 @@
-"""Collect scores by case and class, with means and standard deviations."""
+"""Collect the scores of each class in each case, with their means and standard deviations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EvaluationRow:
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
         """
-        # A case may be named "std"; its row has `cases == 1`.
+        # If a case happens to be named "std", its row has `cases == 1` and keeps the title "std".
         name = "SD" if self.case == "std" and self.cases > 1 else self.case
         if not self.undefined or self.cases == 1:
             return name
@@ -71,8 +71,9 @@ class Evaluation:
         rows: one for each case and class; the classes of a case are sorted by label value.
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label.
-        labels_without_prediction: names of cases.
-        failures: messages about predictions without a label, and about pairs that `evaluate_pairs` cannot score.
+        labels_without_prediction: cases with a label but no prediction; they are not scored.
+        failures: messages about cases that are not scored and that the means do not cover. These are predictions
+            without a label, and pairs that `evaluate_pairs` cannot score.
         notes: messages on how files were interpreted.
     """
 
@@ -98,7 +99,7 @@ class Evaluation:
 
 
 def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = ()) -> Evaluation:
-    """Return the evaluation with these rows, and their means and standard deviations."""
+    """Return the evaluation with these rows and each class's mean and standard deviation."""
     rows_of_class: defaultdict[int, list[EvaluationRow]] = defaultdict(list)
     for row in rows:
         rows_of_class[row.label].append(row)

@@ -22,15 +22,15 @@ def evaluate_folders(
     progress: Callable[[int, int], None] | None = None,
     mappings: LabelMappings = NO_MAPPINGS,
 ) -> Evaluation:
-    """Score the predictions in a folder against the labels in another folder, as `evaluate_pairs` does.
+    """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
-    `la000_label.nii.gz`. Scans are skipped, and so are agreement and probability maps (`x_agreement`,
-    `x_probabilities`) beside a segmentation `x`. Labels without a prediction are skipped and named in the result.
-    `Evaluation.failures` holds a message about each prediction without a label.
+    `la000_label.nii.gz`. Scans in either folder are skipped, and so are agreement and probability maps (`x_agreement`,
+    `x_probabilities`) beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the result.
+    If a prediction has no label, the others are still scored, and `Evaluation.failures` holds a message about it.
 
     Args:
-        progress: is called after each case with the numbers of evaluated cases and of all cases.
+        progress: is called after each case with the number of evaluated cases and the number of all cases.
 
     Raises:
         InputError: a folder is missing or empty, two files of a folder belong to one case, no prediction has a label, a

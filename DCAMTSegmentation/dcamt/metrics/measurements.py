@@ -1,7 +1,7 @@
 """Measure a segment on any grid: volume, surface area, diameters and sphericity.
 
-No mesh is built. The area is computed from the number of times that lines through the grid cross the segment's surface,
-and the diameters from the mid-points of voxel faces.
+No mesh is built. The volume is computed from the number of voxels, the area from the number of times that lines through
+the grid cross the segment's surface, and the diameters from the mid-points of voxel faces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..io.formats import scan_name
 from ..io.tables import csv_cell, write_table
 from ..volume import Labelmap, SegmentInfo
 
-DISTANCE_BLOCK = 512  # points; blocks save memory
+DISTANCE_BLOCK = 512
+"""Points per block in `_largest_distance`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Measurements:
     For an empty segment, volume, area and diameters are 0, and sphericity is NaN.
 
     Attributes:
-        volume_ml: number of voxels times |det| of the affine.
+        volume_ml: number of voxels times a voxel's volume (|det| of the affine).
         surface_cm2: see `surface_area`; at least the area of a ball of equal volume.
         long_diameter_mm: largest distance between two mid-points of voxel faces (maximal Feret diameter).
         anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
@@ -39,7 +40,7 @@ class Measurements:
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
             J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes.
         expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
-            with an expert's outline, and its 80% interval; NaN without a calibration, for segmentations that a region
+            with an expert's outline, and its 80% interval; NaN without a calibration, for a segmentation that a region
             cuts (`geometry.CUT_BY_REGION`), and for segments not made by a model.
     """
 
@@ -61,7 +62,7 @@ MEASUREMENT_COLUMNS = tuple(name for name in TABLE_COLUMNS if not name.startswit
 
 
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
-    """Return the measurements of each of `segments`, in their order.
+    """Return the measurements of each of `segments` in `labelmap`, in the order of `segments`.
 
     Args:
         scan: name for the rows; by default the name of the labelmap's file without its ending, or "" without a file.
@@ -73,7 +74,7 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
-    """Write a line for each segment under the header `TABLE_COLUMNS`; NaN becomes blank.
+    """Write a line for each segment under the header `TABLE_COLUMNS`; undefined values (NaN) become blank.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
     """
@@ -100,7 +101,7 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
-    """Return the rows whose measurements, without expected overlaps, are not among those of `others`."""
+    """Return the rows whose measurements are not among those of `others`; the expected overlaps are not compared."""
     columns = len(MEASUREMENT_COLUMNS)
     known = {_cells(row)[:columns] for row in others}
     return [row for row in rows if _cells(row)[:columns] not in known]
@@ -124,16 +125,17 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     The columns of `axes` (3, 3) are the voxel steps in mm, which may be oblique or sheared. The surface is closed:
     everything outside `mask` counts as background.
 
-    Take parallel lines in a direction v, one line for each mm2 of a plane perpendicular to v. Let c(v) be the number of
-    their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of c(v) over all
-    directions v. Here the lines run along vectors between voxels. If only one of two neighbours on a line is inside,
-    the pair is a crossing. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton
-    formula and run-length encoding", Insight Journal 2012. Here directions and weights are fitted to the grid, since
-    the paper's 13 fixed directions give wrong areas if slices are thicker than pixels are wide.
+    Take parallel lines in a direction v, one line for each mm2 of a plane perpendicular to v. Let c(v) be the number
+    of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of c(v) over
+    all directions v. Here the lines run along vectors between voxels. If only one of two neighbours on a line is
+    inside, the pair is a crossing. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using
+    Crofton formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights
+    are fitted to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas if slices
+    are thicker than pixels are wide.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
-    The area of a few voxels is underestimated by more.
+    The area of a segment of a few voxels is underestimated by more.
     """
     box = bounding_box(mask)
     if box is None:
@@ -156,7 +158,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) for `surface_area`.
 
-    From short to long, each vector is chosen that differs by more than 15 degrees from all chosen before.
+    Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # A larger limit would let vectors step over thin parts of a segment. A smaller one would leave too few vectors.
@@ -198,7 +200,7 @@ def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 
 def _hemisphere(count: int) -> np.ndarray:
-    """Return unit vectors (count, 3) spread evenly over half the sphere (Fibonacci spiral)."""
+    """Return unit vectors (count, 3) spread evenly over half the sphere, along a Fibonacci spiral."""
     rank = np.arange(count) + 0.5
     z = 1.0 - rank / count
     angle = pi * (1.0 + 5.0**0.5) * rank
@@ -240,7 +242,8 @@ def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) ->
         return Measurements(scan, segment, 0.0, 0.0, 0.0, 0.0, 0.0, nan)
     mask = mask[box]
     volume_mm3 = float(np.count_nonzero(mask) * abs(np.linalg.det(axes)))
-    # No shape has a smaller area than a ball of equal volume, but `surface_area` underestimates small segments.
+    # No shape has a smaller area than a ball of equal volume, but the area computed for a segment of a few voxels can
+    # be smaller than the ball's.
     ball_mm2 = pi ** (1 / 3) * (6.0 * volume_mm3) ** (2 / 3)
     surface_mm2 = max(surface_area(mask, axes), ball_mm2)
     hull = _hull_vertices(mask, axes)

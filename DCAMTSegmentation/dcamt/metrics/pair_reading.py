@@ -1,4 +1,4 @@
-"""Read a prediction and its label with mapped values, and fit them on one grid."""
+"""Read a prediction and its label with mapped label values, and fit them on one grid."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ def _read_mapped(
 
 
 def _remedy_above(mapping: str, option: MappingOption) -> str:
-    """Return the advice, for a `mapping` to a class above 255, to map predictions and labels to 1, 2, ...
+    """Return the advice to map both predictions and labels to the classes 1, 2, ...
+
+    The advice is used if `mapping` asks for a class above 255: a mapping can only give classes up to 255.
 
     Args:
         mapping: the only mapping that was given.
@@ -144,7 +146,7 @@ def _map_both(prediction: str, label: str) -> str:
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
     """Return a message if `mapping` names no value and no segment of `source`; otherwise "".
 
-    The result is also "" for an empty `mapping` or `source`.
+    The result is also "" if `mapping` is "" or `source` has no voxel above 0.
     """
     if not mapping or mapped.voxels.any():
         return ""

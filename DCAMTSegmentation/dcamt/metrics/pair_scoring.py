@@ -32,8 +32,8 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs (note, path or case) about overlapping segments of the prediction; those of the label are in
-            `notes`.
+        overlaps: pairs (note, path or case) about overlapping segments of the prediction. `notes` holds all other
+            notes, also those about overlapping segments of the label.
         lone_255: pairs (option, path or case) of the labelmaps that get the note of `_note_on_255`.
     """
 
@@ -58,15 +58,15 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every prediction and every label is empty or a mask of a single value, 1 or 255, then 255 counts as
-    1. Otherwise, a note names each labelmap that holds only 255, was read without a mapping, and has a counterpart
-    without 255.
+    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then 255
+    counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
+    read with a mapping, or if its counterpart also holds 255.
 
-    `Evaluation.failures` holds a message about each pair that cannot be scored (`_score_pair`). A prediction that holds
-    none of the mapped values is scored as empty, with a note.
+    If a pair cannot be scored (`_score_pair`), the others are still scored, and `Evaluation.failures` holds a message
+    about the pair. A prediction that holds none of the mapped values is scored as empty, with a note.
 
     Args:
-        progress: is called after each pair with the numbers of pairs done and of all pairs.
+        progress: is called after each pair with the number of pairs that are done and the number of all pairs.
         predictions_folder, labels_folder: the folders' paths, used only in error messages.
 
     Raises:
@@ -77,8 +77,8 @@ def evaluate_pairs(
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     scored: list[_ScoredPair] = []
     failures: list[InputError] = []
-    # 255 counts as 1 in all pairs or in none, so all are read before the first is scored. `_score_pair` reads them
-    # again, since all labelmaps together may be too large for memory.
+    # All pairs are read before the first is scored, because 255 counts as 1 in all pairs or in none.
+    # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
     only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
         try:
@@ -122,7 +122,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    `in_predictions` and `in_labels` must have no value in common.
+    This function assumes that `in_predictions` and `in_labels` have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
@@ -144,7 +144,7 @@ def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labe
 
 
 def _note_on_255(option: str, values: set[int]) -> str:
-    """Return the note on a labelmap whose only value, 255, does not count as 1.
+    """Return the note on a labelmap with the single value 255: this value does not count as 1.
 
     The values that a mapping does not name become background, so the advised mapping names all values.
 
@@ -185,7 +185,7 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     """Return the scores of a prediction.
 
     Raises InputError if a file cannot be read, the label is not empty but holds none of the mapped values, the two do
-    not fit on one grid, or one is probably a scan.
+    not fit on one grid, or one of them is probably a scan.
 
     Args:
         only_masks: whether 255 counts as 1.

@@ -15,10 +15,12 @@ from ..geometry import bounding_box
 class SegmentationScore:
     """Scores of one class in one case, or their mean or standard deviation over cases.
 
-    Distances are in mm, and in voxels (as if every spacing were 1). They are defined as in `medpy.metric.binary`, which
-    the published left atrium tables use (L. Yu et al., UA-MT, MICCAI 2019, and later papers). The surface of a mask
-    consists of its voxels with a face neighbour outside the mask (connectivity 1; positions beyond the image count as
-    outside). A voxel's distance is that from its centre to the nearest voxel centre of the other surface.
+    Distances are in mm, and in voxels (as if every spacing were 1).
+
+    Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
+    MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
+    (connectivity 1; positions beyond the image count as outside). A voxel's distance is the distance from its centre
+    to the nearest voxel centre of the other surface.
 
     If both masks are empty, Dice and Jaccard are 1 and distances 0. If only one is empty, Dice and Jaccard are 0 and
     distances NaN.

@@ -1,4 +1,4 @@
-"""Read and write model packages (one .dcamt file each), and list models.
+"""Read and write model packages (one .dcamt file each), and list the models on this computer.
 
-The package must not import torch: Slicer's panels use it before PyTorch is installed, and torch loads slowly.
+This Python package must not import torch: Slicer's panels use it before PyTorch is installed, and torch loads slowly.
 """

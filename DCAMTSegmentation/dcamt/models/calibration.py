@@ -61,13 +61,13 @@ class OverlapFunction:
     """The expected overlap as a function of features.
 
     Attributes:
-        means, deviations: of each feature, by which it is standardised.
+        means, deviations: mean and standard deviation of each feature, by which the features are standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
         knots: expected overlaps, increasing.
-        lows, highs: one number for each knot, interpolated linearly between knots; added to the expected overlap, they
-            give the ends of its interval. Example: with knots (0.6, 0.9), lows (-0.2, -0.04) and highs (0.1, 0.03), the
-            interval of the expected overlap 0.9 is 0.86 to 0.93.
+        lows, highs: one number for each knot; added to the expected overlap, they give the ends of its interval.
+            Between knots, lows and highs are interpolated linearly. Example: with knots (0.6, 0.9), lows (-0.2, -0.04)
+            and highs (0.1, 0.03), the interval of the expected overlap 0.9 is 0.86 to 0.93.
     """
 
     features: tuple[str, ...]
@@ -80,7 +80,7 @@ class OverlapFunction:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for feature values by name; unused features are ignored."""
+        """Return the expected overlap (0 to 1) for feature values by name; features that are not used are ignored."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
@@ -112,7 +112,7 @@ class Calibration:
 
     Attributes:
         model: `Card.checksum` of the calibrated model.
-        qualities: the functions by calibrated quality.
+        qualities: an `OverlapFunction` for each calibrated quality.
         scans: number of scans, including the disturbed copies (`inference.disturbances`).
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
@@ -129,7 +129,7 @@ class Calibration:
     format: int = FORMAT
 
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
-        """Return the expected overlap of a segmentation in `quality`; None if the quality was not calibrated."""
+        """Return the expected overlap of a scan's segmentation in `quality`; None if the quality was not calibrated."""
         function = self.qualities.get(quality)
         if function is None:
             return None
@@ -137,12 +137,12 @@ class Calibration:
         return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else function.expect(features)
 
     def to_json(self) -> str:
-        """Return the text of a JSON file."""
+        """Return the calibration as the text of a JSON file."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def parse_calibration(text: str | bytes, path: Path) -> Calibration:
-    """Parse a calibration from JSON; errors name `path`.
+    """Parse a calibration from JSON. Errors name the file `path`.
 
     Raises:
         InputError: the text is not a calibration, has an unknown format, or contains numbers that cannot be used.

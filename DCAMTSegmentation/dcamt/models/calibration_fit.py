@@ -11,7 +11,7 @@ import numpy as np
 from .calibration import ExpectedOverlap, OverlapFunction, sigmoid
 
 CLEAN = "clean"
-"""The `disturbance` of an unchanged scan; `inference.disturbances` defines the others."""
+"""The `disturbance` of an unchanged scan. `inference.disturbances` defines the other disturbances."""
 COVERAGE = 0.8
 """Fraction of scans whose Dice should lie within the interval of their expected overlap."""
 HUBER = 0.02
@@ -59,7 +59,10 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 
 
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
-    """Return each scan's expected overlap by cross-validation (see `_left_out`); arguments as in `fit_overlap`."""
+    """Return each scan's expected overlap by cross-validation (see `_left_out`).
+
+    The arguments are those of `fit_overlap`.
+    """
     folds = _fit_folds(observations, names, _fit(observations, names))
     values, truth = _cross_validate(observations, folds), _overlaps(observations)
     expected: dict[int, ExpectedOverlap] = {}
@@ -76,7 +79,7 @@ def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """Masks (N,) from `_left_out`, and the fit."""
+    """The masks (N,) of the left-out and the fitted scans (see `_left_out`), and the fit."""
 
     left_out: np.ndarray
     fitted: np.ndarray
@@ -101,9 +104,9 @@ def _cross_validate(observations: Sequence[Observation], folds: Iterable[_Fold])
 def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield two masks (N,) for each disturbance of each case.
 
-    The first mask selects the scans to leave out: those of this case with this disturbance. The second mask selects the
-    scans for the fit: those of other cases with other disturbances. If there are none, or if this disturbance is
-    `CLEAN`, the second mask selects all scans of other cases.
+    The first mask selects the scans to leave out: the scans of this case with this disturbance. The second mask selects
+    the scans for the fit: the scans of other cases with other disturbances. If this disturbance is `CLEAN`, or if the
+    other cases have no scans with other disturbances, the second mask selects all scans of other cases.
     """
     cases = np.array([scan.case for scan in observations])
     kinds = np.array([scan.disturbance for scan in observations])
@@ -117,7 +120,7 @@ def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray,
 def _fit(
     observations: Sequence[Observation], names: Sequence[str], start_from: OverlapFunction | None = None
 ) -> OverlapFunction:
-    """Return the logistic function of the features, with a placeholder for the interval.
+    """Fit the logistic function of the features, and return it with a placeholder for the interval.
 
     Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares.
 
@@ -177,8 +180,9 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
     """Return the function with its 80% interval, computed from expected and true overlaps (N,).
 
-    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. Its low and high
-    are the 10% and 90% quantiles of the window's residuals (true minus expected overlap).
+    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. A residual is the
+    true overlap minus the expected overlap. For the knot, `lows` gets the 10% quantile of the window's residuals, and
+    `highs` gets the 90% quantile.
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -197,7 +201,9 @@ def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.nd
 
 
 def assess_overlap(observations: Sequence[Observation], names: Sequence[str]) -> dict[str, float]:
-    """Return the `overlap_figures` when each case is left out in turn; arguments as in `fit_overlap`.
+    """Return the `overlap_figures` of a cross-validation that leaves out each case in turn.
+
+    The arguments are those of `fit_overlap`.
 
     Raises:
         ValueError: there are fewer than three cases.

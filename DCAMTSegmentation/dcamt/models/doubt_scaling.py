@@ -1,4 +1,4 @@
-"""Scale the map of doubt by Platt scaling, fitted to labelled cases.
+"""Scale the map of doubt by Platt scaling, which is fitted to labelled cases.
 
 The scaled doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector machines",
 Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the scaled doubt is proportional to the doubt. The
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses only voxels of this doubt or more, since the others are very numerous and hardly ever wrong."""
+"""The fit uses only voxels of this doubt or more, because the others are very numerous and hardly any of them has a
+wrong label."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1."""
 LEAST_SLOPE = 0.25
@@ -21,18 +22,18 @@ LEAST_SLOPE = 0.25
 RIDGE, STEPS = 1.0, 50
 """Weight of the ridge penalty on deviations from bias 0 and slope 1, and largest number of steps of the fit."""
 LIMIT = 1e-3
-"""Probabilities are clipped to `LIMIT` and 1 - `LIMIT` before their logit is computed."""
+"""Probabilities are limited to the range from `LIMIT` to 1 - `LIMIT` before their logit is computed."""
 
 
 @dataclass(frozen=True)
 class DoubtScaling:
-    """A scaling of the logit of the doubt."""
+    """The bias and the slope of the scaling, which acts on the logit of the doubt."""
 
     bias: float
     slope: float
 
     def is_sound(self) -> bool:
-        """Return whether the scaling can be used."""
+        """Return whether both numbers are finite and the slope is `LEAST_SLOPE` or more."""
         return math.isfinite(self.bias) and math.isfinite(self.slope) and self.slope >= LEAST_SLOPE
 
     def apply(self, doubt: np.ndarray) -> np.ndarray:
@@ -42,9 +43,10 @@ class DoubtScaling:
 
 
 def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Count the voxels of at least `LEAST_DOUBT` in intervals of doubt.
+    """Count the voxels with a doubt of `LEAST_DOUBT` or more, in intervals of doubt.
 
-    Returns (3, BINS): for each interval, the number of voxels, the sum of their doubt, and the number of wrong voxels.
+    Returns an array (3, BINS): for each interval, the number of voxels, the sum of their doubt, and the number of
+    wrong voxels.
 
     Args:
         doubt: (I, J, K).

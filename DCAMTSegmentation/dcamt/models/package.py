@@ -1,7 +1,7 @@
 """Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card; no code, no pickle.
 
-A model may have a calibration (`models.calibration`) in the package or, to calibrate a published model, in a file
-beside it. The package takes precedence.
+A model may have a calibration (`models.calibration`), in the package or as a file beside it. A calibration file serves
+to calibrate a published model without publishing the model again. A calibration in the package takes precedence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMAT = 1
 WEIGHTS, RECIPE, CARD, CALIBRATION = "weights.safetensors", "recipe.json", "card.json", "calibration.json"
 _COPY_AGAIN = "Copy or download the file again."
 LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20}
-"""The largest size of each member in bytes."""
+"""Members of a package, and the largest size of each in bytes."""
 OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _LISTS = {"segments", "measured"}  # keys of the card
@@ -73,7 +73,7 @@ class ModelPackage:
 
     Attributes:
         weights: 16- or 32-bit floats.
-        calibration: if None, the expected overlap of results is not computed.
+        calibration: None if the model has none; then the expected overlap of results is not computed.
         notes: messages for the user.
     """
 
@@ -87,7 +87,7 @@ class ModelPackage:
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package with its checksum; return the card that was written.
 
-    A calibration file beside `path` is removed if possible, since it belongs to an earlier model.
+    A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
 
     Raises:
         OutputError: the file cannot be written.
@@ -124,7 +124,7 @@ def read_model(path: Path) -> bytes:
 
 
 def _check_exists(path: Path) -> None:
-    # For a folder without permission or a path that is too long, Path's methods would raise an error.
+    # Unlike Path's methods, os.path raises no error for a folder without permission or a path that is too long.
     if os.path.isdir(path):
         raise InputError("is a folder, not a model file", path=path, remedy=f"{FOLDER_REMEDY}.")
     if not os.path.isfile(path):
@@ -136,14 +136,15 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
     `networks.packaging.verify_model` also checks whether the weights fit the recipe's network.
 
-    A calibration beside the file that belongs to another model or cannot be used is ignored, with a note.
+    If the calibration beside the file belongs to another model or cannot be used, the calibration is ignored, and
+    `ModelPackage.notes` says so.
 
     Args:
         data: the file's content, if it was already read.
 
     Raises:
-        InputError: the file is not a package, was damaged or changed, or has another format; or a member is missing,
-            unknown, too large, or cannot be used.
+        InputError: the file does not exist, is not a package, is truncated or altered, or has another format; or a
+            member is missing, unknown, too large, or cannot be used.
     """
     package, packed = _open_parts(path, data)
     try:
@@ -222,7 +223,7 @@ def _parse_calibration(text: bytes, path: Path, card: Card, remedy: str = _COPY_
 def check_description(path: Path, data: bytes | None = None) -> Card:
     """Check a package as `open_model` does, except that weights are not unpacked; return its card.
 
-    This works in Slicer before safetensors is installed.
+    This check needs no safetensors, so it works in Slicer before the Python packages are installed.
 
     Raises:
         InputError: as `open_model`.
@@ -231,7 +232,7 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
-    """Check a package; return it without its weights, and the packed weights."""
+    """Check a package without unpacking its weights; return its other parts, and the packed weights."""
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
@@ -385,7 +386,10 @@ def _card_bytes(card: Mapping[str, Any]) -> bytes:
 
 
 def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:
-    """Return `Card.checksum`, which also covers keys of the card that this version of DCAMT does not know."""
+    """Return the value of `Card.checksum` for a package.
+
+    The checksum also covers keys of the card that this version of DCAMT does not know.
+    """
     digest = hashlib.sha256()
     for part in (_card_bytes({**card, "checksum": ""}), recipe, weights):
         digest.update(len(part).to_bytes(8, "little"))

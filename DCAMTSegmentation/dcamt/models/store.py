@@ -66,7 +66,7 @@ def user_folder() -> Path:
 
 
 def stored_models() -> list[StoredModel]:
-    """Return all models, shipped ones first; of models with the same name, only the first.
+    """Return all models, shipped ones first. If a name occurs twice, only the first model is returned.
 
     If the folder of imported models cannot be read, only the shipped models are returned.
     """
@@ -109,7 +109,7 @@ def model_path(name_or_file: str | Path) -> Path:
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
-            # `stored_models` leaves out imported models if their folder cannot be read.
+            # It may be the name of an imported model; `stored_models` leaves these out if their folder cannot be read.
             check_store()
         available = ", ".join(model.name for model in models) or "none"
         what, remedy = "there is no such model file, nor a model of that name", ""
@@ -134,17 +134,17 @@ def import_model(
     """Check a model file and copy it into the store.
 
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
-    copied if it belongs to this model and the model contains no calibration.
+    copied, too, if it belongs to this model and the model contains no calibration.
 
     Args:
         check: returns the card; raises InputError if the model cannot be used. The default does not check whether the
             weights fit the recipe.
         replace: replace an imported model of the same name; the old model stays if the new one cannot be written.
-        name: by default the name in the model's card.
+        name: the model's name in the store; None for the name in its card.
 
     Raises:
-        InputError: the model cannot be used, the name cannot be a file name, a shipped model has that name, an imported
-            model has that name and `replace` is False, or `user_folder` fails.
+        InputError: the model cannot be used, the name cannot be a file name, a model of that name is shipped with
+            DCAMT, an imported model has that name and `replace` is False, or `user_folder` fails.
         OutputError: the file or its calibration file cannot be copied.
     """
     data = read_model(path)

@@ -13,8 +13,9 @@ BLOCK_BYTES = 64 << 20
 class CrossAttention(nn.Module):
     """Cross-attention of features A to B: A' = A + MHA(q=LN(A), kv=LN(B)); a token is a voxel of the deepest level.
 
-    The scores are reduced by the distance between two tokens times the head's slope ("attention with linear biases",
-    Press et al., ICLR 2022, in three dimensions). Absolute positions are not used, so feature maps may have any size.
+    Positions are encoded as a penalty on the scores: the distance between two tokens times the head's slope
+    ("attention with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). Absolute positions
+    are not used, so feature maps may have any size.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -45,9 +46,10 @@ class CrossAttention(nn.Module):
         return enriched
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """Return the attended values; queries, keys, values and result are (B, heads, N, c).
+        """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
 
-        Blocks of queries limit the memory. With gradients, blocks would save none, since the backward pass needs the
+        Without gradients, the attention is computed for one block of queries after another, to limit the memory; the
+        result is the same. With gradients, blocks would save no memory, since the backward pass needs the
         `distance_bias` of all blocks.
         """
         tokens = query.shape[2]
@@ -70,8 +72,8 @@ def queries_at_once(tokens: int, heads: int) -> int:
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
     """Return -slope_h * |p - q| for each head h, each token p of `queries` and each token q: float32 (heads, n, N).
 
-    Distances are in tokens. The slopes are 1, 1/2, 1/4, ...: the first head attends to near tokens, the last also to
-    far tokens.
+    Distances are in tokens. The first head has the slope 1; each further head has half the slope of the previous head.
+    Thus the first head attends to near tokens, and the last head also to far tokens.
 
     Args:
         size: size of the feature map.

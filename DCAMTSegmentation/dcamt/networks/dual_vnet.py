@@ -66,8 +66,8 @@ class DualVNet(nn.Module):
         """Return both branches' outputs for images (B, C, X, Y, Z); X, Y and Z must be multiples of `stride`.
 
         Args:
-            own_tokens: booleans (2, B): whether a branch attends to its own tokens instead of its partner's; by
-                default False.
+            own_tokens: booleans (2, B): for each branch and sample, True if the branch attends to its own tokens,
+                False if it attends to its partner's tokens. By default, all are False.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)

@@ -31,7 +31,7 @@ def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> 
 
 
 def verify_model(name_or_file: str | Path) -> ModelPackage:
-    """Open a model by its name in the store or its file, and check its content completely.
+    """Open a model, given by its name in the store or its file, and check its content completely.
 
     Raises:
         InputError: the model does not exist or cannot be used.
@@ -47,7 +47,8 @@ def check_weights(package: ModelPackage, path: Path) -> None:
     misfit = InputError(
         "cannot be used: its weights do not fit its recipe's network", path=path, remedy="Choose another model."
     )
-    # Each convolution has an array of weights. This check keeps a huge network from being built.
+    # Each convolution has an array of weights. If the recipe has more convolutions than the package has arrays, the
+    # package is refused before a possibly huge network is built.
     if sum(package.recipe.network.convolutions) > len(package.weights):
         raise misfit
     try:

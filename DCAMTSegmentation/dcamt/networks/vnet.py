@@ -75,7 +75,7 @@ class TransposedUp(nn.Sequential):
 
 
 class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution that keeps the memory format `channels_last_3d`.
+    """A 1x1x1 convolution whose output has the memory format `channels_last_3d` if the input has this format.
 
     On one thread, PyTorch's own float32 convolution changes the memory format. Training then took 13% longer.
     """
@@ -103,7 +103,7 @@ class Trilinear(nn.Upsample):
 class TrilinearUp(nn.Sequential):
     """Upsamples by a 1x1x1 convolution and trilinear interpolation.
 
-    The two operations commute. The convolution comes first, since it then has fewer voxels.
+    The two operations commute. The convolution comes first, since there are fewer voxels before the interpolation.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         return self.decode_levels(half, skips[-1:], slice(-1, None)), half
 
     def decode_levels(self, decoded: Tensor, skips: Sequence[Tensor], selected: slice) -> Tensor:
-        """Return the features after the `selected` levels, which run from coarse to fine."""
+        """Run the `selected` levels, coarse to fine, each with its skip, and return the last features."""
         for up, level, skip in zip(list(self.ups)[selected], list(self.levels)[selected], skips, strict=True):
             decoded = level(add_skip(up(decoded), skip))
         return decoded
@@ -152,9 +152,11 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 
 
 class VNet(nn.Module):
-    """A V-Net (Milletari et al., 3DV 2016) with normalisation as in UA-MT (L. Yu et al., MICCAI 2019).
+    """A V-Net (Milletari et al., 3DV 2016); a branch of `DualVNet`.
 
-    Between `encode` and `decode`, the branches of `DualVNet` attend to each other's bottleneck.
+    It has normalisation layers, as in UA-MT (L. Yu et al., MICCAI 2019).
+
+    `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
 
     Args:
         inputs: channels of the image.
@@ -176,7 +178,7 @@ class VNet(nn.Module):
         self.head: nn.Conv3d = Pointwise(shape.channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Return the features of an image (B, C, X, Y, Z) at each level, from the finest to the bottleneck."""
+        """Encode an image (B, C, X, Y, Z); return the features of each level, from the finest to the bottleneck."""
         features: list[Tensor] = self.encoder(image)
         return features
 

@@ -24,8 +24,8 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
 
     The axial and the coronal slice show the patient's right on the left; the sagittal slice shows the patient's front
     on the left. Outlines of the label are white; those of the prediction, drawn over them, have the colours of their
-    classes. Scan, prediction and label must lie on one grid. The file contains only pixels, nothing from the scan's
-    header.
+    classes. Scan, prediction and label must lie on one grid. The file contains only pixels: no text, and nothing from
+    the scan's header.
     """
     orientation = canonical_orientation(volume.grid)
     image, predicted, labels = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
@@ -50,7 +50,7 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
 def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return the pixels (HEIGHT, W, 3) of a slice.
 
-    `planes`: grey values, prediction and label, whose two axes run left and up on the screen.
+    `planes`: the slice's grey values, prediction and label. Their two axes run left and up on the screen.
     """
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT

@@ -12,13 +12,13 @@ from .colors import CHART_COLORS
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 26, 26, 30
 NAME_HEIGHT = 14
-"""Height of the row with a line's name, above the plot."""
+"""Height of a row with the name of a line; the rows are stacked above the plot."""
 MARK_WIDTH = 16
 """Width of the piece of a line beside the line's name."""
 DASHES = ("none", "7 3", "2 2", "9 3 2 3")
-"""Dashes of lines, each used with all colours before the next."""
+"""Dashes of lines; all colours are used with a kind of dashes before the next kind."""
 MAX_POINTS = 300
-"""Largest number of points of a drawn line."""
+"""Largest number of points of a line; a longer line is averaged to this many points."""
 
 Line = Sequence[tuple[float, float]]
 

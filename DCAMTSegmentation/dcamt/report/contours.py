@@ -8,8 +8,8 @@ import numpy as np
 def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)) -> str:
     """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x grows with the column, y with the row.
 
-    The outline connects the mid-points between True pixels and their False neighbours. Pixels beyond the border count
-    as False, so each outline is closed.
+    The outline connects the mid-points between True pixels and their False neighbours. All pixels beyond the border of
+    `mask` count as False, so each outline is closed.
 
     Args:
         spacing: (row, column) mm.
@@ -34,10 +34,12 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
 #   _LEFT        _RIGHT
 #     c  _BOTTOM   d
 #
-# The outline crosses a block at these mid-points: (row, column) in half pixels from the centre of pixel a.
+# The outline crosses a block at the mid-points between two neighbouring pixels. These four points are (row, column)
+# in half pixels, measured from the centre of pixel a.
 _TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)
-# The outline's line segments in a block. The four bits of a key are the pixels a, b, c and d: in 0b1000, only pixel a
-# is True. The True pixels lie to the right of a line segment. Pixels that touch only at a corner are separated.
+# The line segments that the outline has in a block, for each combination of True pixels. The four bits of a key are the
+# pixels a, b, c and d: in 0b1000, only pixel a is True. A line segment runs from its first point to its second point,
+# with the True pixels on its right. Pixels that touch only at a corner are separated.
 _CROSSINGS = {
     0b1000: [(_TOP, _LEFT)],
     0b0100: [(_RIGHT, _TOP)],

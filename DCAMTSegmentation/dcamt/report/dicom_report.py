@@ -22,7 +22,7 @@ QUANTITIES: dict[str, tuple[Code, Code]] = {
     "transverse_diameter_mm": (Code("99DCAMT", "RL-EXTENT", "Transverse extent"), Code("UCUM", "mm", "millimeter")),
     "sphericity": (Code("IBSI", "QCFX", "Sphericity"), Code("UCUM", "1", "no units")),
 }
-"""Quantity and unit of each reported measurement, by its name in `Measurements`."""
+"""Coded quantity and unit of each reported measurement, by the measurement's name in `Measurements`."""
 
 
 def build_measurement_report(

@@ -80,13 +80,13 @@ def write_outline_report(
     from_dcamt_file: bool = False,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write the report of a segment, without a model.
+    """Write the report of a segment; the report names no model.
 
     Without `identity`, the report states that it holds no name, identifier, date or file path of the patient or scan.
     The caller must then pass a `segment.name` that holds none.
 
     Args:
-        identity: texts that identify the patient and the scan, by title.
+        identity: texts that identify the patient and the scan, with their titles as keys.
         from_dcamt_file: whether the segment's file is a DCAMT result (`io.writers.is_dcamt_result`).
         notes: see `ScanReport`.
 
@@ -150,7 +150,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
 
 
 def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
-    """Resample a segment's mask, plane by plane to save memory."""
+    """Return a segment's mask on a grid, computed plane by plane to save memory."""
     mask = np.zeros(grid.shape, bool)
     corners = np.array(list(product(*((-0.5, size - 0.5) for size in segment.grid.shape))))
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine

@@ -1,7 +1,7 @@
 """Draw a picture for judging a segmentation: three slices, two views of its surface, and measurements.
 
-Voxels are first reoriented to LPS: left, posterior, superior. Oblique axes are treated as the nearest axes of the
-patient.
+Voxels are first reoriented to LPS, with axes that run to the patient's left, posterior and superior. Oblique axes are
+treated as the nearest axes of the patient.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def render_picture(
         path: the file, `.png`, which is written completely or not at all.
 
     Returns:
-        The characters that are boxes in the picture, since no font of `font_families` has them.
+        The characters of names that are boxes in the picture, since no font of `font_families` has them.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -182,7 +182,7 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _rim(points: float) -> list[Any]:
-    """Return the path effect of a dark rim, which keeps text and lines legible on bright voxels."""
+    """Return the path effect that draws a dark line behind text or a line, which keeps it legible on bright voxels."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=points, foreground="#000000e0", capstyle="projecting")]
@@ -224,7 +224,7 @@ class _Line:
 def _list_lines(
     segments: Sequence[SegmentInfo], measured: Sequence[Measurements], tall: float, is_empty: bool
 ) -> list[_Line]:
-    """Return the lines for a panel of `tall` inches."""
+    """Return the legend, a notice if nothing is segmented, and the measurements, for a panel of `tall` inches."""
     notice = _Text(0, "Nothing is segmented.\nThe slices pass through the scan's centre.", _ORIENTATION_COLOR, 11)
     notices = [_Line([notice], height=2.2)] if is_empty else []
     if not segments:
@@ -255,7 +255,7 @@ def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
 
 
 def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measurements], most: int) -> list[_Line]:
-    """Return at most `most` lines."""
+    """Return a header and lines with the segments' volumes and surface areas, at most `most` lines in all."""
     header = [_Text(_VOLUME_X, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
     header += [_Text(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")]
     lines = [_Line(header)]

@@ -43,8 +43,8 @@ def write_run_report(
 
     Args:
         progress: as in `score_cases`.
-        on_warning: as in `score_cases`; also called with the names of cases in an existing `validation.csv` that are no
-            longer validation cases.
+        on_warning: as in `score_cases`; also called if the run folder already holds a table `validation.csv` with cases
+            that are no longer validation cases. The message names these cases.
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the
@@ -119,7 +119,7 @@ def _cases_in_table(path: Path) -> set[str]:
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return facts about the run and its model, such as classes and iterations, as texts by name.
 
-    The numbers of cases are those of the training; if the card lacks them, those of `cases`.
+    The numbers of cases are those of the training. If the card lacks them, `cases` are counted.
     """
     lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     counts = {role: card.trained_on.get(role, count) for role, count in count_roles(cases).items()}
@@ -185,7 +185,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of DCAMT, Python and the main packages, and the operating system's name, by title."""
+    """Return the versions of DCAMT, Python and installed main packages, and the operating system's name, by title."""
     versions = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:

@@ -127,7 +127,7 @@ def _scores(evaluation: Evaluation, recipe: Recipe) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:
-    """Return an HTML table; all columns after the second contain numbers."""
+    """Return a table of rows of text; all columns after the second contain numbers and are aligned right."""
 
     def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
         kinds = [' class="n"' if column >= 2 else "" for column in range(len(cells))]

@@ -129,8 +129,8 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, high: np.ndarray, 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
     """Return the views of the surface as HTML.
 
-    The first group of views marks doubt, if known. With `wall`, a second group shows the wall's ratios on the measured
-    part alone. The scene must contain a labelled voxel.
+    The first group of views marks doubt if the doubt is known. If `wall` is given, a second group shows the wall's
+    ratios on the measured part alone. The scene must contain a labelled voxel.
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm or more (full colour)"
@@ -149,7 +149,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
         names = [escape(segment.name) for segment in segments if (measured == segment.label).any()]
         heading = f"{', '.join(names)}: late enhancement"
         groups.append((heading, surfaces, wall_painter(wall, scene), _ratio_scale(wall)))
-    # All views are cropped to the rows that show a surface in any view, with a margin for the letters.
+    # All views are cropped to the rows that show a surface in at least one view, with a margin for the letters.
     rows = np.concatenate([surface.pixel // SURFACE_PIXELS for _, shown, _, _ in groups for surface in shown])
     margin = SURFACE_PIXELS // 9
     visible = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
@@ -254,7 +254,7 @@ class _Frame:
     unit: float
 
     def text(self, x_mm: float, y_mm: float, text: str, size_mm: float, color: str, anchor: str = "middle") -> str:
-        """Return SVG text at a position in mm on paper, with a dark rim for bright pixels."""
+        """Return SVG text at a position in mm on paper, with a dark rim so that it is legible over bright pixels."""
         x, y, size, rim = (value * self.unit for value in (x_mm, y_mm, size_mm, 0.45))
         return (
             f'<text x="{x:.2f}" y="{y:.2f}" font-size="{size:.2f}" text-anchor="{anchor}" fill="{color}" stroke="#000"'

@@ -85,12 +85,12 @@ class ScanReport:
 
     Attributes:
         volume: the scan, of which the first channel is shown.
-        segments: only the first is reported with all measurements.
+        segments: name and colour of each label value; only the first segment is reported with all measurements.
         measurements: one row for each segment.
         model: the card of the model that made the outlines; None if it is unknown whether a model made them. A card
             with an empty `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
-        is_corrected: whether a person has edited the model's outlines.
+        is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file is a DCAMT result (`io.writers.is_dcamt_result`) and names no model.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast`.

@@ -73,8 +73,8 @@ class Scene:
     def shown_box(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         """Return opposite corners (3,) of the box to show, in mm from the centre of voxel (0, 0, 0).
 
-        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. Shorter sides are then
-        lengthened to `SHORTEST_SIDES`, so that each slice has room for its texts.
+        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. Sides shorter than
+        `SHORTEST_SIDES` are then lengthened, so that each slice has room for its texts.
         """
         low, high = self._box_in_scan(margin_mm)
         size = np.maximum(high - low, SHORTEST_SIDES * (high - low).max())
@@ -109,7 +109,7 @@ def scale_bar_mm(width_mm: float) -> int:
 
 
 def intensity_window(shown: np.ndarray) -> tuple[float, float]:
-    """Return the intensities shown as black and as white: `WINDOW_PERCENTILES` of the voxels that are not padding."""
+    """Return the intensities shown as black and as white: percentiles of the shown voxels that are not padding."""
     # A sample of up to 2 million voxels has nearly the same percentiles as all voxels.
     sample = shown[tuple(slice(None, None, max(1, n // 64)) for n in shown.shape)]
     padding = padding_mask(sample)

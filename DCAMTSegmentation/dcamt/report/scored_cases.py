@@ -51,7 +51,8 @@ def score_cases(
 
     Args:
         progress: called as progress(done, total) after each case.
-        on_warning: called with a message about each case that is left out, and with each of the `label_notes`.
+        on_warning: called with a message about each case that is left out, and with each note on a label
+            (`label_notes`).
 
     Raises:
         MemoryShortage: the memory is too small to segment a scan.

@@ -150,7 +150,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off (see `OFF_MM`).
+    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off by more than `OFF_MM[0]`.
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
@@ -208,7 +208,7 @@ class _DistanceMap:
         inside = np.argwhere(mask)
         low, high = inside.min(0), inside.max(0) + 1
         room = np.ceil(MARGIN_MM / spacing).astype(int)
-        # For the distances inside, one voxel of margin is enough.
+        # For the distances inside the segment, one voxel of margin is enough.
         tight = np.pad(mask[tuple(map(slice, low, high))], 1)
         inner = ndimage.distance_transform_edt(tight, sampling=spacing)[1:-1, 1:-1, 1:-1]
         mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])

@@ -30,7 +30,8 @@ class _Timed:
     """Base class of events.
 
     Attributes:
-        time: when the event was written to the run's file, in seconds since the epoch; None if not read from a file.
+        time: when the event was written to the run's file, in seconds since the epoch; None in an event that was not
+            read from that file.
     """
 
     time: float | None = None
@@ -73,8 +74,8 @@ class TrainingProgress(_Timed):
         steps_per_s: iterations per second since that previous event, without the time of validations and checkpoints;
             None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
-        memory_bytes: peak memory of the leader (rank 0) so far: GPU memory if it computes on a CUDA GPU, otherwise main
-            memory; None if unknown.
+        memory_bytes: peak memory of the leader (rank 0) so far: GPU memory if the leader computes on a CUDA GPU,
+            otherwise main memory; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -245,8 +246,8 @@ class EventLog:
 class EventTail:
     """Reads the events of a run's file while the file grows.
 
-    Reading begins at the start of the file, or `from_end` bytes before the end. The event of an unfinished last line is
-    returned once the line is complete. `newest_progress`: as in `JsonLines`.
+    Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
+    unfinished last line is returned once the line is complete. `newest_progress`: as in `JsonLines`.
     """
 
     def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:
@@ -259,7 +260,10 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Return the next event; None if none is in the bytes read so far. The file may hold more (see `at_end`)."""
+        """Return the next event; None if the bytes read so far contain no further event.
+
+        After None, the file may still contain events that were not read (see `at_end`).
+        """
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:

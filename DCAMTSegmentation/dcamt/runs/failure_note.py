@@ -38,7 +38,7 @@ def reserve_note(path: Path) -> None:
 
 
 def write_note(path: Path, note: FailureNote) -> None:
-    """Write the note. An error is ignored, since the process also prints the failure."""
+    """Write the note. If that is impossible, do nothing, since the process also prints the failure."""
     with suppress(OSError):
         remove_file(path)  # The note takes the room of the blank file.
     with suppress(OutputError):

@@ -81,7 +81,10 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing without validation, or if `model` is this model."""
+        """The model with the highest validation Dice.
+
+        The file is missing if the run has no validation, or if `model` itself has the highest validation Dice.
+        """
         return self.path / "best.dcamt"
 
     @property
@@ -116,12 +119,15 @@ class RunFolder:
 
     @property
     def ranking(self) -> Path:
-        """An application's ranking of the unlabelled cases, and the segmentations that `dcamt rank` proposes."""
+        """The folder with a ranking of the run's unlabelled cases, and with a proposed segmentation of each case.
+
+        An application writes the ranking. `dcamt rank`, which the application starts, writes the proposals.
+        """
         return self.path / "ranking"
 
     @property
     def validation(self) -> Path:
-        """The finished model's validation scores, as `Evaluation.write_csv` writes them."""
+        """The finished model's scores on its validation cases, as `Evaluation.write_csv` writes them."""
         return self.path / "validation.csv"
 
     @property
@@ -132,8 +138,8 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the earlier model's iteration, or "earlier" if unknown: `validation-6000.csv`. If both
-        models have the same iteration, nothing is renamed.
+        The new names state the iteration of the earlier model, or "earlier" if it is unknown: `validation-6000.csv`.
+        If both models have the same iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.
@@ -226,7 +232,7 @@ class RunFolder:
         self.refuse_links_out(*results, self.events, self.request, self.failure)
 
     def refuse_links_out(self, *files: Path) -> None:
-        """Raise InputError if one of `files` in the folder is a link to a file outside."""
+        """Raise InputError if one of `files`, which lie in the folder, is a link to a file outside the folder."""
         for path in files:
             target = Path(os.path.realpath(path))
             if path.is_symlink() and not target.is_relative_to(os.path.realpath(self.path)):
@@ -275,15 +281,15 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the proposals in `ranking` that are no longer results of DCAMT: a person has probably corrected them.
+        """Return the files of proposals in `ranking` that `is_dcamt_result` does not recognise as results of DCAMT.
 
-        The temporary files of a cancelled ranking are left out.
+        A person has probably corrected these proposals. The temporary files of a cancelled ranking are left out.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]
 
     def foreign_files(self) -> list[Path]:
-        """Return the files and folders here that do not belong to the run, and `foreign_proposals`.
+        """Return the files and folders in the run's folder that do not belong to the run, and `foreign_proposals`.
 
         Raises:
             OSError: the folder cannot be read.
