@@ -23,7 +23,11 @@ FIRST_ROW = 3
 
 
 class ChannelSelectors:
-    """Adds a row to the panel's form for each channel after the first; `on_chosen` receives the rows' volumes."""
+    """Adds rows to the panel's input form when a model needs them.
+
+    The panel's own selector is for the first channel. `on_chosen` receives the volumes of the further channels only;
+    a channel without a volume has None.
+    """
 
     def __init__(self, ui: Any, on_chosen: Callable[[list[VolumeNode | None]], None]) -> None:
         self._ui, self._on_chosen = ui, on_chosen
@@ -42,8 +46,8 @@ class ChannelSelectors:
         """Show a row for each channel after the first, and name the first channel beside the panel's own selector.
 
         Args:
-            names: of all channels.
-            volumes: of the channels after the first.
+            names: the names of all channels.
+            volumes: the volumes of the further channels; a channel without a volume has None.
         """
         self._further_count = len(names) - 1
         self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_count else _("Volume:")
@@ -58,7 +62,7 @@ class ChannelSelectors:
         self._filling = False
 
     def hide_nodes(self, node_ids: list[str]) -> None:
-        """Exclude nodes from the selectors."""
+        """Exclude the nodes with these identifiers from the selectors."""
         self._hidden = node_ids
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids
@@ -90,10 +94,11 @@ class ChannelSelectors:
 
 
 def choose_model(settings: Any, name: str) -> None:
-    """Select a model, and put the selected volumes into the order of its channels, by name (`channel_names.name_of`).
+    """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    The order stays if the model has one channel or channels without names, or if a channel's name belongs to no volume
-    or to several.
+    Each channel of the new model gets the volume whose channel name (`channel_names.name_of`) is the name of this
+    channel. The order of the volumes stays if the new model has one channel, if its channels have no names, or if the
+    name of one of its channels belongs to no volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)

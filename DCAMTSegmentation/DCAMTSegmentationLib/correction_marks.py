@@ -25,18 +25,18 @@ _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _MOVED = "DCAMT.moved"
 SAME_PLACE = 0.1
-"""Tolerance for the place of segments in their scan, in voxels along each axis."""
+"""Tolerance for comparing the place of segments in their scan, in voxels along each axis."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
-"""Attribute: the segments' `axes_of` when they were measured."""
+"""Attribute: the axes (`axes_of`) that the DCAMT segments had when they were measured."""
 SAME_AXES_MM = 1e-5
-"""Tolerance for each component of `axes_of`."""
+"""Tolerance for comparing axes (`axes_of`), component by component."""
 
 
 def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> None:
     """Store the fingerprint and the measured axes of a new result's segments, and replace an earlier result's marks.
 
-    The worker measured in the volume's space, but *Measure again* measures in the segmentation's. If the segments' axes
-    differ between the two, the measurements are marked as outdated.
+    The worker measured the result in the volume's space, but *Measure again* measures in the segmentation's space. If
+    the segments' axes differ between the two spaces, the measurements are marked as outdated.
 
     Args:
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
@@ -56,8 +56,8 @@ def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None =
     Hardening a scaling changes the axes, but not the fingerprint.
 
     Args:
-        from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default the
-            identity.
+        from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
+            are returned in the segmentation's space.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     if affine is None:
@@ -85,7 +85,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
     """Store the fingerprint and the axes that the segments had when they were measured.
 
-    If the segments have changed since, the mark of outdated measurements stays.
+    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
@@ -96,9 +96,9 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
 
 
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
-    """Update a result's marks (corrected, outdated, moved); return whether the result `is_corrected`.
+    """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    If no fingerprint can be compared, the marks stay.
+    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -113,7 +113,8 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
     """Return whether the DCAMT segments lie at other voxels of `volume` than at those of the segmented scan.
 
-    Return False if the segments were resampled or all deleted, or if `volume` is None or has no image.
+    The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None or
+    has no image.
 
     Args:
         now: the present fingerprint of the segments.
@@ -126,7 +127,7 @@ def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | Non
         to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(segmentation_node, volume) @ affine
     except InputError:  # a non-linear transform
         return True
-    # `to_voxels` maps the labelmap's voxel indices to the scan's: the identity for a new result.
+    # `to_voxels` maps the labelmap's voxel indices to those of the scan. For a new result, it is the identity matrix.
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
     if (np.abs((to_voxels - np.eye(4)) @ np.transpose(corners)) <= SAME_PLACE).all():
         return False
@@ -172,9 +173,10 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
-    """Return the identifiers of the DCAMT segments for which no edit is known, including unedited copies.
+    """Return the identifiers of the DCAMT segments for which no edit is known.
 
-    If edits cannot be recognised (`can_recognise_edits`), all DCAMT segments are returned.
+    An unedited copy of a DCAMT segment is returned, too. All DCAMT segments are returned if their voxels cannot be
+    compared with those that were written (see `can_recognise_edits`).
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -182,9 +184,9 @@ def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
 
 
 def was_only_copied(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a result is as DCAMT wrote it, apart from added copies of its segments.
+    """Return whether a result is as DCAMT wrote it; copies of its segments may have been added.
 
-    For `is_corrected`, an added copy is a correction.
+    An added copy changes the result's fingerprint, so `is_corrected` returns True for a result with copies.
     """
     written = written_fingerprint(segmentation_node)
     now = fingerprint(segmentation_node) if written else ""
@@ -192,7 +194,7 @@ def was_only_copied(segmentation_node: SegmentationNode) -> bool:
 
 
 def written_fingerprint(segmentation_node: SegmentationNode) -> str:
-    """Return the fingerprint that a result's segments had when DCAMT wrote them; "" if unknown."""
+    """Return the fingerprint that a result's segments had when DCAMT wrote them; empty if it is unknown."""
     return segmentation_node.GetAttribute(_WRITTEN) or ""
 
 
@@ -204,6 +206,7 @@ def is_written(segmentation_node: SegmentationNode) -> bool:
 def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
     """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
 
-    Return False for segments that were loaded or copied into the node, and if a segment has no labelmap.
+    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: the node
+    lacks the fingerprint. It also returns False if a segment has no labelmap.
     """
     return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))

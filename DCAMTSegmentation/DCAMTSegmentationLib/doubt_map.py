@@ -32,7 +32,7 @@ _MAP, _DOUBT = "DCAMT.map", "doubt"
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
-    """Build image data of the doubt in percent; yield after each slab.
+    """Build image data of the doubt in percent, slab by slab; yield None after each slab.
 
     Args:
         levels: (K, J, I), uint8, the doubt: 0 is 0 %, 255 is 100 %.
@@ -53,7 +53,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 
 
 def add_display(node: VolumeNode) -> Node:
-    """Add a display node to a map of doubt, and return the display node."""
+    """Add a display node to the volume node of a map of doubt; return the display node."""
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
     display.AutoWindowLevelOff()
@@ -64,14 +64,14 @@ def add_display(node: VolumeNode) -> Node:
 
 
 def set_display_range(display: Node) -> None:
-    """Make values below `OPAQUE_FROM_PERCENT` transparent, and omit them from the colour legend."""
+    """Make values below `OPAQUE_FROM_PERCENT` transparent, and omit these values from the colour legend."""
     display.SetWindowLevelMinMax(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.ApplyThresholdOn()
 
 
 def map_name(volume: VolumeNode) -> str:
-    """Return the name of a volume's map of doubt."""
+    """Return the name of the map of doubt of a volume."""
     return str(_("{volume} doubt").format(volume=volume.GetName()))
 
 
@@ -86,7 +86,7 @@ def is_map(volume: VolumeNode) -> bool:
 
 
 def shows_doubt(volume: VolumeNode) -> bool:
-    """Return whether a map shows doubt, not an older version's disagreement of the branches."""
+    """Return whether a map shows doubt; the maps of older versions of DCAMT show the branches' disagreement."""
     return volume.GetAttribute(_MAP) == _DOUBT
 
 

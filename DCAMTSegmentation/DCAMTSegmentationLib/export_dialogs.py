@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 
 def confirm_outdated_export(warning: str, title: str) -> bool:
-    """Ask the user whether to export outdated values; without a warning, return True."""
+    """Return whether to export values in spite of a warning that they are outdated; without a warning, return True."""
     question = f"{warning} {_('Export the earlier values?')}"
     return not warning or confirm(question, title)
 

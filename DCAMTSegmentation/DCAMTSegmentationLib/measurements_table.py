@@ -17,7 +17,7 @@ from DCAMTSlicerLib.node_types import TableNode, VolumeNode
 from slicer.i18n import tr as _
 
 _SCAN = "DCAMT.scan"
-"""Attribute of a table node: the scan's name that DCAMT wrote into the column `scan`."""
+"""Attribute of a table node: the scan's name that `fill_table` or `store_scan_name` wrote into the column `scan`."""
 TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
 """Number of decimals by column; all other columns have two.
@@ -26,7 +26,7 @@ More decimals would suggest an accuracy that measurements on voxels do not have.
 
 
 def column_titles() -> dict[str, str]:
-    """Return the title of each column by name."""
+    """Return the title of each column by the column's name."""
     return {
         "scan": _("Scan"),
         "segment": _("Segment"),
@@ -42,7 +42,7 @@ def column_titles() -> dict[str, str]:
 def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
     """Replace the content of a table node with measurements, one row for each segment.
 
-    Numbers are stored as text, which a table view shows unchanged.
+    Numbers are stored as text with a fixed number of decimals, because a table view shows text unchanged.
     """
     titles = column_titles()
     set_text_columns(node, titles, {column: [_text_of(row, column) for row in rows] for column in titles})
@@ -66,8 +66,8 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
     """Return the measurements in a table node as text; undefined values and removed columns are empty.
 
     Args:
-        volume: the measured scan, if it is still in the scene. Its present name replaces the name that `fill_table`
-            wrote. A name that the user typed stays.
+        volume: the measured scan; None if the scan is no longer in the scene. The scan's present name replaces the name
+            that `fill_table` wrote. A name that the user typed into the table stays.
     """
     table = node.GetTable()
     rows = [
@@ -80,9 +80,9 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
 
 
 def store_scan_name(node: TableNode, name: str) -> None:
-    """Replace the scan's stored name in a table node by the present `name`.
+    """Write the scan's present `name` into a table node, in place of the name that `fill_table` wrote.
 
-    Call this before the scan is removed: without the scan, `rows_of` returns the name in the table.
+    Call this function before the scan is removed: without the scan, `rows_of` returns the name in the table.
     """
     table, before = node.GetTable(), node.GetAttribute(_SCAN)
     if before in (None, name):
@@ -109,7 +109,7 @@ def export_csv(node: TableNode, volume: VolumeNode | None, path: Path) -> None:
 
 
 def as_text(node: TableNode, volume: VolumeNode | None) -> str:
-    """Return a table's measurements (`rows_of`) as tab-separated text with a header, for a spreadsheet."""
+    """Return a table's measurements (`rows_of`) as text with a header and tabs between cells, for a spreadsheet."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
     writer.writerow([titles[column] for column in MEASUREMENT_COLUMNS])

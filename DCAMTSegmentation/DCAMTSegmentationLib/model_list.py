@@ -20,8 +20,8 @@ from slicer.i18n import tr as _
 class ModelList:
     """Fills a combo box with the titles of models; the box's tooltip shows the card of the selected model.
 
-    `on_chosen` is called with the name of the model that the user selects or imports; after a removal, with the name of
-    the first model in the list, or "".
+    `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
+    the name of the first model in the list, or "" if none is left.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class ModelList:
         return choice.channels if choice is not None else channel_names_of(self._unlisted)
 
     def show(self, name: str) -> None:
-        """List the models and select `name`; a model that no longer exists is shown as missing.
+        """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        `name` may also be the path of a model file, or "" for no model.
+        `name` may also be the path of a model's file that a script chose. If `name` is empty, no model is selected.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]

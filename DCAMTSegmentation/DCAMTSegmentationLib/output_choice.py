@@ -27,11 +27,14 @@ _REMOVED_SCAN = "DCAMT.removedScan"
 The scene forgets references to removed nodes.
 """
 _REMOVED_AFFINE = "DCAMT.removedScanAffine"
-"""Attribute: the removed scan's `ijk_to_ras` as JSON; missing in scenes of older versions."""
+"""Attribute of such a node: the scan's `ijk_to_ras` as JSON; missing in scenes of older versions."""
 
 
 def store_removed_scan(volume: VolumeNode) -> None:
-    """Store a scan's checksum and affine in the segmentations drawn on it, before the scan is removed."""
+    """Store a scan's checksum and affine in the segmentations drawn on it.
+
+    Call this before the scan is removed from the scene.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [node for node in nodes if scan_of(node) is volume]
     if not drawn or slicer.mrmlScene.IsClosing() or not is_listed_scan(volume):
@@ -75,7 +78,10 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def replace_unfit_output(settings: Any) -> None:
-    """Replace an output that cannot hold a result of the input volume by the volume's newest result or None."""
+    """Replace a selected output that cannot hold a result of the input volume.
+
+    The new output is the volume's newest result; no output is selected if the volume has no result.
+    """
     if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)
 
@@ -85,7 +91,7 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
 
     The user is asked if:
 
-    - the node's DCAMT segments were edited or may have been edited;
+    - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
     - the node holds the result of another scan or was drawn on another scan;
     - the node is a training case.
     """

@@ -13,7 +13,10 @@ from .worker_job import JobOutcome
 
 
 class ProgressPanel:
-    """Shows the progress and the outcome of a job; `read_log` is called only while the log section is open."""
+    """Shows the progress and the outcome of a job.
+
+    `read_log` returns the log's text; it is called only while the log section is open.
+    """
 
     def __init__(self, ui: Any, read_log: Callable[[], str]) -> None:
         self._ui, self._read_log = ui, read_log
@@ -26,7 +29,7 @@ class ProgressPanel:
         """Update the Apply/Cancel button and the progress bar.
 
         Args:
-            missing: what the user has to choose before Apply, as a sentence; "" if nothing is missing.
+            missing: a sentence that says what the user has to choose before Apply; "" if nothing is missing.
         """
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (

@@ -105,16 +105,16 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
-    """Store the volume for which a region is chosen, unless a volume was stored before.
+    """Store the volume for which a region is chosen, unless a volume was stored for the region before.
 
-    A stored volume that was removed is not replaced, so that `note_about_scan` returns a note.
+    A stored volume that was removed from the scene is not replaced, so `note_about_scan` still returns a note.
     """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if a region's stored scan was removed or is another than `volume`; otherwise ""."""
+    """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_SCAN_WAS_STORED) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)

@@ -34,7 +34,7 @@ from .wall_nodes import (
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
-# Not translated: the report is in English.
+# Not translated: they are texts of the report, which is in English.
 OUTLINED_SEGMENT = "Outlined segment"
 RESULT_OF_OTHER_VOXELS = (
     "The model segmented another scan or an earlier version of this scan."
@@ -140,7 +140,10 @@ class ReportJob(SegmentJob):
         return ReportSegment(SegmentMask(name, file, affine), color)
 
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
-        """Return the map's file and its affine (4, 4): voxel index (i, j, k) -> mm in the volume's space."""
+        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no map.
+
+        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space.
+        """
         map_node = doubt_map_of(self._segmentation)
         if map_node is None or not shows_doubt(map_node):
             return None, None
@@ -151,7 +154,7 @@ class ReportJob(SegmentJob):
         return file, affine
 
     def _write_wall(self) -> tuple[Path | None, tuple[str, ...]]:
-        """Return the wall's file, and notes for the report."""
+        """Write the measured wall if it belongs in the report; return its file, and notes for the report."""
         wall = wall_in_scene(self._segmentation)
         if wall is None:
             return None, ()
@@ -178,7 +181,7 @@ class ReportJob(SegmentJob):
         return MOVED_WALL if is_surface_elsewhere(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
-        """Return the places in the volume's space; None if an older version of DCAMT stored them."""
+        """Return the doubtful places in the volume's space; None if an older version of DCAMT stored the places."""
         if not stored_places.places_show_doubt(self._segmentation):
             return None
         places = []

@@ -31,7 +31,8 @@ from .segmentation_options import SegmentationOptions
 def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
     """Return the affine (4, 4) from the volume's space to that of the target segmentation node, in mm.
 
-    The affine is the identity for a new node (None) and a node without segments: they take over the volume's transform.
+    The affine is the identity for a new node (None) and for a node without segments: they take over the volume's
+    transform.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.
@@ -45,7 +46,7 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 def check_source(target: SegmentationNode | None) -> None:
     """Raise InputError if a target has non-DCAMT segments and the target's source representation is no labelmap.
 
-    Slicer would convert new segments to the source representation and discard their voxels.
+    Slicer would convert new segments to the source representation, for example to surfaces, and discard their voxels.
     """
     if not has_segments(target) or target.GetSegmentation().GetNumberOfSegments() == len(find_dcamt_segments(target)):
         return
@@ -73,18 +74,20 @@ def insert_result(
 ) -> Generator[None, None, SegmentationNode]:
     """Write a result, with its map of doubt, table and doubtful places, into `options.target` or into a new node.
 
-    The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails or
-    the generator is closed early, the added nodes are removed and the earlier result is restored.
+    The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
+    if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
     The target is removed from the training cases, since a model must not learn from a model's result.
 
     Args:
-        target_state: the `state_of_target` that the target must have before the last step; not checked by default.
+        target_state: the `state_of_target` that the target must have before the last step. By default, it is not
+            checked.
 
     Raises:
         TargetEditedError: the target has another state than `target_state`.
-        InputError: `transform_to_target` or `check_source` refuses the target, a surface's file cannot be read, or the
-            volume or a node of the result was removed during the insertion.
+        InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
+            target; a surface's file cannot be read; or the volume or a node of the result was removed during the
+            insertion.
     """
     with SceneChanges() as changes:
         return (yield from _Insertion(result, options, target_state, changes).steps())
@@ -98,7 +101,12 @@ class _ResultNode:
 
 @dataclass(frozen=True)
 class _Parts:
-    """`to_local` is the affine (4, 4) from the volume's space to the segmentation's, in mm; `image` is vtkImageData."""
+    """The parts of a result before they are inserted.
+
+    Attributes:
+        to_local: the affine (4, 4) from the volume's space to the segmentation's, in mm.
+        image: the vtkImageData of the map of doubt; None without a map.
+    """
 
     segmentation: _ResultNode
     segments: Sequence[BuiltSegment]

@@ -24,14 +24,18 @@ HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, *WALL_NODES)
 
 
 def get_referenced_node(node: Node | None, role: str) -> Node | None:
-    """Return the node that `node` references in the role `role`; None if there is none in the scene."""
+    """Return the node that `node` references in the role `role`, such as `VOLUME`.
+
+    Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
+    """
     return node.GetNodeReference(role) if node is not None else None
 
 
 def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
-    """Return the node that only this segmentation node references in the role `role`; otherwise None.
+    """Return the node that a segmentation node references in the role `role`.
 
-    A copy of a result references the helper nodes of the original.
+    Return None if there is no such node, or if another segmentation node also references the node in this role: a copy
+    of a result references the helper nodes of the original.
     """
     helper = get_referenced_node(segmentation_node, role)
     if helper is None:
@@ -41,7 +45,7 @@ def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | 
 
 
 def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str | None:
-    """Return the value of an attribute; None without the attribute or the node."""
+    """Return the value of an attribute; None if the node has no such attribute, or if the node is None."""
     return segmentation_node.GetAttribute(name) if segmentation_node is not None else None
 
 
@@ -54,17 +58,17 @@ def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
 
 
 def find_results() -> list[SegmentationNode]:
-    """Return the segmentation nodes that hold a result, the newest last."""
+    """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
 
 
 def results_of(volume: VolumeNode | None) -> list[SegmentationNode]:
-    """Return the results of one volume, the newest last."""
+    """Return the results of one volume, in the scene's order."""
     return [node for node in find_results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
 
 
 def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
-    """Return the newest result of a volume; None if there is none."""
+    """Return the newest node with a result of a volume; None if there is none."""
     found = results_of(volume)
     return found[-1] if found else None

@@ -22,9 +22,12 @@ from .volume_snapshot import voxel_checksum
 
 _CHANNEL_COUNT = "DCAMT.channelCount"
 _CHANNEL_NAMES = "DCAMT.channelNames"
-"""Attribute: the names of all channels as a JSON list; missing if the names are unknown or there is one channel."""
+"""Attribute: a JSON list with the names of all channels from which a result was made.
+
+The attribute is missing if the names are unknown or the scan has one channel.
+"""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
-"""Attribute: the checksums of all channels' voxels, in the channels' order."""
+"""Attribute: the checksums of the voxels of all channels from which a result was made, in the channels' order."""
 
 
 def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
@@ -57,7 +60,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
 
 
 def store_channel_names(segmentation_node: SegmentationNode, names: Sequence[str]) -> None:
-    """Replace the stored names of a result's channels.
+    """Replace the stored names of the channels from which a result was made.
 
     Args:
         names: empty if the names are unknown. The name of a single channel is not stored.
@@ -82,7 +85,7 @@ def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode
 
 
 def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
-    """Return the volumes of a result's channels that are still in the scene."""
+    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
     first = get_referenced_node(segmentation_node, VOLUME)
     return [node for node in (first, *present_channels_of(segmentation_node)) if node is not None]
 
@@ -101,7 +104,7 @@ def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
 def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
     """Return whether a node holds DCAMT's segmentation of a scan that is no longer in the scene.
 
-    Return False for segments that were loaded from a `.seg.nrrd` file: their scan is unknown.
+    The scan of segments that were loaded from a `.seg.nrrd` file is unknown, so the function returns False for them.
     """
     is_result = is_written(segmentation_node) and bool(find_dcamt_segments(segmentation_node))
     return is_result and get_referenced_node(segmentation_node, VOLUME) is None
@@ -119,9 +122,9 @@ def is_of_other_scan(
 ) -> bool:
     """Return whether `volume` is another scan than the segmented one, or whether its voxels changed afterwards.
 
-    The voxels of the scan's other channels are compared, too. A scan that was loaded a second time counts as the
-    segmented one if it has the voxels of one of the channels, and the DCAMT segments do not lie elsewhere
-    (`lies_elsewhere`).
+    The voxels of the scan's other channels are compared, too. The scan may have been loaded a second time: a volume
+    that is no channel of the result counts as the segmented scan if it has the same voxels as one of the channels, and
+    the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

@@ -97,7 +97,7 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    `name`, `version` and `modality` are empty if another version of DCAMT stored other fields or none.
+    Another version of DCAMT may have stored other fields or none. Then `name`, `version` and `modality` are empty.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     with suppress(TypeError, ValueError):

@@ -31,8 +31,8 @@ class SegmentationProgress:
 
     Attributes:
         stage: the stage's name for the user.
-        fraction: the done fraction, 0 to 1; it never decreases.
-        remaining_s: None if unknown.
+        fraction: the fraction of the work that is done, 0 to 1; it never decreases.
+        remaining_s: the remaining seconds; None if unknown.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class SegmentationJob(WorkerJob):
     _model: str
     """The model's title; read at the start, since the model may be removed or replaced during the computation."""
     _channel_names: tuple[str, ...]
-    """Empty if the names are unknown."""
+    """The names of the channels, read at the start; empty if they are unknown."""
 
     def __init__(
         self,

@@ -213,8 +213,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Args:
             segment: the identifier of any segment of the segmentation node.
-            threshold: used if the segmentation has no wall yet. A new wall, even of another segment, keeps the earlier
-                wall's threshold.
+            threshold: used if the segmentation has no wall yet. A new wall, even of another segment, keeps the
+                threshold of the wall that it replaces.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -246,7 +246,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._job.cancel()
 
     def shutdown(self) -> None:
-        """Cancel the running job, end the worker and remove its files; called when Slicer ends."""
+        """Cancel the running job, end the worker and remove its files; Slicer calls this method when Slicer ends."""
         slicer.app.disconnect("aboutToQuit()", self.shutdown)
         self.removeObservers()
         self.cancel()

@@ -1,4 +1,4 @@
-"""Connect the segmentation module's panel to its logic."""
+"""Connect the panel of the segmentation module to its logic: pass on the user's choices, and show the results."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._connect()
 
     def close(self) -> None:
-        """Undo `start`, and ignore jobs that end later."""
+        """Disconnect the buttons and the parameter node, remove all observers, and ignore jobs that end later."""
         self._closed = True
         for widget, signal, slot in self._signals:
             widget.disconnect(signal, slot)
@@ -165,7 +165,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
-        """Only set marks; `_compare_segments` compares the voxels later."""
+        """Mark the result as corrected and its wall as outdated at once; voxels are compared later."""
         self._wall.show_edit(segmentation_node)
         if find_dcamt_segments(segmentation_node):
             correction_marks.mark_corrected(segmentation_node)

@@ -76,8 +76,8 @@ def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    Hardening a linear transform of the node moves the voxels, but not the stored positions. This function moves the
-    positions, too.
+    Hardening a linear transform of the node (applying the transform to the node's data for good) moves the voxels, but
+    not the stored positions. Therefore this function applies the hardened transform to the stored positions.
     """
     stored = _stored_places(segmentation_node)
     hardened = _hardened_transform(segmentation_node) if segmentation_node is not None and stored else None
@@ -102,7 +102,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the stored places are those of doubt, not an older version's places of disagreement."""
+    """Return whether the stored places are those of high doubt. Older versions stored places of disagreement."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 

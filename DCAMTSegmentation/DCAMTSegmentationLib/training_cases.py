@@ -1,7 +1,8 @@
 """Store training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
-A case is a segmentation node whose node reference `IMAGE` leads to its volume: a case is saved with the scene, and
-removed with either node. A clone of a case becomes a case when the original is removed from the scene.
+A case is a segmentation node whose node reference `IMAGE` leads to its volume. Therefore a case is saved with the
+scene, is removed with either node, and is known to both modules. A clone of a case is not a second case; the
+clone becomes a case when the original is removed from the scene.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from .result_nodes import VOLUME, get_referenced_node
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Node reference from a case to itself, and from a clone to its original; missing in scenes of older versions."""
+"""Node reference from a case to itself. A clone has a copy of this reference, which leads to the original.
+
+Scenes of older versions lack the reference.
+"""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

@@ -108,7 +108,7 @@ def write_snapshots(snapshots: Sequence[VolumeSnapshot], path: Path) -> Iterator
 
 
 def checksum_in_steps(voxels: np.ndarray) -> Generator[None, None, int]:
-    """Compute the `voxel_checksum` of voxels (K, J, I) in short steps."""
+    """Return, in short steps, the checksum of voxels (K, J, I); it equals the `voxel_checksum` of their volume node."""
     checksum = 0
     for slab in slabs(voxels):
         checksum = _add_checksum(voxels[slab], checksum)

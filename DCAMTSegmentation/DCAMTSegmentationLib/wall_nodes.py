@@ -1,7 +1,7 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node contains the whole `WallResult`: its surface, its arrays as point scalars of the surface, and its other
-data in the attribute `_FACTS`.
+The model node, and thus a saved scene, contains the whole `WallResult`: its surface, its arrays as point scalars of
+the surface, and its other data in the model node's attribute `_FACTS`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _VOXELS = "DCAMT.wallVoxels"
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 """Attribute: the `_surface_place` when the wall was measured, as JSON."""
 SAME_SURFACE_PLACE = 1.0
-"""Tolerance for `_surface_place`, in voxels along each axis.
+"""Tolerance for comparing the place of a surface in the scan (`_surface_place`), in voxels along each axis.
 
-It is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
+The tolerance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
 """
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
@@ -76,7 +76,7 @@ def insert_wall(
     If another segmentation, such as a copy, also refers to the earlier wall, that wall is kept and hidden.
 
     Args:
-        wall: in the volume's own space, before the volume's transform.
+        wall: the wall in the volume's own space, before the volume's transform.
         volume: the measured volume; None if the user removed it.
     """
     scene = slicer.mrmlScene
@@ -121,7 +121,7 @@ def insert_wall(
 
 
 def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Give a segmentation that shares its wall, as a copy does, a wall of its own."""
+    """Give a segmentation a wall of its own if it shares its wall with another segmentation, as a copy does."""
     shared = get_referenced_node(segmentation, WALL_MODEL)
     if shared is None or own_helper(segmentation, WALL_MODEL) is not None:
         return
@@ -145,7 +145,7 @@ def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
-    """Return a segmentation's measured wall; None without a readable wall."""
+    """Return the measured wall of a segmentation, with its openings and threshold; None without a readable wall."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
@@ -174,7 +174,8 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and the surface's place; mark the wall as up to date.
 
-    The arguments give the state at the measurement, since the segment may have been edited or moved after it.
+    The arguments give the state at the measurement, since the segment may have been edited or moved after the
+    measurement.
 
     Args:
         segment: the segment's identifier.
@@ -205,7 +206,10 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 
 
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
-    """Return whether the wall's surface was moved, relative to the scan, after the measurement; False if unknown."""
+    """Return whether the wall's surface was moved, relative to the scan, after the measurement.
+
+    Return False if nothing can be compared.
+    """
     before = read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:  # no wall, or an older version of DCAMT measured it
         return False
@@ -219,7 +223,10 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
 
 
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
-    """Return whether the measured volume's voxels changed since the measurement; False if unknown."""
+    """Return whether the measured volume's voxels changed since the measurement.
+
+    Return False if the volume or its image is missing, or if no checksum was stored with the wall.
+    """
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
@@ -315,7 +322,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
 
 
 def is_wall_outdated(segmentation: SegmentationNode) -> bool:
-    """Return whether a segmentation's wall is marked as outdated."""
+    """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     return model is not None and segmentation.GetAttribute(_OUTDATED) is not None
 

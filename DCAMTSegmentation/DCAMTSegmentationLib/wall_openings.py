@@ -6,9 +6,9 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""Points up to this distance from the curve's plane are near the plane."""
+"""A point is near the curve's plane if its distance from the plane is at most this."""
 DEPTH_OF_RADIUS = 0.8
-"""The same distance as a fraction of the curve's radius; the larger distance counts."""
+"""A point is near the plane, too, if its distance from the plane is at most this fraction of the curve's radius."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:

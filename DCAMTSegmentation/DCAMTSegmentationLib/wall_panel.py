@@ -31,7 +31,7 @@ from .wall_openings import points_inside
 KINDS = (IIR, SD)
 ENOUGH_CURVE_POINTS = 120
 HEADER_PIXELS = 44
-"""Height of the table's header together with a horizontal scroll bar."""
+"""Height in pixels of the table's header together with a horizontal scroll bar."""
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
 
@@ -42,7 +42,7 @@ class WallPanel:
     *Openings* are parts of the surface that are not wall: the mitral valve and the ends of the veins.
 
     Args:
-        on_measure: called with the identifier of the segment to measure.
+        on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
 
     Attributes:
         can_measure: whether a volume is chosen, the segmentation has a segment, and no job runs.
@@ -55,7 +55,7 @@ class WallPanel:
         self._shown_scan = ""  # the measured scan's name when the wall was last shown
         self.can_measure = False
         self._filling = False
-        self._segments: dict[str, str] = {}  # identifier -> name
+        self._segments: dict[str, str] = {}  # identifiers and names
         self._presets = [preset.threshold for preset in PRESETS]
         for preset in PRESETS:
             ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({translated(preset.source)})")
@@ -107,7 +107,7 @@ class WallPanel:
         self._show_wall()
 
     def reload(self) -> None:
-        """Read the wall from the scene, and show it."""
+        """Read the wall of the selected segmentation from the scene, and show the wall."""
         self._wall = wall_nodes.wall_in_scene(self._segmentation)
         if self._wall is not None:
             self._show_threshold(self._wall.settings.threshold)

@@ -33,7 +33,7 @@ class JobOutcome:
     """How a job ended.
 
     Attributes:
-        segmentation: None if the job failed or was cancelled.
+        segmentation: the job's segmentation node; None if the job failed or was cancelled.
         notes: further messages, such as a lack of GPU memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.
     """
@@ -46,15 +46,18 @@ class JobOutcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the job ended without a result and was not cancelled."""
+        """Whether the job ended without a result although the user did not cancel it."""
         return self.segmentation is None and not self.cancelled
 
 
 class WorkerJob(ABC):
-    """A request to a `SegmentationWorker`, with a folder for its files; `on_finished` gets the outcome once."""
+    """A request to a `SegmentationWorker`, with a folder for its files; `on_finished` is called once with the outcome.
+
+    A subclass yields the request in `prepare`, and the outcome in `take_answer`.
+    """
 
     folder: Path
-    """For the request's files; set by `start`."""
+    """The folder of the request's files; set by `start`."""
 
     def __init__(self, worker: SegmentationWorker, on_finished: Callable[[JobOutcome], None]) -> None:
         self._worker, self._on_finished = worker, on_finished
@@ -94,7 +97,7 @@ class WorkerJob(ABC):
         """Handle the worker's progress; by default, do nothing."""
 
     def compare_snapshots(self, snapshots: Sequence[VolumeSnapshot]) -> Iterator[None]:
-        """Compare volumes with their snapshots, and add the differences to the notes of the outcome.
+        """Compare volumes with their snapshots in short steps, and add the differences to the notes of the outcome.
 
         Raises:
             InputError: a volume or its image was removed, or a volume's grid has changed.
@@ -141,7 +144,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # Closes the task's generator; an open `SceneChanges` block in the generator undoes its changes.
+            # `cancel` closes the task's generator; an open `SceneChanges` block in the generator undoes its changes.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
@@ -152,7 +155,7 @@ class SegmentJob(WorkerJob):
     """A job that sends a volume and a segment to the worker."""
 
     _snapshot: VolumeSnapshot
-    """Set by `start`."""
+    """The state of the volume when the job starts; set by `start`."""
     _to_volume: np.ndarray
     """(4, 4), from the segmentation's space to the volume's, RAS mm; set by `start`."""
 

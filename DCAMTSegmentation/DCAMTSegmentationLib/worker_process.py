@@ -21,15 +21,18 @@ from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
-"""Lines kept from the end of the log."""
+"""Number of lines kept from the end of the log."""
 KILLED = 9
 """The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
 """Reason of the failure if the worker did not start, ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
-"""A process that takes longer to stop a cancelled request is killed; a new process must load the model again."""
+"""Milliseconds for stopping a cancelled request; a process that takes longer is killed.
+
+Killing the process costs time, since a new process must load the model again.
+"""
 IDLE_MS = 15 * 60000
-"""Time without a request until the process is killed to release its memory."""
+"""Milliseconds without a request until the process is killed to release its memory."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
@@ -37,7 +40,7 @@ class SegmentationWorker(Protocol):
     """The worker's methods that the logic and its jobs call; tests use a fake worker."""
 
     def make_folder(self) -> str:
-        """Create an empty folder for a request's files, and return its path; raise OSError if that fails."""
+        """Create an empty folder for the files of a request, and return its path. Raises OSError if that fails."""
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made."""
@@ -71,8 +74,9 @@ class WorkerProcess:
     No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
-        temporary_folder: returns the path of Slicer's temporary folder. One new folder in it holds the files of all
-            requests; the worker process removes the new folder when Slicer ends, even if Slicer was killed.
+        temporary_folder: returns the path of Slicer's temporary folder. The files of all requests are in one new
+            folder in the temporary folder. The worker process removes the new folder when Slicer ends, even if Slicer
+            was killed.
     """
 
     def __init__(self, temporary_folder: Callable[[], str]) -> None:
@@ -125,7 +129,7 @@ class WorkerProcess:
         self._send(_SentRequest(identifier, line, on_event))
 
     def cancel(self) -> None:
-        """Make the process stop the running request and keep the model; deliver no further events of it."""
+        """Make the process stop the running request and keep the model; deliver no further events of the request."""
         running, self._running = self._running, None
         if running is None or self._process is None:
             return
@@ -144,7 +148,10 @@ class WorkerProcess:
             self._root = None
 
     def _choose_root(self) -> str:
-        """Return the folder of all requests; replace it if the temporary folder has changed and no request runs."""
+        """Return the folder for the files of all requests; create the folder at the first call.
+
+        If no request runs, and the user has chosen another temporary folder in Slicer, a new folder replaces the old.
+        """
         parent = self._temporary_folder()
         if self._root is not None and (parent == self._parent_of_root or self.is_busy):
             return self._root
@@ -174,7 +181,11 @@ class WorkerProcess:
         process.write(request.line)
 
     def _end_process(self, keep_files: bool = True) -> None:
-        """Kill the process; `keep_files` keeps all folders, since the next process may need some of them."""
+        """Kill the process, and forget its requests.
+
+        Args:
+            keep_files: whether to keep all folders; the next process may need some of them.
+        """
         self._idle.stop()
         self._grace.stop()
         process, self._process = self._process, None

@@ -23,7 +23,10 @@ def store_names(volumes: Sequence[VolumeNode], names: Sequence[str]) -> None:
 
 
 def name_of(volume: VolumeNode) -> str:
-    """Return the name stored by `store_names`, otherwise that in the `dataset.json` beside the volume's file, or ""."""
+    """Return the name of a volume's channel; "" if it is unknown.
+
+    The name is that stored by `store_names`, otherwise that in the `dataset.json` beside the volume's file.
+    """
     return volume.GetAttribute(_NAME) or _name_in_data_set(volume)
 
 
@@ -44,8 +47,8 @@ def check_data_set_names(volumes: Sequence[VolumeNode], names: Sequence[str]) ->
     """Compare the names in the `dataset.json` beside the volumes' files with the model's channels.
 
     Args:
-        volumes: one for each channel.
-        names: the names of the model's channels; empty if they have no names.
+        volumes: the volume that was chosen for each channel.
+        names: the names of the model's channels; empty if the model does not name its channels.
 
     Returns:
         A note for each volume whose name in `dataset.json` is no channel of the model.

@@ -30,7 +30,7 @@ def error_text(error: Exception | None) -> str:
 
 @lru_cache(maxsize=2)
 def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]]:
-    """Return pattern and translation, longest sentence first: long ones may contain short ones."""
+    """Return pattern and translation of each translated sentence, longest first: long ones may contain short ones."""
     originals = sentences(lambda text: text)
     pairs = [(original, other) for original, other in zip(originals, translations, strict=True) if original != other]
     return [(_pattern(original), other) for original, other in sorted(pairs, key=lambda pair: -len(pair[0]))]

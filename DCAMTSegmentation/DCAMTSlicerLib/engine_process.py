@@ -20,17 +20,18 @@ ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__))
 ENGINE_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
 """Environment variables of the engine's processes, whose output is read as UTF-8 whatever the locale."""
 LOG_BYTES = 1 << 14
-"""Kept from the end of a process's stderr."""
+"""Number of bytes kept from the end of a process's stderr."""
 WRITE_TIMEOUT_MS = 1000
 MAX_DELIVERY_S = 0.02
-"""After this time, `EngineProcess._deliver` leaves the remaining events to later turns of the event loop.
+"""After this many seconds, a call of `EngineProcess._deliver` delivers no further event.
 
-Slicer thus stays responsive if a process writes many events.
+The remaining events are delivered in later turns of the event loop, so that Slicer stays responsive if a process writes
+many events.
 """
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
-"""The running processes, so that none is deleted before its last signal."""
+"""The running processes. The references prevent the deletion of a process before its last signal."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class EngineProcess:
     """Runs Python (by default Slicer's) with `arguments` in the engine's folder.
 
     `on_event` receives each event; `on_end` is called once, after the last event. If successive progress events wait
-    for delivery, only the last of them is delivered. After `kill`, neither function is called. Only `wait_for_end`, and
-    `kill` with a `last_line`, block.
+    for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
+    `wait_for_end`, and `kill` if it gets a `last_line` to write to the process's stdin.
 
-    The program that `arguments` name must end when its stdin closes (see `kill`).
+    The Python program that `arguments` names must end when the program's stdin closes (see `kill`).
     """
 
     def __init__(
@@ -175,8 +176,8 @@ class EngineProcess:
     def _release(self) -> None:
         """Schedule the deletion of the QProcess.
 
-        PythonQt deletes a QProcess as soon as Python holds no reference to it. The deletion must not happen inside a
-        handler of the QProcess's signals, so the timer keeps a reference.
+        As soon as Python holds no reference to a QProcess, PythonQt deletes the QProcess. The deletion must not happen
+        inside a handler of the QProcess's signals, so the timer keeps a reference.
         """
         self._is_running = False
         _alive.discard(self)
@@ -195,7 +196,7 @@ class EngineProcess:
 
 
 def python_program() -> str:
-    """Return the path of PythonSlicer, otherwise of the running Python."""
+    """Return the path of PythonSlicer or, if there is no PythonSlicer, of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

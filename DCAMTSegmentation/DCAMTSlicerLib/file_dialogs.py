@@ -16,7 +16,7 @@ TABLE_ENDINGS = (".csv", ".txt")
 
 
 def choose_file(title: str, name: str, kinds: str, endings: Sequence[str] = ()) -> str:
-    """Ask the user for a file to write; return its path, or "" if the user cancels.
+    """Ask the user for a file to write; return its path, or "" if the user cancelled or keeps an existing file.
 
     Args:
         name: the proposed name, which `as_file_name` corrects.

@@ -24,12 +24,14 @@ _EMPTY = zlib.crc32(bytes(1))
 def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
     """Return a text that changes when voxels of segments are added, removed or moved on their labelmap's grid.
 
-    Transforming the node, or hardening a linear transform, moves the grid with its voxels and keeps the text.
-    Hardening a non-linear transform resamples the voxels and changes the text. The text is empty if a segment has no
-    labelmap.
+    Transforming the node, or hardening a linear transform, moves the grid with its voxels, so the text stays the same.
+    Hardening a non-linear transform resamples the voxels and changes the text.
 
     Args:
         identifiers: the segments, which must exist; by default those that DCAMT wrote.
+
+    Returns:
+        The text; empty if a segment has no labelmap.
     """
     checksums = {}
     for identifier in find_dcamt_segments(segmentation_node) if identifiers is None else identifiers:
@@ -45,14 +47,15 @@ def checksum_of(voxels: SegmentVoxels) -> list[int]:
 
 
 def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
-    """Return the `fingerprint` of segments from their checksums (`checksum_of`) by identifier."""
+    """Return the `fingerprint` of segments from their checksums (`checksum_of`), given by identifier."""
     return json.dumps(checksums, sort_keys=True)
 
 
 def boxes_of(text: str) -> dict[str, np.ndarray]:
-    """Return the first and last index (i, j, k) of each segment's bounding box in a `fingerprint`, by identifier.
+    """Return the first and the last index (i, j, k) of the bounding box of each segment in a `fingerprint`.
 
-    Empty segments are omitted. A fingerprint from an older version of DCAMT gives no boxes.
+    The keys are the segments' identifiers. Empty segments are omitted. A fingerprint from an older version of
+    DCAMT gives no boxes.
     """
     boxes = {}
     for identifier, numbers in _parse(text).items():
@@ -87,13 +90,15 @@ def is_same_fingerprint(stored: str, now: str) -> bool:
 def unchanged_segments(stored: str, now: str) -> set[str]:
     """Return the identifiers of the segments in the `fingerprint` `now` that have the same voxels as in `stored`.
 
-    A segment that is not in `stored` counts as unchanged if a segment in `stored` has the same voxels.
+    A new segment, which is not in `stored`, counts as unchanged if it is a copy: if a segment in `stored` has the same
+    voxels.
     """
     earlier, present = _parse(stored), _parse(now)
 
     def is_unchanged(identifier: str, numbers: list[int]) -> bool:
         known = [earlier[identifier]] if identifier in earlier else earlier.values()
-        # Older versions stored only the first four numbers, with the codes of the classes as keys.
+        # Older versions stored only the first four numbers, and used the codes of the classes as keys, not the
+        # segments' identifiers.
         return any(numbers[: len(checksum)] == checksum for checksum in known)
 
     return {identifier for identifier, numbers in present.items() if is_unchanged(identifier, numbers)}

@@ -23,9 +23,9 @@ from .plain_text import confirm, display_error
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH = 300
-"""Largest number of characters of the reason for a failed installation."""
+"""Largest number of characters of the reason in the message about a failed installation."""
 OUTPUT_LENGTH = 1 << 14
-"""Largest number of characters kept from the end of the installation's output."""
+"""Largest number of characters that are kept from the end of the installation's output."""
 # pip must not replace Slicer's own builds of these packages, nor torch, which the PyTorch extension installs.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 _installing = Lock()
@@ -34,7 +34,7 @@ _installing = Lock()
 class NotInstalledError(DCAMTError):
     """Raised when the engine's packages cannot be used or installed; the message states what the user can do.
 
-    `detail` is the output of a failed installation.
+    `detail` is the output of the installation that failed, if any.
     """
 
 
@@ -45,7 +45,7 @@ class InstallationDeclined(NotInstalledError):
 def missing_packages() -> list[str]:
     """Return the requirements that are not met, without importing the packages.
 
-    A too old PyTorch is not listed (`_refuse_old_torch`).
+    A PyTorch that is too old is not listed (`_refuse_old_torch`).
 
     Raises:
         NotInstalledError: Slicer is too old to install packages.
@@ -59,7 +59,7 @@ def missing_packages() -> list[str]:
 
 
 def ensure_packages() -> None:
-    """Install the missing packages, if any, after the user has confirmed.
+    """Ask the user for confirmation and install the missing packages; do nothing if none is missing.
 
     Raises:
         InstallationDeclined: the user declined.
@@ -142,7 +142,7 @@ def _pytorch_window() -> Iterator[None]:
 
 
 class _KeptOutput:
-    """Writes text to a stream, and keeps the end of the text."""
+    """A text stream that writes to another stream and keeps the end of the text."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._kept = stream, ""
@@ -170,14 +170,14 @@ def _failed_installation(error: Exception, output: str) -> NotInstalledError:
 
 
 def _requirements() -> list[Any]:
-    """Return each `packaging.requirements.Requirement` of the engine, without PyTorch."""
+    """Return the requirements (`packaging.requirements.Requirement`) of the engine, without PyTorch."""
     from slicer.packaging import load_requirements
 
     return list(load_requirements(REQUIREMENTS))
 
 
 def _torch_version() -> str | None:
-    # Not imported: the import takes seconds, and only child processes need torch.
+    # The version is read without importing torch: the import takes seconds, and only child processes need torch.
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -206,7 +206,7 @@ def _refuse_old_torch() -> None:
 
 
 def _pytorch_extension() -> Any:
-    """Return the extension's logic, which chooses PyTorch's build for the machine's GPU."""
+    """Return the logic of the PyTorch extension, which chooses PyTorch's build for the machine's GPU."""
     try:
         import PyTorchUtils
     except ModuleNotFoundError:

@@ -34,8 +34,8 @@ class ModelChoice:
     Attributes:
         name: the model's name in the store.
         tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
-        removable: true unless the model is shipped.
-        channels: the names of the model's channels; one empty name if its file cannot be used.
+        removable: whether the user may remove the model: true unless it is shipped.
+        channels: the names of the channels that the model takes; one empty name if its file cannot be used.
     """
 
     name: str
@@ -61,7 +61,7 @@ def title_of(name: str | Path) -> str:
 
 
 def channel_names_of(name_or_file: str) -> tuple[str, ...]:
-    """Return the names of a model's channels; one empty name if the model does not exist or cannot be used."""
+    """Return the names of the channels that a model takes; one empty name if it does not exist or cannot be used."""
     for choice in model_choices():
         if choice.name == name_or_file:
             return choice.channels
@@ -110,7 +110,7 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
     """Return the text of a card: what the model segments, in which scans and how accurately, and the card's notes.
 
     Args:
-        channels: the names of the model's channels; named in the text if there are several.
+        channels: the names of the model's channels; the text names them if there are several.
     """
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
@@ -169,7 +169,7 @@ def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _evaluation_text(entry: Mapping[str, Any]) -> str:
-    """Return a text such as "Dice 0.92 (accurate) on 20 scans"."""
+    """Return a card's evaluation as text, such as "Dice 0.92 (accurate) on 20 scans"."""
     dice = entry.get("dice_mean")
     if dice is None:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

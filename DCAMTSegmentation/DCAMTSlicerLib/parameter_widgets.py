@@ -18,8 +18,10 @@ class _LineEditConnector(QLineEditToStrConnector):
 def parameter_widgets(ui: Any) -> dict[str, Any]:
     """Return a dictionary for `connectParametersToGui`: name of a parameter -> the panel's widget, or its connector.
 
-    The `.ui` file states each widget's parameter. Disconnect a panel before connecting it again: otherwise each combo
-    box is reset to its first item (Slicer's issue 7545).
+    The `.ui` file states the name of each widget's parameter.
+
+    Disconnect a panel before connecting it again: otherwise each combo box is reset to its first item (Slicer's issue
+    7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {

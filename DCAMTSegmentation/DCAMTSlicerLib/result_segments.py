@@ -37,7 +37,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
     Args:
         labels: (K, J, I), integers; may be a memory map.
         ijk_to_local: (4, 4), voxel index -> mm in the segmentation node's space.
-        item: its box is None if the class has no voxels.
+        item: the class, and the box of its voxels; the box is None if the class has no voxels.
     """
     info, box = item.info, item.box
     code = f"{info.type.scheme} {info.type.value}"
@@ -68,8 +68,8 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
 def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace a node's DCAMT segments; keep all others.
 
-    A new segment takes its identifier, display and place in the list from the earlier segment of its class, if any, so
-    that references to the identifier stay valid.
+    A new segment takes its identifier, display and place in the list from the earlier segment of its class, if any.
+    References to the identifier thus stay valid.
     """
     segmentation = segmentation_node.GetSegmentation()
     order = list(segmentation.GetSegmentIDs())
@@ -84,7 +84,7 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.SetSourceRepresentationName(labelmap_name())
     for item, earlier in zip(built, kept, strict=True):
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
-        # Makes the segmentation observe the labelmap and report edits.
+        # This call makes the segmentation observe the labelmap and report edits.
         item.segment.Modified()
     now = list(segmentation.GetSegmentIDs())
     segmentation.ReorderSegments([*(key for key in order if key in now), *(key for key in now if key not in order)])
@@ -94,13 +94,13 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
 def _match_earlier_segments(
     codes: Mapping[str, str], names: Mapping[str, str], built: Sequence[BuiltSegment]
 ) -> list[str | None]:
-    """Return for each new segment the identifier of the earlier segment of its class, if any.
+    """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    If several earlier or several new segments have the same code, their names must match, too. Otherwise the names may
-    differ, since the user can rename the earlier segment.
+    Several classes may have the same code. If several earlier or several new segments have it, the names must match,
+    too. Otherwise the names may differ, since the user can rename the earlier segment.
 
     Args:
-        codes, names: those of the earlier segments, by identifier.
+        codes, names: the codes and names of the earlier segments, by identifier.
     """
     counts_before, counts_now = Counter(codes.values()), Counter(item.code for item in built)
     free, kept = dict(codes), []

@@ -18,8 +18,8 @@ from .subject_hierarchy import remove_stale_items
 class SceneChanges:
     """The changes of an insertion, which are undone in reverse order if the `with` block ends by an exception.
 
-    The insertion must add nodes with `add`, or pass them to `record_added`, and must pass any other node to `save`
-    before changing it.
+    The insertion must add nodes with `add`, or pass them to `record_added`. Before the insertion changes a node that
+    was in the scene, it must pass the node to `save`.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class SceneChanges:
         return node
 
     def save(self, node: Node | None) -> None:
-        """Store the state of a node with its display nodes, for undoing; do nothing for None.
+        """Store the state of a node with its display nodes, so that undoing restores this state; do nothing for None.
 
-        A volume's image is not copied: the insertion must give the volume a new image, and must not change the voxels
-        of the old image.
+        A volume's image is kept, not copied. Therefore, the insertion must give the volume a new image, and must not
+        change the voxels of the old image.
         """
         if node is None:
             return

@@ -19,7 +19,7 @@ def open_in_segment_editor(segmentation_node: SegmentationNode, volume: VolumeNo
     """Open the Segment Editor with a segmentation, its volume (if any) and the first segment that DCAMT wrote.
 
     Args:
-        back_to: the module that the button leads to.
+        back_to: the module that the button in the Segment Editor's panel leads to.
     """
     slicer.util.selectModule("SegmentEditor")
     panel = slicer.modules.segmenteditor.widgetRepresentation()

@@ -12,7 +12,7 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 from .node_types import Segment, Segmentation, SegmentationNode
 from .segment_voxels import has_segments, labelmap_name
 
-# Surface nets, as in `dcamt.wall.closed_surface`, not Slicer's default method.
+# Compute surfaces by surface nets, as `dcamt.wall.closed_surface` does, and not by Slicer's default method.
 _SURFACE_NETS, _ON = "1", "1"
 SURFACE_PARAMETERS = {"Conversion method": _SURFACE_NETS, "SurfaceNets smoothing": _ON}
 
@@ -65,7 +65,7 @@ def set_conversion(segmentation: Segmentation) -> None:
 def uses_dcamt_conversion(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether a node has `SURFACE_PARAMETERS`, or will get them.
 
-    A new node (None) and a node without segments get them when DCAMT writes segments to the node.
+    A new node (None) and a node without segments get these parameters when DCAMT writes segments to the node.
     """
     if not has_segments(segmentation_node):
         return True

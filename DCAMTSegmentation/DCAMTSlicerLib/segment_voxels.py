@@ -82,9 +82,9 @@ def cropped_voxels(labelmap: Any) -> SegmentVoxels:
 
 
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
-    """Return the labelmap's affine of the first segment that has voxels; None if no segment has voxels.
+    """Return the affine (4, 4) of the labelmap of the first segment that has voxels; None if no segment has voxels.
 
-    The affine (4, 4) maps a voxel index (i, j, k) to mm in the node's space.
+    The affine maps a voxel index (i, j, k) to mm in the node's space.
 
     Args:
         identifiers: the segments, which must exist.
