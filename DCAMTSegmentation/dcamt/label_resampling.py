@@ -12,7 +12,7 @@ from .geometry import Box, NetworkGrid, axis_weights, bounding_box
 EQUAL_FRACTIONS = 1e-5
 """Two fractions of a voxel count as equal if they differ by at most this.
 
-Rounding errors of float32 are smaller, so they decide no voxel's class.
+Rounding errors of float32 are smaller, so they do not decide which class a voxel gets.
 """
 
 
@@ -64,7 +64,8 @@ def _resample(stored: np.ndarray, matrices: tuple[np.ndarray, ...], outputs: int
 
     Args:
         stored: labels on the scan's canonical grid.
-        matrices: for each axis, the weights (n, m), float32, of the m voxels of `stored` in the n interpolated voxels.
+        matrices: for each axis, a matrix (n, m), float32: the weight of each of the m voxels of `stored` in each of the
+            n interpolated voxels.
     """
     shape = tuple(map(len, matrices))
     foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -92,8 +93,8 @@ def _interpolation(grid: NetworkGrid, axis: int, side: slice) -> tuple[np.ndarra
     """Return the interpolation along a canonical axis from the scan's voxels in `side` to the network grid.
 
     Returns:
-        The matrix (outputs, inputs), float32, and the range of its outputs: the voxels of the network grid to which
-        `side` contributes.
+        The matrix (outputs, inputs), float32, and the range of its outputs: the voxels of the network grid to which at
+        least one voxel in `side` contributes.
     """
     weights = axis_weights(grid, axis)
     weights = np.eye(grid.canonical_shape[axis]) if weights is None else weights

@@ -71,7 +71,7 @@ def _free_in_control_groups() -> list[int]:
 
 def free_disk_bytes(folder: Path) -> int | None:
     """Return the free bytes on the disk of `folder`, which may not exist yet; None if unknown."""
-    # If the disk does not answer, `Path.is_dir` would raise an error.
+    # `os.path.isdir` is False if the disk does not answer. `Path.is_dir` raises an error then.
     existing = next((place for place in (folder, *folder.absolute().parents) if os.path.isdir(place)), None)
     try:
         return shutil.disk_usage(existing).free if existing is not None else None
@@ -110,7 +110,8 @@ def keep_freed_memory() -> bool:
     """Make this process keep freed memory for reuse (glibc only); return whether that succeeded.
 
     By default, glibc returns freed blocks of 32 MiB and more to the system at once, and the system clears each page of
-    a new block. This is slow, since each training iteration allocates and frees such blocks hundreds of times.
+    a new block. This is slow, since networks allocate and free blocks of the same sizes hundreds of times in each
+    training iteration.
     """
     if sys.platform != "linux":
         return False
@@ -125,11 +126,11 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Keep the garbage collector from searching the objects of packages that the block imports.
+    """Keep the garbage collector from searching the objects of the packages that a `with` block imports.
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
-    during the import, and again at the end of the process. Later searches also omit all objects that exist at the end
-    of the block.
+    during the import, and again at the end of the process. At the end of the `with` block, all existing objects,
+    including objects created before the block, are exempted from later searches.
     """
     if "torch" in sys.modules:  # Little time could be saved.
         yield

@@ -22,7 +22,7 @@ from .stored_image import library_errors
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 UTF8 = "ISO_IR 192"
-"""DICOM's name of UTF-8."""
+"""DICOM's name of the character set UTF-8."""
 _KATAKANA = "ISO_IR 13"
 """pydicom writes some texts in this character set with question marks for Japanese letters."""
 
@@ -42,7 +42,7 @@ Dataset = Any
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The algorithm that made a segmentation; `name`, `version` and `serial_number` are those of the model."""
+    """The algorithm that made a segmentation: the model's name, version and serial number, and the software version."""
 
     name: str
     version: str
@@ -52,7 +52,7 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """The DICOM images to which the segmentation of a scan refers.
+    """The DICOM images of a scan, to which the DICOM segmentation of the scan's labelmap refers.
 
     Attributes:
         datasets: one image for each slice, in the order of k, or one multi-frame image.
@@ -71,8 +71,8 @@ def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> Sour
         frames: the file and the frame index of each slice (`Volume.frames`).
 
     Raises:
-        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or a
-            file no longer exists.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or one
+            of the files no longer exists.
     """
     import pydicom
 
@@ -103,7 +103,7 @@ def build_dicom_segmentation(
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
     Patient, study and frame of reference are copied from the source images. Each segment has a frame for every slice,
-    even for an empty slice, so that programs that stack the frames get the scan's grid.
+    even for an empty slice. Programs that stack the frames then get the scan's own grid.
 
     Raises:
         InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
@@ -208,14 +208,20 @@ def convert_to_utf8(dataset: Dataset) -> None:
 
 
 def needs_utf8(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> bool:
-    """Return whether a text has a letter that is not ASCII, which the source images' character set may lack."""
+    """Return whether a text about the segments or the algorithm has a letter that is not ASCII.
+
+    The character set of the source images may lack this letter.
+    """
     codes = [code for info in segments for code in (info.category, info.type)]
     texts = [algorithm.name, algorithm.version, *(info.name for info in segments), *(code.meaning for code in codes)]
     return not all(text.isascii() for text in texts)
 
 
 def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
-    """Adapt the images to highdicom, which refuses a missing thickness and orientations that differ by rounding."""
+    """Give all single-frame images the orientation of the first, and a slice thickness to images that lack it.
+
+    highdicom refuses images without a thickness, and orientations that differ, even by rounding.
+    """
     for image in images:
         image.ImageOrientationPatient = images[0].ImageOrientationPatient
         if not image.get("SliceThickness"):

@@ -25,16 +25,16 @@ _TOO_MANY_PIXELS = "non-conformant padding"
 _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: of JPEG or JPEG-LS, of JPEG 2000, and of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
-"""Last bytes of such a frame; padding may follow."""
+"""Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
 _MAXIMUM_PADDING = 15  # bytes
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each frame rescaled with its own slope and intercept.
 
-    Voxels that are not rescaled keep the file's type. Integers rescaled by whole numbers become int16 or int32 if the
-    results fit; other rescaled voxels become float32. Frames of several types get NumPy's common type. float64 becomes
-    float32.
+    Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
+    by whole numbers become int16 or int32 if the results fit; other rescaled voxels become float32. If the frames'
+    types differ, all voxels get NumPy's common type, or float32 in place of float64.
 
     Raises:
         InputError: a file cannot be read or decompressed, a file has a modality LUT, or the frames' sizes differ. The
@@ -209,7 +209,10 @@ def _has_zero_tail(data: bytes) -> bool:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Invert MONOCHROME1 pixels. Those from `_decompress_with_itk` are already inverted by GDCM."""
+    """Invert MONOCHROME1 pixels, so that higher values are brighter.
+
+    Pixels from `_decompress_with_itk` need no inversion: GDCM, with which ITK reads, has inverted them.
+    """
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

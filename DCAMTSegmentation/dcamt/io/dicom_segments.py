@@ -31,8 +31,8 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames lie on no
-            common grid; a segment has several frames at one position; or a frame belongs to no described segment. The
-            pixels of a labelmap are checked by `load`.
+            common grid; a segment has several frames at one position; or a frame belongs to no segment that the header
+            describes. The pixels of a labelmap are checked by `load`.
     """
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = read_dicom(path)
@@ -99,7 +99,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
 
 
 def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]) -> list[int]:
-    """Return the segments' numbers in the order of the file, without 0, the background."""
+    """Return the segments' numbers in the order of the file, without the background, which has the number 0."""
     stated = [item.get("SegmentNumber") for item in data.get("SegmentSequence") or ()]
     if not stated:
         stated = sorted(filter(None, set(map(_stated_segment, groups_of_frames))))

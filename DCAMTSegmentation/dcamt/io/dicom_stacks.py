@@ -17,7 +17,7 @@ from .dicom_files import RejectedFile, list_names
 from .dicom_frames import Frame, is_part
 
 FEW = 3
-"""A stack or SOP class with fewer frames may be skipped: it may contain scouts or screenshots."""
+"""A stack or SOP class with fewer frames than this number may be skipped: it may contain scouts or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its number"
@@ -35,7 +35,7 @@ _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is 
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """The image to read from DICOM files that contain several possible images.
+    """The image to read from DICOM files; fields are needed only if the files contain several possible images.
 
     Attributes:
         series: the number of a stack in the list of `choose_stack`'s error message, the SeriesNumber, the series' UID,
@@ -54,7 +54,7 @@ class ScanChoice:
 class Stack:
     """Frames of one series with the same size, pixel spacing and orientation.
 
-    Frames with different stack IDs belong to different stacks, unless `_join_stacks` joins them.
+    Frames with different stack IDs belong to different stacks, unless `_join_stacks` joins these stacks.
     """
 
     frames: list[Frame]
@@ -76,7 +76,8 @@ class Stack:
         number = len(self.frames)
         name = f'"{self.title[:60]}"' if self.title else "unnamed series"
         if self.first.series_number:
-            # Not "series 5", because a user could take the 5 for the stack's number in the list of stacks.
+            # The text says "SeriesNumber 5", not "series 5": a user could take the 5 in "series 5" for the stack's
+            # number in the list of stacks.
             name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
@@ -106,7 +107,10 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
 
 
 def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
-    """Join stacks that differ only in their stack ID, if they have no common place and together are evenly spaced."""
+    """Join stacks of one series that have the same size, pixel spacing and orientation, but different stack IDs.
+
+    Such stacks are joined only if they have no place in common and together form one evenly spaced stack.
+    """
     of_series: defaultdict[str, list[list[Stack]]] = defaultdict(list)
     for stack in stacks:
         groups = of_series[stack.first.series]
@@ -153,11 +157,12 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks and on a choice by number.
 
-    Without a choice, the only stack with `FEW` slices or more is returned if its series has no other stack.
+    If `choice.series` is None, and only one stack has `FEW` slices or more, the smaller stacks are skipped if all of
+    them belong to other series.
 
     Raises:
-        InputError: `choice.series` fits no stack or several, or is None although several stacks are possible. The error
-            lists the stacks.
+        InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
+            possible. The error lists the stacks.
     """
     wanted = choice.series
     if wanted is not None:
@@ -182,7 +187,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
-    """Return text such as " (the stacks differ in size)"; "" for stacks of several series."""
+    """Return how the stacks of one series differ, such as " (the stacks differ in size)"; empty for several series."""
     first, *others = (stack.first for stack in stacks)
     differing = {
         "stack ID": any(other.stack != first.stack for other in others),
@@ -198,8 +203,8 @@ def _difference(stacks: Sequence[Stack]) -> str:
 def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
-    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
-    Otherwise, the first of `tests` (below) that fits a stack decides.
+    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber. If
+    `wanted` is no number, or no stack has this number, the first of `tests` (below) that fits a stack decides.
     """
     wanted = comparable_name(wanted)
     number = _number(wanted)
@@ -278,13 +283,17 @@ def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _split_at_gaps(frames: Sequence[Frame], is_gap: np.ndarray) -> list[list[Frame]]:
-    """Split N sorted frames where `is_gap` (N - 1,) is True."""
+    """Split N sorted frames into groups, at the gaps where `is_gap` (N - 1,) is True."""
     bounds = [0, *(np.flatnonzero(is_gap) + 1).tolist(), len(frames)]
     return [list(frames[start:stop]) for start, stop in pairwise(bounds)]
 
 
 def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputError:
-    """Return the error for several frames at one place; `places` holds all frames."""
+    """Return the error for several frames at one place.
+
+    Args:
+        places: all frames, grouped by place.
+    """
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
     doubled = [place for place in places if len(place) > 1]
@@ -347,8 +356,8 @@ def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy:
 def slice_step(first: np.ndarray, last: np.ndarray, count: int, normal: np.ndarray) -> np.ndarray:
     """Return the step (3,) mm from slice to slice.
 
-    The step is oblique if the slices are shifted in plane (tilted gantry). If rounded direction cosines may be the
-    reason for the shift, the step is along the normal, as in ITK.
+    If the slices are shifted in plane (tilted gantry), the step is oblique to their normal. If rounded direction
+    cosines may be the reason for the shift, the step is along the normal, as in ITK.
 
     Args:
         first: position of the first slice, (3,) mm.
@@ -369,7 +378,7 @@ def order_slices(
     """Return the affine (voxel index -> LPS mm) of two or more slices, and the frames in the order of k.
 
     Args:
-        skipped: files that an error about uneven gaps names.
+        skipped: other files, which are not slices; an error about uneven gaps names them.
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced

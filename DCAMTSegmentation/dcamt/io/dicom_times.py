@@ -25,7 +25,7 @@ _AND = " + "
 _CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
 
 _Key = Callable[[Frame], tuple[float, ...]]
-"""A sort key of frames."""
+"""A sort key: a function that returns, for a frame, the numbers by which frames are sorted."""
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Frame], list[str]]:
@@ -34,9 +34,9 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
     Contradictions are checked after the choice of a kind, since magnitude and phase may have different units.
 
     Raises:
-        InputError: the stack lacks the chosen kind or time point; several kinds fit `choice`; no time point is chosen
-            among several with different numbers of slices; frames at one place cannot be told apart by time; copies of
-            a frame differ; or frames contradict each other (`refuse_contradictions`).
+        InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
+            out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot be
+            told apart by time; copies of a frame differ; or frames contradict each other (`refuse_contradictions`).
     """
     frames, copy_notes = _without_copies(path, stack.frames)
     frames = _choose_kind(path, frames, choice.frame_type or "")
@@ -88,15 +88,15 @@ def _properties(frame: Frame) -> tuple[str, ...]:
 def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
     """Return the values of one of the `_properties` if they divide the frames into different kinds of images.
 
-    Components always distinguish kinds. Other properties, such as an echo time, distinguish kinds only if several
-    frames lie at one place.
+    Components, such as "phase", always distinguish kinds. Other properties, such as an echo time, distinguish kinds
+    only if several frames lie at one place.
     """
     kinds = {_properties(frame)[number] for frame in frames}
     return kinds if len(kinds) > 1 and (number == 0 or _share_places(frames)) else set()
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame that lacks the property by which kinds differ."""
+    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart."""
     return next(filter(None, frame.properties), "without a name")
 
 

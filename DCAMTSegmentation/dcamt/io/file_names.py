@@ -14,7 +14,7 @@ _FORBIDDEN = frozenset('<>:"/\\|?*\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u20
 _FORBIDDEN_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
 """Unicode's control characters, line and paragraph separators, and surrogates (bytes that are not UTF-8)."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
-"""Windows reserves these names, with and without an ending: `nul`, `nul.txt`."""
+"""Windows reserves these names for devices, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
 """Largest length of a name in most file systems, in bytes, and in Windows, in characters."""
 _LONGEST_WINDOWS_PATH = 259
@@ -22,7 +22,7 @@ _LONGEST_WINDOWS_PATH = 259
 _WITHOUT_LIMIT = "\\\\?\\"
 """Prefix of paths whose length Windows does not limit."""
 _KEPT = 20
-"""Number of last characters that a shortened name keeps, because of the file ending."""
+"""A name that is too long loses characters before its last `_KEPT` characters, so that it keeps the file ending."""
 
 
 def is_file_name(name: str) -> bool:
@@ -53,7 +53,7 @@ def _can_encode(name: str) -> bool:
 
 
 def as_file_name(name: str) -> str:
-    """Change a name so that `is_file_name` accepts it.
+    """Change a name so that `is_file_name` accepts the changed name.
 
     >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']

@@ -32,7 +32,7 @@ BENCHMARK_ENDING = ".h5"
 """Ending of the left atrium benchmark's files, which contain scan and label."""
 ZIP_ENDING = ".zip"
 DICOM_ENDING = ".dcm"
-"""Ending of written DICOM segmentations and reports."""
+"""Ending with which DICOM segmentations and reports are written."""
 DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
 ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
@@ -47,9 +47,10 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Such a file counts only if it may hold a volume (`volume_content.may_hold_volume`).
+    # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
-    # A zip file counts as a scan only if its folder holds no other scan (`cases.name_pairing`).
+    # In a folder that is searched for scans, a zip file counts as a scan only if the folder holds no other scan
+    # (`cases.name_pairing`).
     Format(ZIP_ENDING, scan=True),
     # An output path with one of the remaining endings counts as a file, not as a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
@@ -62,7 +63,7 @@ LABELMAP_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_label
 VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
 IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
 REPORT_ENDINGS = (".html", ".htm")
-"""Endings of the HTML report of a scan; a DICOM report has `DICOM_ENDING`."""
+"""Endings with which the HTML report of a scan is written; a DICOM report of measurements has `DICOM_ENDING`."""
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 _HEADER_ENDINGS = (".hdr", ".hdr.gz", ".mhd", ".nhdr", ".seg.nhdr")

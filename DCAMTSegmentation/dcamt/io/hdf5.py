@@ -19,7 +19,7 @@ SPACING_MM = 0.625
 
 
 def open_hdf5(path: Path, label: bool) -> StoredImage:
-    """Open the array `image` or `label` (I, J, K) of a benchmark file.
+    """Open the array `image` (I, J, K) of a benchmark file, or its array `label` if `label` is true.
 
     The file stores no geometry. As in the benchmark, the axes are assumed to run to the patient's left, posterior and
     superior with a spacing of `SPACING_MM`.
@@ -66,7 +66,7 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 
 
 def _written_parts(stored: Any) -> tuple[int, int]:
-    """Return the numbers of written and of all chunks; HDF5 returns zeros for unwritten chunks.
+    """Return the numbers of written chunks and of all chunks of an array; HDF5 returns zeros for unwritten chunks.
 
     An array with a user-defined fill value counts as written: its missing chunks hold this value.
     """

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    Elsewhere the signal's default action is better: it ends the process at once, while a Python handler would run only
-    after torch returns from its current operation.
+    Outside such blocks the signal's default action is better: it ends the process at once, while a Python handler would
+    run only after torch returns from its current operation.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -35,7 +35,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 def detach_stdin() -> int:
-    """Return a new file descriptor of stdin, and redirect descriptor 0 to an empty stream.
+    """Return a new file descriptor of this process's stdin, and redirect descriptor 0 to an empty stream.
 
     On Windows, some libraries query stdin when they are loaded. The query would block while one of our threads reads
     from stdin.

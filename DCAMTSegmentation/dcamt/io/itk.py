@@ -152,7 +152,7 @@ def _read_header(path: Path) -> Any:
 
 
 def _placement(path: Path, reader: Any, axes: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the affine (4, 4), voxel index -> RAS mm, and notes about it.
+    """Return the affine (4, 4) of an image, voxel index -> RAS mm, and notes about the affine.
 
     A NIfTI pair is placed like a NIfTI file with the same header.
     """

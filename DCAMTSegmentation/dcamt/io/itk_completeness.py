@@ -36,7 +36,7 @@ from .stored_image import (
 from .tiff import check_tiff
 
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-# 64-bit types of Windows programs, where "long" has 4 bytes:
+# Windows programs store 64-bit voxels as these types, because "long" has 4 bytes on Windows:
 _VTK_BYTES |= {"long_long": 8, "vtktypeint64": 8, "vtktypeuint64": 8}
 _VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
 """Words of a VTK header after which the voxels follow."""
@@ -47,7 +47,7 @@ _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2,
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
-"""Endings of Analyze 7.5 and NIfTI pairs."""
+"""Endings of the files of Analyze 7.5 and NIfTI pairs."""
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a line of a VTK header."""
 
@@ -97,7 +97,11 @@ def _check_vtk(path: Path) -> None:
 
 
 def _are_numbers(words: Sequence[bytes], kind: str, each: int) -> bool:
-    """Return whether all words are valid numbers of VTK's type `kind`; for others, ITK returns wrong values."""
+    """Return whether all words are valid numbers; for invalid numbers, ITK returns wrong values without an error.
+
+    Args:
+        kind: VTK's name of the numbers' type.
+    """
     if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
         return False
     try:
@@ -144,7 +148,11 @@ def _skip_lookup_table(file: IO[bytes]) -> None:
 
 
 def _check_analyze(path: Path) -> None:
-    """Check an Analyze 7.5 or NIfTI pair: ITK assumes 1 mm for an impossible spacing, and does not read NIfTI-2."""
+    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
+
+    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. NIfTI-2 pairs, which ITK
+    does not read, are refused.
+    """
     header, image = pair_files(path)
     with open_plain_or_gzip(header) as file:
         head = file.read(348)
@@ -213,4 +221,4 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
-"""The function that checks a file, for each file ending. `itk.open_itk` refuses other endings."""
+"""The function that checks a file, for each file ending. `itk.open_itk` refuses a file with any other ending."""

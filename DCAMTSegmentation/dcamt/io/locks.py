@@ -28,8 +28,9 @@ ATTEMPTS = 20
 def table_lock(table: Path) -> Iterator[None]:
     """Hold a lock while rows are added to a table.
 
-    The lock is a hidden file beside the table. At the end of the block, the file and empty folders that were created
-    for it are removed. Nothing is locked where the file cannot be created or locked, as on a file system without locks.
+    The lock is a hidden file beside the table. At the end of the block the file is removed, and so are folders that
+    were created for it, if they are empty. Nothing is locked where the file cannot be created or locked, as on a file
+    system without locks.
 
     Raises:
         OutputError: another process holds the lock for `PATIENCE_S`.
@@ -75,10 +76,10 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
             raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
-                # No process can hold a lock here, so the file may be removed.
+                # On a file system without locks, no process can hold the file's lock, so the file may be removed.
                 release_lock(None, path)
                 return None
-            # Try again, since another process may be removing the folder. The file stays, since another process may
-            # hold its lock.
+            # Try again, since another process may be removing the folder. The file is not removed, since another
+            # process may hold the file's lock.
             time.sleep(0.01)
     return None

@@ -138,7 +138,7 @@ def _refuse_text(path: Path, start: bytes) -> None:
 
 
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
-    """Return how many numbers `text` holds.
+    """Return how many numbers the `text` of a MetaImage holds.
 
     InputError is raised if `text` holds anything else, or if no whitespace follows the number of the last voxel.
 

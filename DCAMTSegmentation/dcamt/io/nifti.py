@@ -36,13 +36,13 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type, but voxels that the header scales (`scl_slope`)
-    become float32, unless they are float64 or complex.
+    beyond the third become channels. Voxels keep the stored type. Voxels that the header scales (`scl_slope`) become
+    float32, unless they are float64 or complex.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
-            colours, voxels of an unknown type, fewer than three dimensions, or an impossible size (`check_size`) or
-            spacing.
+            colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or an
+            impossible spacing.
     """
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
@@ -122,7 +122,10 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:
-    """Return slope and intercept, both None without scaling; as in ITK, a number that is not finite counts as 0."""
+    """Return slope and intercept of the voxels, both None without scaling.
+
+    As in ITK, a number that is not finite counts as 0.
+    """
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     slope, intercept = (number if math.isfinite(number) else 0.0 for number in (slope, intercept))
     return (slope or 1.0, intercept) if slope or intercept else (None, None)
@@ -141,17 +144,18 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     The spacing comes from `pixdim`; a negative spacing reverses its axis. Directions and origin come from the first of
     these that applies:
 
-    1. an sform with orthogonal axes, if its code is 1 (scanner), or above 1 and it is similar to the qform
-       (`_reversed_axes`);
+    1. the sform, if its axes are orthogonal, and either its code is 1 (scanner), or its code is above 1 and it is
+       similar to the qform (`_reversed_axes`);
     2. the qform, if its code is above 0;
     3. the sform, if its code is above 0;
     4. axes to the patient's left, posterior and superior, and the origin 0.
 
-    nibabel takes directions, origin and spacing from any sform whose code is not 0.
+    (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from
+    the sform.)
 
-    ITK refuses a file with a sheared sform and no qform; this function returns the sform and ignores `pixdim`. If an
-    oblique sform with a code above 1 equals the qform except that some axes are opposite, rounding errors decide which
-    of the two ITK uses; this function uses the sform.
+    If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
+    ignores `pixdim`. If an oblique sform with a code above 1 equals the qform except that some axes are opposite,
+    rounding errors decide which of the two ITK uses; this function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -186,7 +190,8 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, similar forms have equal origins and steps, and their axes are equal or, in some cases, opposite.
+    As in ITK, forms are similar if their origins and steps are equal, and each axis of one form equals the same axis of
+    the other or, in some cases, is opposite to it.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
@@ -227,7 +232,10 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 
 
 def _direction_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if axes of the qform and the sform are opposite, and ITK may use the qform (see `itk_affine`)."""
+    """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
+
+    `itk_affine` says when ITK may use the qform.
+    """
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:
         return ()

@@ -40,9 +40,10 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
-    Axes with a direction are spatial. Without directions, the axes of the kind "domain" or "space" are spatial, or else
-    all axes. The other axes, and a fourth spatial axis of size 1, become channels. Without an origin, the first voxel
-    lies at 0. Bytes after the data are ignored.
+    Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. A fourth spatial axis of size 1 becomes a
+    channel axis. The axes that are not spatial become channels. Without an origin, the first voxel lies at 0. Bytes
+    after the data are ignored.
 
     A header without `space` is accepted if it has no `space directions`, or if its `space dimension` is 4. The
     coordinates are then LPS.
@@ -50,8 +51,8 @@ def open_nrrd(path: Path) -> StoredImage:
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
             fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space origin` nor
-            `space`.
+            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space` nor
+            `space origin`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
@@ -148,7 +149,12 @@ def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
 
 
 def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndarray) -> None:
-    """Refuse spacings (3,) that contradict the directions (3, 3). ITK refuses every header that states both."""
+    """Raise InputError if the spacings contradict the directions. ITK refuses every header that states both.
+
+    Args:
+        spacings: (3,) mm; NaN where not stated.
+        directions: the steps along the spatial axes, (3, 3).
+    """
     lengths = np.linalg.norm(directions, axis=1)
     differs = np.abs(np.abs(spacings) - lengths) > _SPACING_TOLERANCE * lengths  # False for NaN
     if differs.any():
@@ -212,9 +218,10 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    A segment's `LabelValue` becomes its label. But if two values are equal, or a value is below 1, the labels are 1, 2,
-    ... instead. Files from before Slicer 4.11 lack the fields `LabelValue` and `Layer`: all segments have the value 1,
-    and segment n lies in channel n of the file.
+    A segment's value in the file (`LabelValue`) becomes the segment's label in the labelmap. But if two segments have
+    the same value, or a value is below 1, all segments are numbered 1, 2, 3, ... instead. Files from before Slicer 4.11
+    lack the fields `LabelValue` and `Layer`: all segments have the value 1, and segment n lies in channel n of the
+    file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     segments = [_stored_segment(path, pairs, layers, number) for number in sorted(numbers)]

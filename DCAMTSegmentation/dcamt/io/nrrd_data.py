@@ -65,8 +65,8 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type, the encoding or the byte order is not supported; "line skip", "byte skip" or the list or
-            pattern of data files is damaged; or a data file is missing.
+        InputError: the type is not supported; the encoding or the byte order is unknown; "line skip" or "byte skip" is
+            damaged; the header's list or pattern of data files is empty or damaged; or a data file is missing.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
@@ -95,8 +95,9 @@ class NrrdData:
         Raises:
             InputError: a data file is incomplete, damaged or unreadable; text data is damaged; or the numbers cannot be
                 divided evenly among the data files.
-            EOFError, zlib.error, OSError: the data after the header is incomplete or damaged, or a file cannot be
-                opened.
+            EOFError: the data after the header is incomplete.
+            zlib.error: gzip data after the header is damaged.
+            OSError: bzip2 data after the header is damaged, or a file cannot be opened.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
@@ -160,7 +161,7 @@ class NrrdData:
 
 
 def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Return the last `size` bytes of a stream, or all bytes of a shorter one. The stream may exceed the memory."""
+    """Return the last `size` bytes of a stream, or all bytes of a shorter stream. The stream may exceed the memory."""
     chunks: deque[bytes] = deque()
     held = 0
     while chunk := stream.read(_CHUNK):

@@ -88,7 +88,7 @@ def _check_length(used: int, path: Path) -> None:
 
 
 def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
-    """Return the size of each axis in the file's order; the first axis varies fastest.
+    """Return the size of each axis in the file's order; neighbours along the first axis are adjacent in the file.
 
     Raises:
         InputError: the header is incomplete or damaged, or `check_size` refuses the sizes.

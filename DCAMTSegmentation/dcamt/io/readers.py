@@ -82,7 +82,7 @@ _OTHER_KINDS = {
     b"Rar!\x1a\x07": "RAR archive",
     b"%PDF": "PDF document",
 }
-"""Kinds of files that are no scans, by their first bytes."""
+"""First bytes of files that are no scans, and the kinds of these files."""
 _WEB_PAGE = re.compile(
     rb"(<\?[^>]*>\s*|<!--((?!-->).)*-->\s*)*"  # XML declarations and comments
     rb"<(!doctype html|html|head|body|([a-z]+:)?error)\b",
@@ -92,7 +92,7 @@ _WEB_PAGE = re.compile(
 _JSON = re.compile(rb'{\s*"[^"]*"\s*:')
 _EXTRACT = "Extract the archive, and choose the scan."
 _ENCRYPTED = 1
-"""Flag of an encrypted file (APPNOTE.TXT of PKWARE, 4.4.4)."""
+"""The flag of an encrypted file in a zip file (APPNOTE.TXT of PKWARE, 4.4.4)."""
 _MAXIMUM_UNZIPPED = 16 << 30
 _MAPPING_IN_PYTHON = MappingOption("In Python, give the mapping as mapping=... to the function that reads the file.")
 
@@ -117,19 +117,21 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """Read and check a scan.
 
     Args:
-        path: a file in a format of docs/formats.md, a folder with DICOM files (also in subfolders), or a zip file of
-            one of these.
-        channels: the number of channels that the scan must have, all in one file, or one in each of the files `x_0000`,
-            `x_0001`, ..., of which `path` is the first.
-        choice: the image to read if DICOM files contain several.
+        path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files (also in
+            subfolders), a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium
+            benchmark's `.h5`.
+        channels: the number of channels C that the scan must have: all in one file, or one in each of the files
+            `x_0000`, `x_0001`, ..., of which `path` is the first.
+        choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
 
     Returns:
-        The scan. Intensities keep the file's type unless the file scales them. `notes` state what was skipped or
-        assumed. `channel_names` come from a `dataset.json` beside the file or one folder above.
+        The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
+        skipped or assumed. Its `channel_names` are those of a `dataset.json` beside the file or one folder above.
 
     Raises:
-        InputError: the file cannot be read, is a DICOM segmentation, has a different number of channels, or contains
-            several images of which `choice` chooses none; or `volume.check_scan` refuses the scan.
+        InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
+            has a different number of channels, or contains several images of which `choice` chooses none; or
+            `volume.check_scan` refuses the scan.
     """
     path = given_path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
@@ -163,22 +165,25 @@ def read_labelmap(
 ) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
-    Segments keep their label values if these are unique and above 0; otherwise they are numbered 1, 2, ... in the
-    file's order. Where segments overlap, the last in the file or, with `mapping`, the last in `mapping` is kept.
-    Without `mapping`, `notes` name each segment that lacks voxels for this reason (`OverlapNote`).
+    Segments keep their label values if these are unique and above 0; otherwise the segments are numbered 1, 2, ... in
+    the file's order. Where segments overlap, a voxel gets the label of the segment that is last in the file or, with
+    `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes` name each segment that lacks voxels for this
+    reason (`OverlapNote`).
 
-    A segmentation that was saved cropped stays cropped; `volume.fit_labelmap` extends it to its scan's grid.
+    A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
+    grid.
 
     Args:
         mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from 0
-            (background) to 255. All others become background. The name "left atrium" also fits the segments
-            "Left-Atrium" and "LeftAtrium".
-        option: the option that notes about overlaps advise; None if the user cannot give a mapping.
+            (background) to 255. Values and segments that are not in `mapping` become background. The name "left atrium"
+            also fits the segments "Left-Atrium" and "LeftAtrium".
+        option: the option by which the user can give a mapping. The notes about overlaps advise this option. None if
+            the user cannot give a mapping.
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
-            `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Segmentations
-            and blank or small images are accepted.
+            `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Unlike
+            `read_scan`, this function accepts segmentations and blank or small images.
     """
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -217,7 +222,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    A file whose format has no segments, such as `.nii.gz`, is not opened; the result is ().
+    A file with the ending of a format without segments, such as `.nii.gz`, is not opened, and the result is ().
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
@@ -234,12 +239,13 @@ def read_header(
 ) -> Header:
     """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 
-    The segments of a labelmap count as one channel. If `channels` is above 1 and the file has one channel, the files
-    `x_0000`, `x_0001`, ... are counted as channels. `choice` is as in `read_scan`.
+    The segments of a labelmap count as one channel. If `channels` is above 1 and the file has one channel, the separate
+    files `x_0000`, `x_0001`, ... are counted as channels (see `read_scan`). `choice` chooses the image, as in
+    `read_scan`.
 
     Raises:
-        InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. The number of
-            channels and the voxels' values are not checked.
+        InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. A wrong number
+            of channels and wrong voxels, such as fractional values of a labelmap, are not refused.
     """
     path = given_path(path)
     with _open_image(path, choice or ScanChoice(), label=as_labelmap) as image:
@@ -255,7 +261,7 @@ def read_header(
 
 @contextmanager
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
-    # For a name that the system does not allow, pathlib would raise an error.
+    # For a name that the system does not allow, os.path returns False, but pathlib raises an error.
     if not os.path.exists(path):
         raise missing_file_error(path)
     if os.path.isdir(path):
@@ -365,7 +371,9 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
 
 @contextmanager
 def _unzipped(path: Path, label: bool) -> Iterator[Path]:
-    """Extract a zip file for the duration of the block. An InputError from inside the block gets the zip file's path.
+    """Extract a zip file for the duration of the block.
+
+    An InputError from inside the block is raised again with the zip file's path.
 
     Yields:
         The first of these that applies:
@@ -373,11 +381,11 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
         - the folder with all extracted files, if a scan (not a labelmap) is read and the folder holds a DICOM image;
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
-        - the only file with one of `ENDINGS_READ_BY_ITK` or, of several such files, the only one that
-          `may_hold_volume`;
+        - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; if there are several such files, the only one
+          of them that may hold a volume (see `may_hold_volume`);
         - the folder with all extracted files.
     """
-    # A signal would otherwise leave the extracted scan on the disk.
+    # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
         _extract(path, folder)
         inner = _image_in_archive(path, Path(folder), label)
@@ -406,7 +414,7 @@ def _extract(path: Path, folder: str) -> None:
 
 
 def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
-    """Return the path that `_unzipped` yields."""
+    """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
     images = [file for file in files if ending(file) in _ENDINGS_PREFERRED_IN_ARCHIVES]
     dicom = [file for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES and _is_stated_dicom(file)]

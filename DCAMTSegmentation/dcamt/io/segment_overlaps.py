@@ -1,4 +1,4 @@
-"""Describe how many voxels each segment loses to overlapping segments in a labelmap."""
+"""Describe how many voxels each segment of a file loses to overlapping segments when they become one labelmap."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: M
 
 
 def _source(segment: StoredSegment, segments: Sequence[StoredSegment]) -> str:
-    """Return what stands for only this segment in a label mapping: its name or, if that fails, its value."""
+    """Return the text that stands for only this segment in a label mapping: its name or, if that fails, its value."""
     name, plain = segment.name or "", plain_name(segment.name or "")
     is_unique = [plain_name(other.name or "") for other in segments].count(plain) == 1
     can_be_written = bool(plain) and not name.isdecimal() and not set(_SIGNS_OF_MAPPINGS) & set(name)

@@ -1,4 +1,4 @@
-"""Write large arrays in slabs of some megabytes, so that an event loop can run between slabs."""
+"""Divide large arrays into slabs of some megabytes and write them, so that an event loop can run between slabs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .atomic import atomic_path
 from .in_use import remove_file
 
 SLAB_BYTES = 8 << 20
-"""A slab of this size takes a few milliseconds to copy."""
+"""Bytes of a slab, which takes a few milliseconds to copy."""
 _NRRD_TYPES = {"i": "int", "u": "uint"}
 
 
@@ -56,8 +56,9 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
     """Write a scan's channels to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
-    Each channel is (K, J, I). The file's array is (K, J, I, C), or (K, J, I) for one channel; its type is the
-    `numpy.result_type` of the channels. As in `write_npy_in_slabs`, an incomplete file is removed.
+    Each channel is an array (K, J, I). The file's array is (K, J, I, C), or (K, J, I) if there is only one channel. The
+    array in the file has the data type `numpy.result_type` of the channels' data types. As in `write_npy_in_slabs`, an
+    incomplete file is removed.
 
     Raises:
         OutputError: the file cannot be written.
@@ -97,7 +98,7 @@ def write_nrrd_in_slabs(
 ) -> Iterator[None]:
     """Write an uncompressed NRRD file, yielding after each slab. The file appears after the last slab.
 
-    The type of the file's voxels is the `numpy.result_type` of the channels.
+    The voxels in the file have the data type `numpy.result_type` of the channels' data types.
 
     Args:
         voxels: (K, J, I), of an integer type, float32 or float64.

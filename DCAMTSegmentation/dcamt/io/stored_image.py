@@ -1,4 +1,4 @@
-"""Represent image files, read compressed streams, and convert errors of libraries."""
+"""Represent an image file whose header was read; read compressed streams; convert errors of libraries."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ class StoredImage:
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
         verify: raises InputError if the file has fewer bytes than its header states; reads the voxels only if
-            necessary. By default it does nothing, since the file was checked when it was opened, or is checked by
-            `load`.
+            necessary. The default does nothing: the file was checked when it was opened, or is checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
         frames, modality: see `Volume`.
@@ -73,7 +72,7 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    A lack of memory becomes MemoryShortage, an InputError.
+    A lack of memory becomes MemoryShortage, which is an InputError.
     """
     try:
         yield
@@ -168,7 +167,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first `size` bytes of a file, decompressed if it is gzip; b"" if they cannot be read."""
+    """Return the first `size` bytes of a file, decompressed if the file is gzip; all bytes of a shorter file.
+
+    If reading or decompressing these bytes fails, b"" is returned.
+    """
     try:
         with open_plain_or_gzip(path, size) as file:
             return file.read(size)
@@ -199,7 +201,7 @@ def skip_bytes(file: IO[bytes], size: int) -> None:
 
 
 def read_to_end(file: IO[bytes]) -> None:
-    """Read and drop the rest of a stream, so that the checksum of a compressed stream is verified."""
+    """Read and drop the rest of a stream; the end of a compressed stream has a checksum, which is then verified."""
     while file.read(_CHUNK):
         pass
 
@@ -208,9 +210,9 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
     """Raise InputError if a file has fewer than `size` bytes from byte `start` on.
 
     Args:
-        packed: the bytes from `start` on are gzip data of `size` bytes after decompression. The last four bytes of gzip
-            data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut or have several
-            members, and is read to its end.
+        packed: the bytes from `start` on are gzip data with `size` bytes after decompression. The last four bytes of
+            gzip data state this size modulo 2^32 (RFC 1952). If these bytes state another size, the file may be cut or
+            have several members; then the file is read to its end.
         header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:
@@ -277,7 +279,7 @@ def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) 
 
 
 def no_numbers_error(path: Path) -> InputError:
-    """Return the error for damaged voxels that are stored as text."""
+    """Return the error for an image whose voxels are stored as text that is damaged."""
     what = "stores its voxels as text, but some voxels are not numbers of the type that its header states"
     return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
 
@@ -302,7 +304,7 @@ def find_data_file(path: Path, name: str) -> Path:
 
 
 def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[str]:
-    """Return the name of a data file for each number, by a pattern such as `d%03d.raw`.
+    """Return the names of data files that a pattern such as `d%03d.raw` gives, one for each number.
 
     Raises:
         InputError: the pattern is damaged, or there are more than `most` numbers.
@@ -314,12 +316,12 @@ def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[
 
 
 def damaged_field_error(path: Path, name: str) -> InputError:
-    """Return the error for a header field with missing or invalid numbers."""
+    """Return the error for a header field whose numbers are missing or invalid."""
     return InputError(f"has a damaged field '{name}' in its header", path=path, remedy=DAMAGED)
 
 
 def refuse_other_unit(path: Path, unit: str) -> None:
-    """Raise InputError if a header's unit of length is not one of `_MILLIMETRES`."""
+    """Raise InputError if `unit`, which a header states for lengths, is not one of `_MILLIMETRES`."""
     if unit.strip().lower() not in _MILLIMETRES:
         remedy = "Convert the spacing and the origin to millimetres."
         raise InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
@@ -348,7 +350,7 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
     """Convert zlib.error and OSError inside the block to an InputError that names header and data file.
 
-    A PermissionError, and errors about data in the header's own file, stay unchanged.
+    An error stays unchanged if the data lies in the header's own file, or if there is no permission to read it.
     """
     try:
         yield

@@ -13,16 +13,16 @@ from typing import IO
 from ..errors import InputError
 
 _BITS, _SAMPLES = 258, 277
-"""TIFF tags: the bits of a sample, and the number of samples."""
+"""The TIFF tags of the bits of each sample, and of the number of samples."""
 _LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
 _PAGE_KIND, _REDUCED_COPY, _TRANSPARENCY_MASK = 254, 1, 4
-"""A TIFF tag, and two of its flags."""
+"""The TIFF tag of a page's kind, and two flags of this tag."""
 _COMPRESSION, _DEFLATE = 259, (8, 32946)
-"""A TIFF tag, and its values for zlib."""
+"""The TIFF tag of a page's compression, and its values for data compressed with zlib."""
 _CHUNK = 1 << 18  # bytes
 _STRIPS, _TILES = (273, 279), (324, 325)
-"""TIFF tags of the offsets and of the sizes."""
+"""Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 
 
 def check_tiff(path: Path) -> None:
@@ -30,8 +30,9 @@ def check_tiff(path: Path) -> None:
 
     Raises:
         zlib.error: deflated data is damaged.
-        InputError: the content is not TIFF, `_check_storage` refuses a page, pages differ in size or type (ITK would
-            read all like the first), or a reduced copy or transparency mask precedes an image page (ITK would crash).
+        InputError: the content is not TIFF, `_check_storage` refuses a page, or the pages differ in size or type. ITK
+            would read all pages with the size and type of the first page. A reduced copy or transparency mask before an
+            image page is refused, too, since ITK would crash.
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
@@ -126,7 +127,7 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
 
 
 def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
-    """Return the numbers of a TIFF directory entry, stored in the entry or at an offset in the file."""
+    """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
     size = struct.calcsize(word)
     (count,) = struct.unpack(f"{order}{word}", entry[:size])
     code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")

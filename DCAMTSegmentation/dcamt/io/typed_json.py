@@ -17,10 +17,10 @@ import numpy as np
 from ..errors import InputError
 
 MAX_DEPTH = 100
-"""The deepest nesting of lists and objects in JSON that DCAMT reads; its own files have fewer than ten levels.
+"""The deepest nesting of lists and objects in JSON that DCAMT reads.
 
-The limit lies far below Python's limit of recursion, so that `repr` and `json.dumps` of the value raise no
-RecursionError either.
+DCAMT's own files have fewer than ten levels. The limit lies far below Python's limit of recursion, so that functions
+that walk through the parsed value, such as `repr` and `json.dumps`, do not raise RecursionError either.
 """
 
 
@@ -48,11 +48,12 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     """Return an instance of the dataclass `kind` with the values of the JSON object `data`.
 
-    Fields may be dataclasses, bool, int, float, str, Path, `np.ndarray` (float64), `X | None`, `dict[str, X]`,
-    `tuple[X, ...]`, or tuples of a fixed length with items of one type.
+    Fields may have these types: dataclasses, bool, int, float, str, Path, `np.ndarray` (float64), `X | None`,
+    `dict[str, X]`, `tuple[X, ...]`, and tuples of a fixed length whose items have one type, such as `tuple[X, X]`.
 
     Args:
-        source, where: the file and the object's name, for error messages.
+        source: the file, for error messages.
+        where: the object's name in error messages.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is too large, or a tuple has the wrong
@@ -126,5 +127,5 @@ def is_finite_number(value: Any) -> bool:
 
 @functools.cache
 def type_hints(kind: type) -> dict[str, Any]:
-    """Return the types of a class's fields by name; cached, since annotations are slow to evaluate."""
+    """Return the types of a class's fields by name; cached, since annotations are text and slow to evaluate."""
     return typing.get_type_hints(kind)

@@ -22,10 +22,10 @@ from .dicom_output import pixel_checksums
 from .formats import LABELMAP_OUTPUTS, REPORT_ENDINGS, VOLUME_OUTPUTS, ending
 from .surfaces import SURFACE_OUTPUTS
 
-_COMPRESSION = 4  # of 9; higher levels take seconds longer and hardly make files smaller
+_COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
 _HEAD_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _UNREADABLE = (OSError, EOFError, zlib.error, DCAMTError)
-_MARKER = "\x1a"  # `_to_ascii` writes "ä" as "\x1a228;"
+_MARKER = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
 _DESCRIP = slice(148, 228)  # bytes of `descrip` in the NIfTI-1 header
 _NIFTI_HEADER_BYTES = 352  # bytes before the voxels in a file that nibabel wrote
 _NIFTI_ENDINGS, _NRRD_ENDINGS = (".nii", ".nii.gz"), (".nrrd", ".seg.nrrd")
@@ -36,16 +36,17 @@ _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 MARK = "DCAMT"
 """Mark of the files that this module writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
 _CHECKSUM = "DCAMT_CRC32"
-"""NRRD key of the voxels' checksum; in NIfTI, the checksum follows the mark in `descrip`.
+"""NRRD key of the voxels' checksum. In NIfTI, `descrip` contains the checksum after the mark, without this key.
 
-The checksum shows whether a program that kept the mark edited the voxels. Older versions of DCAMT wrote no checksum.
+A program that edits the voxels may keep the mark. The checksum then no longer fits the voxels and shows the edit. Older
+versions of DCAMT wrote no checksum.
 """
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    The file is written completely or not at all, with the mark of DCAMT's results (`is_dcamt_result`).
+    The file is written completely or not at all. It gets the mark of DCAMT's results (`is_dcamt_result`).
 
     Args:
         segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.
@@ -125,7 +126,7 @@ def has_mark(path: Path) -> bool:
 
 
 def _stated_checksum(path: Path) -> str | None:
-    """Return the checksum that a file's mark states; "" for a mark without checksum, None without mark."""
+    """Return the checksum that a file's mark states; "" for a mark without checksum, None for a file without mark."""
     kind = ending(path)
     with _open(path) as file:
         head = file.read(_HEAD_BYTES)
@@ -159,7 +160,8 @@ def _checksum_in(path: Path, state: tuple[int, int]) -> str:
     kind = ending(path)
     if kind in _NRRD_ENDINGS:
         with open(path, "rb") as file:
-            # A gzip stream ends with the CRC-32 and the size of the uncompressed data, 4 bytes each (RFC 1952).
+            # The voxels are a gzip stream. It ends with the CRC-32 and the size of the uncompressed data (RFC 1952), 4
+            # bytes each.
             file.seek(-8, os.SEEK_END)
             return f"{int.from_bytes(file.read(4), 'little'):08x}"
     if kind in _NIFTI_ENDINGS:
@@ -266,7 +268,7 @@ def _triplet(code: Code) -> list[str]:
 
 
 def _to_ascii(text: str) -> str:
-    """Return the text as one ASCII line, since pynrrd writes only ASCII; codes replace other characters."""
+    """Return the text as one ASCII line, since pynrrd writes only ASCII; codes replace all other characters."""
     line = " ".join(text.splitlines())
     return "".join(character if character.isascii() else f"{_MARKER}{ord(character)};" for character in line)
 

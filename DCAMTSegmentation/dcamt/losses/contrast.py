@@ -1,7 +1,7 @@
 """Compute contrast losses between voxel embeddings and class prototypes, within a class and between classes.
 
-Voxels without a class (-1) have the weight 0 in the prototypes and in the losses. Removing them would be slower, since
-the program would have to wait for the GPU to count them.
+The value -1 marks a voxel without a class. Such voxels have the weight 0 in the prototypes and in the losses. Removing
+such voxels would be slower, since the program would have to wait for the GPU to count them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean direction of each class's embeddings, (K, D), and whether each class has any voxel, (K,).
 
-    Prototypes have no gradient, so that only embeddings move.
+    Prototypes have no gradient, so that embeddings move towards the prototypes, and not the reverse.
 
     Args:
         embeddings: unit vectors (N, D).
@@ -47,8 +47,8 @@ def inter_class(
 ) -> Tensor:
     """Return the mean InfoNCE loss (van den Oord et al., 2018) over the voxels and both branches' prototypes.
 
-    The loss of an embedding e of class c is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with prototypes p, temperature
-    T, and k over the classes that are `present`, booleans (K,).
+    The loss of an embedding e of class c is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), where p are the prototypes, T
+    is the temperature, and k runs over the classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own_prototypes, partner_prototypes):

@@ -21,8 +21,9 @@ def mutual_distillation(
 ) -> Tensor:
     """Return the mean of the two students' losses.
 
-    The loss of a student is T^2 mean(c KL(softmax(z_teacher / T) || softmax(z_student / T))) + Dice loss, where c is
-    the teacher's `confidence` and the mean is over voxels. The Dice loss compares the student's probabilities with
+    Let c be the teacher's `confidence`. The loss of a student is
+    T^2 mean(c KL(softmax(z_teacher / T) || softmax(z_student / T))) + Dice loss. The mean is taken over voxels. The
+    Dice loss compares the student's probabilities with the teacher's sharpened probabilities,
     softmax(z_teacher / `SHARPENING`). Student A learns from teacher B, and student B from teacher A. Teachers have no
     gradient. The factor T^2 keeps the gradient's size nearly independent of T (Hinton, Vinyals and Dean, 2015).
 

@@ -19,7 +19,7 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     both = torch.cat([x, y])
     # The shift avoids rounding errors if the features are far from 0.
     both = both - both.mean(dim=0, keepdim=True).detach()
-    # Rounding can make |u - v|^2 = |u|^2 + |v|^2 - 2 u @ v negative.
+    # |u - v|^2 = |u|^2 + |v|^2 - 2 u @ v; rounding can make it negative.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
     count = len(both)

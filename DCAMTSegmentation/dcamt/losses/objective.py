@@ -40,12 +40,13 @@ def objective_losses(
     """Return the losses by name, unweighted, and their weighted sum as `total`. Losses of weight 0 are not computed.
 
     Args:
-        outputs: float32, of branch A and branch B, for a batch whose first L samples are labelled.
+        outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled; float32.
         labels: int64 (L, X, Y, Z).
-        projections: the heads of branch A and branch B.
+        projections: the projection heads of branch A and branch B.
         ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-        generator: on the CPU, so that all devices use the same draws.
-        teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those of
+        generator: draws the voxels for the contrast losses and the tokens (voxels of the bottleneck) for the MMD loss.
+            It is a CPU generator, so that all devices use the same draws.
+        teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default the logits in
             `outputs`.
     """
     a, b = outputs
@@ -82,7 +83,10 @@ def objective_losses(
 def _complete_teacher_logits(
     a: BranchOutput, b: BranchOutput, teacher_logits: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return both branches' teacher logits for the whole batch; `teacher_logits` are for the unlabelled samples."""
+    """Return both branches' teacher logits for the whole batch.
+
+    Unlabelled samples get `teacher_logits`, if given. All other samples get the branches' own logits.
+    """
     if teacher_logits is None:
         return a.logits, b.logits
     labelled = len(a.logits) - len(teacher_logits[0])
@@ -111,7 +115,7 @@ def _alignment_loss(
 
 @dataclass(frozen=True)
 class _SampledEmbeddings:
-    """Embeddings of the same sampled voxels for both branches.
+    """Embeddings of sampled voxels, the same voxels for both branches.
 
     Attributes:
         embeddings: (N, D) of branch A and branch B.
