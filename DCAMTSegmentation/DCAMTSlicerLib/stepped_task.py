@@ -10,7 +10,7 @@ from typing import Any
 import qt
 
 DOUBLE_CLICK_S = 0.5
-"""Two clicks within this time count as a double click."""
+"""Two clicks within this time, in seconds, count as a double click."""
 
 
 class SteppedTask:
@@ -19,7 +19,7 @@ class SteppedTask:
     `cancel` closes the generator, so that it can undo its work; neither `on_end` nor `on_step` is called afterwards.
 
     Args:
-        on_end: called once, with the exception that a step raised, or with None after the last step.
+        on_end: on_end(error) is called once: error is the exception that a step raised, or None after the last step.
         on_step: called after each step with the value that the generator yielded.
     """
 
@@ -106,7 +106,7 @@ class DelayedCall:
 class DoubleClickGuard:
     """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores the second click, which would cancel the job that the first click started.
+    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,11 @@ _FOLDER = "DCAMT.folder"
 
 
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
-    """Move a result into the DCAMT folder of its scan; `earlier` are earlier results of the scan."""
+    """Move a result into the DCAMT folder of its scan.
+
+    Args:
+        earlier: earlier results of the scan.
+    """
     hierarchy = _hierarchy(node)
     scan_item = hierarchy.GetItemByDataNode(volume)
     parent = hierarchy.GetItemParent(scan_item) if scan_item else hierarchy.GetSceneItemID()
@@ -58,7 +62,7 @@ def _remove_empty_folders(hierarchy: Node) -> None:
 
 
 def _folder_of(hierarchy: Node, node: Node) -> int:
-    """Return the item of a node's DCAMT folder; 0 if there is none."""
+    """Return the item of the DCAMT folder in which a node lies; 0 if it lies in none."""
     item = hierarchy.GetItemByDataNode(node)
     parent = hierarchy.GetItemParent(item) if item else 0
     return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0

@@ -19,7 +19,8 @@ PROCESS_BYTES = 500_000_000
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
     """Return the bytes that cases take in training.
 
-    A voxel of the network grid takes one byte per channel, and one for the label. Every case is counted as labelled.
+    A voxel of the network grid takes one byte per channel, and one for the label. Every case is counted as if it were
+    labelled.
     """
     return round(sum(_network_voxels(recipe, grid) for grid in grids) * (recipe.input_channels + 1))
 
@@ -30,7 +31,10 @@ def loading_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 
 
 def _preparing_bytes(recipe: Recipe, grid: Grid) -> int:
-    """Count the read, the resampled and the normalised intensities, each in float32, and any local moments."""
+    """Return the bytes that it takes to bring a scan onto the network grid and to normalise it.
+
+    Counted are the scan, its resampled and its normalised intensities, each in float32, and any local moments.
+    """
     read, resampled = (recipe.input_channels * n for n in (math.prod(grid.shape), _network_voxels(recipe, grid)))
     moments = min(resampled, MOMENTS) if recipe.intensity.rule == "local" else 0
     return round(4 * (read + 2 * resampled) + MOMENT_BYTES * moments)

@@ -45,20 +45,20 @@ def evaluate(
         spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
         label_mapping: maps values or segments of the labels to classes of the predictions, such as "420,421=1"; all
             other voxels become background. Without a mapping the values are kept.
-        prediction_mapping: likewise maps values or segments of the predictions to classes of the labels. With both
-            mappings, you choose the class numbers.
+        prediction_mapping: maps values or segments of the predictions to classes of the labels, by the same rules. If
+            both mappings are given, they map predictions and labels to the same class numbers, which you choose.
 
     Returns:
         An `Evaluation`. Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. A
-        case is not scored, and `failures` contains a message about it, if a prediction in a folder has no label, a file
-        cannot be read, a prediction does not fit on its label's grid, a label holds none of the mapped values, or a
-        prediction or label is probably a scan.
+        case is not scored if a prediction in a folder has no label, a file cannot be read, a prediction does not fit on
+        its label's grid, a label holds none of the mapped values, or a prediction or label is probably a scan.
+        `failures` contains a message about each of these cases, and the means do not cover them.
 
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
-            are empty; all predictions are empty after a mapping; the predictions have label values, but none in common
-            with the labels; or a prediction and its label are the same file. With two different mappings, a file may be
-            given as both.
+            are empty; all predictions are empty after a mapping; or the predictions have label values, but none in
+            common with the labels. InputError is also raised if a prediction and its label are the same file. But with
+            two different mappings, a file may be given as prediction and as label.
         TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.

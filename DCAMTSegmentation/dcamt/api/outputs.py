@@ -35,7 +35,7 @@ _IDENTITY = {
     "Study date": "StudyDate",
     "Accession": "AccessionNumber",
 }
-"""Titles of the lines of `describe_identity`, each with its DICOM attribute."""
+"""The titles of the lines that `describe_identity` reads from a DICOM header, each with its attribute."""
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
@@ -140,8 +140,8 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
     """Write the closed outer surface of each class's largest part, in LPS mm.
 
-    The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. Smaller parts and classes without voxels are left out without
-    a message.
+    The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. Each class's smaller parts are left out without a message.
+    A class without voxels is left out, too.
 
     Raises:
         InputError: the segmentation is empty, a class is too small for a surface, or the ending is unknown.
@@ -184,7 +184,7 @@ def write_report(
     """Write the report of a segmented scan: a self-contained HTML file that prints on one A4 sheet.
 
     Args:
-        path: ends in `.html` or `.htm`.
+        path: the file, `.html` or `.htm`.
         wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); if None, the report states "Not measured."
         identity: lines that identify the patient and the scan (`describe_identity`). Without them the report contains
             no name, identifier, date or path.
@@ -216,7 +216,7 @@ def write_report(
 
 
 def describe_identity(scan: Volume) -> dict[str, str]:
-    """Return the text of each line that identifies a scan, by title; lines without a text are left out.
+    """Return the lines that identify a scan, each as a title and a text; lines without a text are left out.
 
     If the header of the scan's first DICOM slice can be read, the lines are the patient's name, ID and birth date, the
     study's date, the accession number and the scan's path. Otherwise, they are the scan's name and path. A scan without

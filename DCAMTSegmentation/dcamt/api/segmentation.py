@@ -42,9 +42,11 @@ class SegmentedScan:
             `expected_overlap`.
         disagreement: float32 (I, J, K), from 0 (the network's two branches agree on the probabilities of a voxel's
             classes) to 1 (the branches are certain of different classes); None in quality `fast`.
-        doubt_map: float32 (I, J, K), from 0 to 1: the estimated probability that a voxel's label is wrong; without
-            `is_doubt_calibrated`, it serves only to rank voxels. 0 outside a given region; None in quality `fast`.
-        trust: Dice (0 to 1) between the branches' own segmentations, within a given region; None in quality `fast`.
+        doubt_map: float32 (I, J, K), from 0 to 1: the higher, the more probable it is that a voxel's label is wrong.
+            If `is_doubt_calibrated`, the value estimates this probability; otherwise it serves only to rank voxels. The
+            value is 0 outside the region, if one was given. `doubt_map` is None in quality `fast`.
+        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in
+            quality `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         quality: `fast` or `accurate`.

@@ -68,8 +68,8 @@ class Observer:
     """The functions that a run calls.
 
     Attributes:
-        on_calibration_progress: called with (done, total) after each case of the calibration.
-        on_report_progress: called with (done, total) after each validation case of the report.
+        on_calibration_progress: called as on_calibration_progress(done, total) after each case of the calibration.
+        on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
         on_warning: called with each of `TrainedRun.notes`.
     """
 
@@ -165,7 +165,7 @@ class TrainingSession:
                 losses are no longer finite.
             OutputError: a file cannot be written.
             Cancelled: the run was paused, or stopped before its first iteration.
-            TeamLost: another process that `torchrun` started has ended, has failed or cannot be reached.
+            TeamLost: another process of the team, which `torchrun` started, has ended, has failed or cannot be reached.
         """
         run, resume = self._run, self._plan.resume
         if not (resume or run.lock.exists()):
@@ -298,9 +298,10 @@ class TrainingSession:
             self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
     def _changed_files(self, trained: list[tuple[str, ...]] | None) -> list[Path]:
-        """Return which of the recipe file and the case list no longer match the finished model.
+        """Return the recipe file and the case list of a finished run, each only if it no longer matches the model.
 
-        If `trained`, the `Trainer.case_list`, is None, only the numbers of cases with each role are compared.
+        Args:
+            trained: the `Trainer.case_list`; if it is None, only the numbers of cases with each role are compared.
         """
         run, plan = self._run, self._plan
         trained_on = read_card(run.model).trained_on

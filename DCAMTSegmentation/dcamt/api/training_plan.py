@@ -110,8 +110,8 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     """Return the plan to resume the run in a folder.
 
     Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
-    with the recipe (`check_cases_and_batch`). With `conclude`, the cases are not checked with the recipe, and only the
-    files of validation cases must exist.
+    with the recipe (`check_cases_and_batch`). With `conclude`, the run is not trained further, so the cases are not
+    checked with the recipe. Of the cases' files, only the scans and labels of the validation cases must then exist.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)

@@ -129,7 +129,7 @@ def _has_slices(path: Path) -> bool:
 
 
 def _reason_to_skip(file: _BidsFile) -> str:
-    """Return why a file is not paired; empty for a file to pair."""
+    """Return why a file is skipped before scans and labels are paired; empty for other files."""
     if file.is_dicom:
         return "DICOM images, which are not read in a BIDS data set; convert them to NIfTI"
     if not file.entities.get("sub"):
@@ -169,7 +169,7 @@ def _is_mask_outside_derivatives(file: _BidsFile) -> bool:
 
 
 def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFile]:
-    """Choose among a subject's scans by the two rules of `find_bids_cases`."""
+    """Return the scans of a subject that fit a label, by the two rules of `find_bids_cases`."""
     entities = {key: value for key, value in label.entities.items() if key not in _DERIVATIVE_ENTITIES}
     fitting = [scan for scan in scans if entities.items() <= scan.entities.items()]
     exact = [scan for scan in fitting if scan.entities == entities]

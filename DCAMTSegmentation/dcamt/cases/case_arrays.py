@@ -44,7 +44,7 @@ def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only
     """Read a scan and its segmentation, and write their arrays into a folder.
 
     Args:
-        labels_only: read only the header of the scan.
+        labels_only: write only the labels. Of the scan, only the header is read.
 
     Raises:
         InputError: a file cannot be read, or the segmentation does not fit the scan's grid.

@@ -63,7 +63,7 @@ class Case:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The scan and the label, if any."""
+        """The scan and, if there is one, the label."""
         return (self.image,) if self.label is None else (self.image, self.label)
 
 
@@ -167,7 +167,7 @@ def iterate_cases(path: Path, on_note: OnNote = lambda note: None) -> Iterator[C
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """Write a case list with paths relative to the list's folder.
+    """Write the case list `path`, in which files have paths relative to the list's folder.
 
     On Windows, a file on another drive than the list has an absolute path.
 
@@ -326,13 +326,13 @@ def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
 
 
 def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:
-    """Raise InputError for the first violation, if any; the message names the case list `path`."""
+    """Raise InputError for the first violation, if there is one; the message names the case list `path`, if given."""
     for violation in broken:
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 
 def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) -> Iterator[tuple[int, Case]]:
-    """Yield the number and the case of each line of a case list, possibly saved by a spreadsheet program.
+    """Yield the line number and case of each line of a case list, which a spreadsheet program may have saved.
 
     The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines are ignored. Capitals and outer
     blanks in column names do not matter. Above the column names, a line such as `sep=;` states the delimiter, a line
@@ -390,7 +390,7 @@ def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) ->
 
 
 def _first_cell(line: str) -> str:
-    """Return a line's first cell if it is quoted, else the line.
+    """Return a line's first cell, unquoted, if the line begins with a quotation mark; otherwise, return the line.
 
     A spreadsheet program puts a cell that holds the delimiter in quotation marks.
 
@@ -427,7 +427,7 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return the file that a cell of the case list `path` names.
+    """Convert `text`, a cell of the case list `path`, to the path of a file.
 
     If there is no such file, try other slashes, accents in NFC and NFD, no quotation marks, and `~` as the home folder.
     """

@@ -29,7 +29,7 @@ def case_name(path: str | Path) -> str:
 def case_of(scan: str) -> str:
     """Return the name of a scan's case: the scan's name without `_0000`.
 
-    A last word in `PAIRING_WORDS` is also removed if other words remain.
+    If the name has several words and `PAIRING_WORDS` contains the last word, this word is also removed.
 
     >>> case_of("la_001_image_0000")
     'la_001'
@@ -44,8 +44,8 @@ def case_of(scan: str) -> str:
 def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
     """Restore the number `_0000` in the names of cases.
 
-    `case_name` removes `_0000`, which is usually the number of a channel. But beside `p_0001`, the `_0000` of `p_0000`
-    is the number of the case.
+    `case_name` removes `_0000`, which is usually the number of a channel: `p_0000` becomes `p`. But if there is also a
+    case such as `p_0001`, the `_0000` of `p_0000` is the number of the case, so the name becomes `p_0000` again.
 
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})
@@ -59,8 +59,8 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the name of the case with a key: `p1` for the key `("site1", "p1")`.
 
-    Parts at the end with only words for the modality are joined to the part before them: `p1_lge` for the key
-    `("site1", "p1", "lge")`.
+    If parts at the end have only words for the modality, such as `lge`, they are joined to the part before them:
+    `p1_lge` for the key `("site1", "p1", "lge")`.
     """
     identifying = [n for n, part in enumerate(key) if loose_key([part])]
     start = identifying[-1] if identifying else len(key) - 1
@@ -70,7 +70,8 @@ def name_of_key(key: tuple[str, ...]) -> str:
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Put folders in front of names until scans in different folders have different names.
 
-    Names that differ only in capitals or in the encoding of accents count as equal, as on some file systems.
+    Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
+    keep files of such names side by side.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
@@ -86,7 +87,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
 
 
 def _with_folders(names: Sequence[str], folders: Sequence[Sequence[str]], key: Callable[[str], str]) -> list[str]:
-    """Do the work of `with_folders`; names or folders with an equal `key` count as equal."""
+    """Return the names as `with_folders` does; two names or two folders count as equal if their `key` is equal."""
     distinct = list(names)
     keys = [tuple(map(key, parts)) for parts in folders]
     for depth in range(max(map(len, folders), default=0)):
@@ -126,7 +127,7 @@ def with_numbers(names: Sequence[str]) -> list[str]:
 
 
 def _repeated(names: Sequence[str]) -> list[list[int]]:
-    """Return a list of indices for each name that occurs more than once."""
+    """Return the indices of equal names, a list for each name that occurs more than once."""
     members: defaultdict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
         members[name].append(index)

@@ -46,7 +46,8 @@ def read_case_grid(case: Case, recipe: Recipe) -> Grid:
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
     """Raise InputError if a scan has the first scan's channels in another order, and the recipe names no channels.
 
-    If the recipe names its channels, `read_case_scan` puts the scan's channels into the recipe's order.
+    If the recipe names its channels, nothing is refused: `read_case_scan` puts channels with these names into the
+    recipe's order.
     """
     for _, error in mixed_orders(cases, recipe):
         raise error
@@ -57,12 +58,13 @@ def mixed_orders(
 ) -> Iterator[tuple[int, InputError]]:
     """Yield the index and the error of each case whose channels have another order than the first case's channels.
 
-    The first case is the first one that is not left out and whose channels have known names. Cases whose channels have
-    other names are not yielded. Nothing is yielded if the recipe names its channels or has only one channel.
+    The first case is the first one that is not left out and whose channels have known names. A case is not yielded if
+    its channels have other names than the first case's channels. Nothing is yielded if the recipe names its channels or
+    has only one channel.
 
     Args:
-        names: the names of each case's channels, empty if unknown; by default, the names in the `dataset.json` beside
-            each scan's file.
+        names: the names of each case's channels, empty if unknown. If `names` is None, the names are read from the
+            `dataset.json` beside each scan's file.
     """
     if recipe.channel_names or recipe.input_channels == 1:
         return

@@ -1,6 +1,6 @@
 """Check the cases of a run as training does, before the run starts, and collect facts about the cases.
 
-Only the facts stay in memory, not the voxels.
+Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class CaseFacts:
     Attributes:
         size: voxels along the stored axes (I, J, K).
         spacing: mm along the stored axes.
-        channels: number of the scan's channels, in one file or in a file each.
+        channels: number of the scan's channels, which may be stored in one file or in a file each.
         labels: values of the label after label mapping, without background.
-        checksum: the `scan_checksum`, if requested.
+        checksum: the `scan_checksum`; None unless it was requested.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
     """
@@ -238,9 +238,10 @@ def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe)
 
 
 def scan_checksum(volume: Volume) -> str:
-    """Return a checksum that is equal for scans with the same voxels in the first channel.
+    """Return a checksum that is equal for scans of the same voxels, whatever the format of their files.
 
-    File format, type of the voxels, order and direction of the stored axes, position and spacing do not matter.
+    Type of the voxels, order and direction of the stored axes, position and spacing do not matter. Only the first
+    channel is compared.
     """
     return _result_of(scan_checksum_in_steps(volume))
 
@@ -290,8 +291,8 @@ def conflicting_scans(
     """Yield each case whose scan is used both for training and for validation, once.
 
     Args:
-        equal_scans: for each group of cases with equal scans, what is equal, such as "file" or "content" (see
-            `_equal_scans`), and the indices of the cases.
+        equal_scans: groups of cases with equal scans. The first item of a group states what is equal in the scans, such
+            as "file" or "content" (see `_equal_scans`); the second item lists the indices of the cases.
 
     Yields:
         The case's index, the index of a case that uses the same scan for the other purpose, and what is equal.
@@ -322,7 +323,8 @@ def repeated_scans(
 ) -> Iterator[tuple[int, str]]:
     """Yield index and warning once for each case whose scan is equal to another case's scan.
 
-    Groups with a training case and a validation case are skipped (see `conflicting_scans`).
+    If a group of cases with equal scans contains a training case and a validation case, the group is skipped (see
+    `conflicting_scans`).
 
     Args:
         equal_scans: as for `conflicting_scans`.
@@ -353,7 +355,7 @@ def shared_labels(
     Args:
         labels: index of a case -> a value that identifies the case's label. Cases whose index is missing are not
             compared.
-        scans: index of each case in `labels` -> a value that identifies the case's scan.
+        scans: index of a case -> a value that identifies the case's scan, for each case in `labels`.
     """
     members_by_label: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, label in labels.items():
@@ -373,7 +375,8 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
-    A message with its own subject, such as "the label mapping names 420 twice", keeps the subject.
+    If the message has a subject of its own, such as "the label mapping names 420 twice", only remove the path and
+    capitalise the first letter.
     """
     text = without_path(error, path)
     if text.startswith(("'", "the ")):

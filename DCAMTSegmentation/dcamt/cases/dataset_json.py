@@ -175,7 +175,10 @@ def _is_array_of_cases(name: str, entry: object) -> bool:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the image files and the label file of a case in one of the forms that `entries_of` describes."""
+    """Return a case's image files and its label file; the label file is None if the case has no label.
+
+    `entries_of` describes the forms that `entry` may have.
+    """
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
@@ -190,7 +193,8 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, return the value of the only similar key, such as `gt` or `image_path`, if any.
+    If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. Return the value of the similar
+    key if there is exactly one, else None.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:

@@ -28,10 +28,11 @@ def count_few_values(voxels: NDArray[Any]) -> int | None:
 
     An image is like a label in two cases:
     - It has at most `FEW_VALUES` different values.
-    - It has at most `MANY_VALUES` and is constant in regions, like a labelmap of all organs of the body.
+    - It has at most `MANY_VALUES` and is constant in regions (`_is_constant_in_regions`). An example is a labelmap of
+      all organs of the body.
 
     Args:
-        voxels: the last three axes are spatial.
+        voxels: the image, whose last three axes are spatial.
     """
     flat = voxels.ravel(order="K")  # no copy, even of transposed voxels
     if len(np.unique(flat[:: max(1, flat.size // _SAMPLE)])) > MANY_VALUES:
@@ -56,7 +57,7 @@ def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
 
 
 def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
-    """Raise InputError if the labelmap read from `path` is probably a scan."""
+    """Raise InputError if a labelmap, which was read from `path`, is probably a scan."""
     count = len(np.unique(labelmap.voxels))
     if count > MANY_VALUES and not _is_constant_in_regions(labelmap.voxels):
         what = f"is probably a scan, not a segmentation: it holds {count} different values"

@@ -49,8 +49,10 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
     3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared: `p1_LA` adds `la` to `p1_lge`.
 
-    A scan found by rule 3 is yielded with its loose key as `key`. A file does not fit such a scan if all further words
-    are in `MODALITY_WORDS`: `p1_T2` is another scan than `p1_lge`.
+    For the scans found by their loose keys:
+    - The `key` of the yielded scan is its loose key.
+    - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
+      so it is another scan.
     """
     return _fitting_scans(named, _shorter_keys)
 
@@ -123,7 +125,9 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 
 
 def _words_without_folder(name: str, folder: str) -> list[str]:
-    """Return the words of a file's name without the folder's name at its beginning or end, if words remain.
+    """Return the words of a file's name.
+
+    If the name begins or ends with all words of the folder's name, and has other words, return only the other words.
 
     >>> [_words_without_folder(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]

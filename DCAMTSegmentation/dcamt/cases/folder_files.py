@@ -17,9 +17,12 @@ _SEARCHED_ENDINGS = {*SCAN_ENDINGS, *LABEL_ENDINGS} - {ZIP_ENDING}
 
 
 def is_file_or_missing_link(path: Path) -> bool:
-    """Return whether a folder's entry is a file, a link to a missing file, or cannot be examined (no permission).
+    """Return whether a path is a file, a link to a missing file, or an entry that cannot be examined (no permission).
 
-    git-annex makes links to files that are not yet fetched.
+    git-annex, for example, makes links to files that are not yet fetched.
+
+    Args:
+        path: an entry of a folder.
     """
     return not is_no_file(path)
 

@@ -58,7 +58,9 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
-    """Pair scans with labels as `find_cases` does, but accept a folder that has only `FoundCases.unused` cases.
+    """Pair scans with labels as `find_cases` does, but accept a folder that has only unused cases.
+
+    An unused case is one that is not for training, such as a test case (`FoundCases.unused`).
 
     Raises:
         InputError: `folder` or its `dataset.json` cannot be read, or no case is found.

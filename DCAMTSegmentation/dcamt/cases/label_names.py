@@ -53,7 +53,11 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
 
 @lru_cache(maxsize=16)
 def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
-    """Cache the classes until the file's time of change or size (`cache_key`) changes."""
+    """Return the classes of a folder's `dataset.json`; read the file again only if it has changed.
+
+    Args:
+        cache_key: the file's time of change in ns and its size in bytes.
+    """
     return dataset_classes(folder)
 
 

@@ -114,7 +114,7 @@ def _paired_by_simplified_names(
     simplified: Callable[[str], str],
     simplified_label: Callable[[str], str] | None = None,
 ) -> dict[str, Path]:
-    """Pair a label and a case if `simplified` returns the same name for both and for no other label or case.
+    """A label and a case are paired if `simplified` returns the same name for both and for no other label or case.
 
     Each word for the modality in the label's name must also be in the case's name: `p1_mr` is no label of the case
     `p1_ct`.

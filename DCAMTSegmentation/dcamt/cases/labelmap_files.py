@@ -48,7 +48,7 @@ def labelmaps_by_case(
     prefer_subfolders: bool = False,
     prefer_results: bool = False,
 ) -> dict[str, Path]:
-    """Return the labelmap files of `folder` by the names of their cases: `p1_seg.nrrd` by `p1`.
+    """Return a dictionary from the names of cases to the labelmap files of `folder`: from `p1` to `p1_seg.nrrd`.
 
     The first rule that applies determines the labelmaps:
 
@@ -149,7 +149,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 
 
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Return (case, labelmap) for each subfolder with images: (`p1`, `p1/p1_trans`) from MONAI.
+    """Return (case, labelmap) for each subfolder with images. An example from MONAI: (`p1`, `p1/p1_trans`).
 
     Return [] if a subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
     """
@@ -257,7 +257,10 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
 
 
 def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield each label and result whose names fit one case, such as (`p1_LA_manual`, `p1_pred`)."""
+    """Yield (label, result) for each label and each result that may belong to the same case, judged by their names.
+
+    For example, `p1_LA_manual` may be a label of the case of `p1_pred`.
+    """
     results_of_case: defaultdict[str, list[Path]] = defaultdict(list)
     for result in results:
         results_of_case[plain_case_name(case_name(result))].append(result)
@@ -269,7 +272,7 @@ def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Itera
 
 
 def _has_many_values(path: Path) -> bool:
-    """Return False for a damaged file, which may be a label."""
+    """Return whether a file has many different values; False for a damaged file, which may be a label."""
     if has_few_values(path):
         return False
     try:

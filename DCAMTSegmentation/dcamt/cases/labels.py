@@ -31,7 +31,7 @@ from .label_names import refuse_names_of_other_classes
 MINIMUM_VOXELS = 4
 """A smaller component may be a drawing error. The unit is one voxel of the network grid."""
 MANY_VALUES = 128
-"""A labelmap with more label values may be a scan."""
+"""A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _REMEDY_ABOVE = f"Choose a class with a label value of at most {MAXIMUM_CLASS}."
@@ -288,7 +288,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 def find_classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> Iterator[set[int]]:
     """Yield sets of label values, each after a short step; the union of the sets is the result of `classes_on_grid`.
 
-    The search ends as soon as all classes of the label are found, usually after a small part of the label.
+    The search ends as soon as all classes of the label are found, which is usually after a small part of the label.
     """
     grid = network_grid(labelmap.grid, recipe.spacing)
     missing = {value for value in label_values(labelmap) if value < recipe.output_channels}

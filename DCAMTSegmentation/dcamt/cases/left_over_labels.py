@@ -42,7 +42,7 @@ def with_keys_of_scans(
     """Return the labels; each label that fits a scan by a rule gets the scan's key.
 
     Args:
-        names: name of a case -> key of its scan.
+        names: a mapping from the names of the cases to the keys of their scans.
     """
     for rule in (
         partial(_named_after_cases, names=names),  # scan `p1/LGE`, label `p1_LGE_seg`
@@ -146,7 +146,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     The comparisons are tried in order until four conditions hold:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan is unlabelled, or has a label with the same `_name_of_case`: `p1_seg`, `p1_seg_v2`.
+    - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
+      left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
     - No other scan's name begins like the label's name: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
     """
@@ -206,7 +207,10 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 
 
 def _name_of_case(label: NamedFile) -> str:
-    """Return a label's name without the words that describe the label: `p1_lge` for `p1_lge_LA_seg_v2`."""
+    """Return a label's name in lower case, without the words that describe the label.
+
+    Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
+    """
     name = without_words(without_numbers_after_labels(scan_name(label.path)), KIND_WORDS)
     return without_outline_words(name).casefold()
 
@@ -223,8 +227,9 @@ def _without_numbers(label: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    The part loses `_0000` at its end. But beside `x_0001`, `x_0000` keeps its number, which may be that of a
-    patient. If the part is empty, return the file's path, which fits no other file.
+    `_0000` at the end of the last part is removed. But if the file `x_0001` lies beside the file `x_0000`, `_0000` is
+    kept, because these numbers may be those of patients. If the part is empty, return the file's path, which fits no
+    other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
@@ -232,7 +237,7 @@ def _folder_and_name(file: NamedFile) -> Hashable:
 
 
 def _folder_and_name_of_label(file: NamedFile) -> Hashable:
-    """Return a path, which fits no scan, if the label does not lie in a folder of labels.
+    """Return `_folder_and_name(file)` if the label lies in a folder of labels, else its path, which fits no scan.
 
     In other folders, a scan and a label of one name may belong to different patients: `p1/heart`, `p2/heart_label`.
     """

@@ -190,7 +190,7 @@ class _SimilarPaths:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
         The files are grouped by the replaced part and its place in the path: `p1/LA` and `p2/LA` are in one group.
-        Probably all files of a group are masks, or all are scans, so a whole group may be skipped.
+        Probably all files of a group are masks, or all are scans. Therefore, a whole group may be skipped.
 
         Args:
             is_certain: if False, all masks become labels of another structure.

@@ -81,9 +81,10 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Make the first of the channel files `x_0000`, `x_0001`, ... the scan `x`.
+    """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    Such numbers mean channels, not patients, in two cases:
+    A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds;
+    otherwise the files stay separate scans:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
     - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).
@@ -104,7 +105,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Join channel files in the second case of `_join_channels`."""
+    """Join channel files that fulfil the second condition of `_join_channels`."""
     scans, labels, results = (_keys(files, kind) for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT))
     case_keys: dict[Key, Key] = {}
     others: set[Key] = set()
@@ -180,7 +181,7 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
 def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder: Path) -> Iterator[SkippedFile]:
     """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do.
 
-    Such a file's name begins with the name of the case's scan: `p1_v2` beside the result `p1.seg.nrrd`.
+    An example is `p1_v2` beside the result `p1.seg.nrrd`: the file's name begins with the name of the case's scan.
     """
     cases: defaultdict[tuple[Path | None, str], list[Case]] = defaultdict(list)
     for case in found.cases:

@@ -214,7 +214,8 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
     a label of another structure.
 
     Args:
-        masks: files of the kind `FileKind.SCAN` that do not count as scans.
+        masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
+            scans.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN and file.path not in masks}
 
@@ -232,8 +233,8 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
 def _shorter_keys(key: Key, droppable: Collection[str]) -> Iterator[tuple[Key, set[str]]]:
     """Yield (remaining key, dropped words) for each way to drop words at the ends of the key's last part.
 
-    For `LA_p1_final` and the words `la` and `final`, the last parts are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in
-    this order.
+    For `LA_p1_final` and the droppable words `la` and `final`, the last parts are `LA_p1_final`, `LA_p1`, `p1_final`
+    and `p1`, in this order.
     """
     *folders, name = key or ("",)
     words = SEPARATORS.split(name)  # Words and separators alternate.

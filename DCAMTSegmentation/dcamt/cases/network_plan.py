@@ -15,29 +15,32 @@ CHANNELS = (16, 32, 64, 128, 128)
 CONVOLUTIONS = (1, 2, 3, 3, 3)
 """Convolutions of each level."""
 SMALLEST_MAP = 4
-"""An axis is downsampled only if at least this many voxels remain (exception: `plan_strides`)."""
+"""An axis is downsampled only if at least this many voxels remain (for an exception, see `plan_strides`)."""
 BYTES_PER_FEATURE = 32 * 4
 """Bytes of all levels in a training step, divided by the voxels and channels of the finest level; for strides of 2.
 
-Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, or 2.0 GB without mixed precision
-(Testing/benchmarks/README.md, training speed); the estimate is 1.6 GB.
+Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
+(Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
+float32 numbers for each voxel and channel.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""
 MEMORY_FRACTION = 0.5
 """Fraction of the free memory that the training step of a suggested recipe may need."""
 LARGEST_PATCH = 112 * 112 * 80
-"""Most voxels of a suggested patch, as in the published left atrium results."""
+"""The largest number of voxels of a suggested patch; the patch of the published left atrium results has this many."""
 
 
 def plan_network(
     spacing: Sequence[float], shape: Sequence[int], batch: int, memory_bytes: int
 ) -> tuple[Network, tuple[int, int, int]]:
-    """Return a network and a patch for scans of `shape` voxels and `spacing` mm.
+    """Return a network and a patch for scans of `shape` voxels; if possible, a training step fits into the memory.
 
-    The patch starts as the whole scan, and is shortened along its longest axis in mm until a training step fits into
-    `MEMORY_FRACTION` of the memory and the patch has at most `LARGEST_PATCH` voxels, or until no axis can become
-    shorter. An axis keeps at least `SMALLEST_MAP` voxels or its product of all strides, whichever is larger.
+    The patch starts as the whole scan. Step by step, it is shortened along its longest axis in mm, until one of these
+    conditions holds:
+    - The training step fits into `MEMORY_FRACTION` of the memory, and the patch has at most `LARGEST_PATCH` voxels.
+    - No axis can become shorter. The smallest size of an axis, in voxels, is `SMALLEST_MAP` or the network's stride
+      along the axis (the product of the strides of all levels), whichever is larger.
     """
     patch = [float(n) for n in shape]
     while True:
@@ -58,9 +61,14 @@ def plan_network(
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
-    Each level considers the axes along which at least `SMALLEST_MAP` voxels remain after halving. It halves those whose
-    spacing at the level is below twice the finest spacing of the considered axes. If the first level considers no axis,
-    the strides are 2, 2, 1.
+    These two steps determine which axes are halved from each level to the next:
+
+    1. Select the axes along which at least `SMALLEST_MAP` voxels remain after halving.
+    2. Of the selected axes, halve those whose spacing at the level is below twice the finest spacing of the selected
+       axes.
+
+    A level at which step 1 selects no axis is the last level. If the first level is such a level, a second level is
+    added, with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
@@ -78,7 +86,7 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
 
 
 def _relative_features(strides: Sequence[Stride]) -> float:
-    """Return the features (channels x voxels) of all levels, relative to a network with strides of 2."""
+    """Return the number of features (channels x voxels) of all levels, relative to a network with strides of 2."""
 
     def features(each: Sequence[Stride]) -> float:
         total, voxels = 0.0, 1.0

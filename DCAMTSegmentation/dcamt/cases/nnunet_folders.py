@@ -27,10 +27,11 @@ _LABEL_AMONG_SCANS = "a label in a folder of scans; to use it, move it to the fo
 def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
-    If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. Otherwise, these scans and labels are
-    `skipped`, and each scan is a case of `unused`.
+    If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans and
+    labels are listed as skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
 
-    A scan with several labels is `skipped` with its labels, and is a case of `unused`, too.
+    If a scan has several labels, the scan and these labels are listed as skipped, and the scan becomes a case of
+    `unused`, too.
     """
     described = read_description(folder)
     training, test = (_cases_of_part(folder, part, described) for part in ("Tr", "Ts"))
@@ -40,7 +41,11 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def _cases_of_part(folder: Path, part: str, described: Mapping[str, Any]) -> FoundCases:
-    """Return the cases of `images{part}` and `labels{part}`; the part is "Tr" or "Ts"."""
+    """Return the cases of `imagesTr` and `labelsTr`, or `imagesTs` and `labelsTs`.
+
+    Args:
+        part: "Tr" or "Ts".
+    """
     images = files_in(folder / f"images{part}", dict.fromkeys((*SCAN_ENDINGS, *LABEL_ENDINGS)))
     label_files = files_in(folder / f"labels{part}", LABEL_ENDINGS)
     used_labels = without_other_endings(label_files, described)
@@ -87,16 +92,16 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
 
 
 def further_channels(scans: Iterable[Path]) -> set[Path]:
-    """Return the files `x_0001` to `x_0009` of a folder of scans.
+    """Return the files `x_0001` to `x_0009` of a folder of scans; none if the numbers stand for patients.
 
-    Return none if no file has the number `_0000`: the numbers then stand for patients, as in the data set AMOS.
+    The numbers stand for patients if no file has the number `_0000`, as in the data set AMOS: `amos_0001`, `amos_0004`.
     """
     numbers = {file: channel_of(file) for file in scans}
     return {file for file, number in numbers.items() if number} if 0 in numbers.values() else set()
 
 
 def without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
-    """Leave out each file if another of the same name has the ending that `dataset.json` states."""
+    """Return the files; leave out a file if another of the same name has the ending that `dataset.json` states."""
     stated = described.get("file_ending")
     names = {scan_name(file) for file in files if ending(file) == stated}
     return [file for file in files if ending(file) == stated or scan_name(file) not in names]
@@ -120,14 +125,14 @@ def labels_by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def only_labels(labels: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
-    """Return the labels whose name no other label has."""
+    """Return the labels by name, without those that share their name with another label."""
     return {name: files[0] for name, files in labels.items() if len(files) == 1}
 
 
 def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, object]) -> list[SkippedFile]:
     """Return the labels, masks and automatic results among the files of a folder of scans.
 
-    A file with a scan's ending counts as a scan if its name ends in a channel number or is a key of `labels`.
+    A file with a scan's ending always counts as a scan if its name ends in a channel number or is a key of `labels`.
 
     Args:
         labels: the files in the folder of labels, by name.
@@ -147,9 +152,9 @@ def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, objec
 
 
 def _has_own_label(file: Path, labels: Mapping[str, object]) -> bool:
-    """Return whether a scan's label has the scan's full name, such as `p_0001`.
+    """Return whether a scan's label has the scan's full name: the label `p_0001` for the scan `p_0001`.
 
-    If there are the labels `p` and `p_0000`, the label of the scan `p_0000` is `p`.
+    If there are the labels `p` and `p_0000`, return False for the scan `p_0000`: its label is `p`.
     """
     name = composed_scan_name(file)
     return name in labels and (without_channel(name) == name or without_channel(name) not in labels)

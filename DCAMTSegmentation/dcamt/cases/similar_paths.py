@@ -1,14 +1,14 @@
 """Compare the paths of files: a file whose path is similar to a scan's path may be a mask of the scan.
 
-Terms, besides those of the module `names`:
+The module `names` explains the terms. Two terms are added here:
 
 - Plain key: the loose key without channel numbers. `P1/p1_lge_0000` has the loose key `("p1", "p1_0000")` and the plain
   key `("p1", "p1")`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
   `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
-Each function `replace_...` replaces a part of a file's path by `*`. The file may be a mask of a file whose path has the
-resulting pattern.
+Each function `replace_...` replaces a part of a file's path by `*`. If another path has the resulting pattern, the file
+may be a mask of the other file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
-    # `cohort/p1/p1` also has the patterns of its folder `cohort/p1`, such as `*/p1`.
+    # A file with the name of its folder also has the patterns of the folder's path: `cohort/p1/p1` has the pattern
+    # `*/p1`, like `cohort/p1`.
     has_name_of_folder = key[-1:] == key[-2:-1]
     for shorter in (key, key[:-1]) if has_name_of_folder else (key,):
         yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
@@ -137,7 +138,7 @@ def names_structure(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def plain_key(key: Key) -> Key:
-    """Return the loose key without channel numbers.
+    """Return the plain key of a file with this key: the loose key without channel numbers.
 
     >>> plain_key(("P1_0000", "LA_0000"))
     ('p1', 'la')

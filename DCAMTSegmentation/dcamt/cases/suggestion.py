@@ -46,12 +46,15 @@ from .labels import (
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""At most this many labelled cases are selected, evenly over the list, to read their scans.
+"""Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-A further scan is read if its label contains a new class.
+A further scan is read if its label contains a class that no label read before contains.
 """
 SMALL_FRACTION = 0.005
-"""A higher `Training.foreground` is suggested if a class's median fraction of the voxels is below this value."""
+"""A class is small if the median of its fractions of the scans' voxels is below this value.
+
+For a small class, a higher `Training.foreground` is suggested.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class CaseStatistics:
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
         foreground: the lowest of the channels' 0.5th percentiles, and the highest of their 99.5th, in labelled voxels.
-        hounsfield: whether each channel is in Hounsfield units.
+        hounsfield: for each channel, whether it is in Hounsfield units.
     """
 
     shape: tuple[int, int, int]
@@ -204,7 +207,7 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
 def _examine_cases(
     labelled: Sequence[Case], mapped: Mapping[str, int], on_note: Callable[[str], None]
 ) -> tuple[dict[Case, set[int]], list[CaseStatistics], bool]:
-    """Read the labels of all cases, and the scans of some (`MAX_CASES`).
+    """Read the labels of all cases, and the scans of some cases (`MAX_CASES`).
 
     Returns:
         The label values of each case, the statistics of the cases whose scans are read, and whether in every label each
@@ -227,10 +230,10 @@ def _examine_cases(
 
 
 def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
-    """Read the scan of a labelled case, and return its statistics.
+    """Read the scan of a labelled case, and return the statistics that a suggestion needs.
 
     Args:
-        labelmap: the case's label, after its label mapping.
+        labelmap: the case's label, after applying its label mapping.
 
     Raises:
         InputError: the scan cannot be read, or the label is empty or does not fit the scan.
@@ -284,7 +287,7 @@ def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str],
 
 
 def _read_any(path: Path) -> Volume:
-    """Read a scan with all its channels."""
+    """Read a scan with all channels of its file or of nnU-Net's channel files."""
     files = channel_files(path) if has_channel_files(path) else ()
     return read_scan(path, channels=len(files) or read_header(path).channels)
 
@@ -342,7 +345,11 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return `clip` with limits from the labelled voxels if all channels are in HU (`hounsfield`), else `local`."""
+    """Return the intensity rule: `clip` with limits from the labelled voxels if all channels are in HU, else `local`.
+
+    Args:
+        hounsfield: whether all channels are in HU.
+    """
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))

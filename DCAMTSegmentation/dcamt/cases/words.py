@@ -19,7 +19,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 _NNUNET_PARTS = ("tr", "ts", "va", "str", "sts", "sva")
-"""Endings of folders' names: `imagesTr` (nnU-Net), `imageTr` (some other data sets)."""
+"""What follows `image` or `label` in folders' names: `imagesTr` (nnU-Net), `imageTr` (some other data sets)."""
 _WHOLE_IMAGE_WORDS = _set(
     "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
@@ -28,7 +28,7 @@ _KINDS_OF_IMAGES = ("image", "img", "scan", "volume")
 _KINDS_OF_LABELS = ("label", "mask", "msk", "seg", "segmentation", "annotation")
 IMAGE_WORDS = _WHOLE_IMAGE_WORDS | {f"{kind}{part}" for kind in _KINDS_OF_IMAGES for part in _NNUNET_PARTS}
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
-"""Words that a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
+"""Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
     "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta pv"
     " pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
@@ -41,7 +41,7 @@ _EXAMINATION_WORDS = _set(
     " session sess ses timepoint tp repeat repeated rescan retest prior previous acute chronic day days week weeks wk"
     " month months mo year years yr ed es systole diastole verlauf suivi seguimiento"
 )
-"""Words for one of a patient's examinations or heart phases: `p1_followup`, `p1_visit2`."""
+"""Words for one of several examinations or heart phases of a patient: `p1_followup`, `p1_visit2`."""
 _COUNTED_WORDS = _set("m y h t time frame phase echo acq acquisition")
 """Words that, joined to a number, mean one of several images of a patient: `p1_m12`, `p1_frame3`."""
 _FIELD_STRENGTH = re.compile(r"\d+t")
@@ -159,7 +159,7 @@ def without_words(name: str, dropped: Collection[str]) -> str:
 
 
 def further_words(pieces: Iterable[str]) -> frozenset[str]:
-    """Return the words among the pieces of a name, without the numbers of copies such as `(1)`.
+    """Return the words among the pieces of a name; separators, and the numbers of copies such as `(1)`, are left out.
 
     >>> sorted(further_words(("LA+wall", "_", "RV(1)", " ", "(1)", "2")))
     ['2', 'LA', 'RV', 'wall']
@@ -206,9 +206,13 @@ def without_outline_words(name: str) -> str:
 def describes_label(name: str, scan: str = "") -> bool:
     """Return whether each word of a name is a number, a word for labels or the atrium, or one of `QUALIFIERS`.
 
-    A word after the first may also be a version such as `v2` or, if the name has a word for the atrium, a person's
-    initials (two or three capitals). Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` and
-    `AB_LGE` may be of two patients. The numbers of the two names must not differ: `label_002` and `LGE_001`.
+    Two other kinds of words are allowed after the first word:
+
+    - a version such as `v2`;
+    - a person's initials (two or three capitals), if the name has a word for the atrium.
+
+    Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
+    JS may be two patients. The numbers of the two names must not differ: `label_002` and `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
@@ -221,7 +225,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     [True, True, False, False, False]
 
     Args:
-        scan: the name of the label's possible scan.
+        scan: the name of the scan to which the label may belong.
     """
     words = [word for word in split_words(name)[::2] if word]
     known = LABEL_WORDS | ATRIUM_WORDS | QUALIFIERS | {""}
@@ -245,7 +249,7 @@ def _is_initials_in_capitals(word: str) -> bool:
 
 
 def rest_of(name: str, start: str) -> str | None:
-    """Return the rest of a name after the words of `start`; None if the name begins otherwise.
+    """Return the rest of a name after the words of `start`; None if the name does not begin with these words.
 
     >>> [rest_of(name, "p1") for name in ("P1_seg", "p1", "p10", "q")]
     ['_seg', '', None, None]
@@ -255,7 +259,7 @@ def rest_of(name: str, start: str) -> str | None:
 
 
 def begins_or_ends_with(name: str, words: str) -> bool:
-    """Return whether a name begins or ends with `words`; capitals do not matter.
+    """Return whether a name begins or ends with the words of another name; capitals do not matter.
 
     >>> [begins_or_ends_with(name, "p1") for name in ("P1_v2", "reader1_p1", "p10", "a_p1_b")]
     [True, True, False, False]
@@ -280,7 +284,7 @@ def without_numbers_after_labels(name: str) -> str:
 
 
 def modalities(parts: Iterable[str]) -> set[str]:
-    """Return the words for the modality, not the file format, in the parts of a path, in lower case.
+    """Return the words for the modality in the parts of a path, in lower case; words for the file format do not count.
 
     >>> sorted(modalities(("nifti", "p1_LGE_MR")))
     ['lge', 'mr']
@@ -301,7 +305,7 @@ def is_folder_of_labels(name: str) -> bool:
 
 
 def is_folder_of_labels_of_a_part(name: str) -> bool:
-    """Return whether a folder of labels is named after a part of the data set: `labelsVal`."""
+    """Return whether a folder's name is that of a folder of labels, and states a part of the data set: `labelsVal`."""
     return has_word(name, _PART_WORDS) and is_folder_of_labels(without_words(name, _PART_WORDS))
 
 

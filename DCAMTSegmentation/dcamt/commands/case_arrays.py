@@ -21,7 +21,7 @@ from .process import exit_when_stdin_closes, silence_libraries
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the arrays, and wait until stdin closes; return 1 after a failure."""
+    """Write the arrays, and wait; the process ends when stdin closes. Return 1 after a failure."""
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.case_arrays")
     parser.add_argument("scan", type=Path)
     parser.add_argument("segmentation", type=Path)

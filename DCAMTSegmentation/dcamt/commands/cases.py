@@ -44,9 +44,9 @@ def _find(options: argparse.Namespace) -> int:
 
 
 def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
-    """Assign the last `count` labelled cases to validation, and return all cases.
+    """Assign `count` labelled cases to validation, and return all cases.
 
-    Cases whose label is a DCAMT result are chosen only if there are too few others.
+    The last cases are chosen. Cases whose label is a DCAMT result are chosen only if there are too few others.
 
     Raises:
         InputError: no labelled case would be left for training.

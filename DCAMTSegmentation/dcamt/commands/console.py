@@ -14,17 +14,17 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class StdoutLost(Exception):
-    """Raised when stdout can no longer be written, as in `dcamt ... | head`."""
+    """Raised when stdout can no longer be written, usually because its reader has ended (`dcamt ... | head`)."""
 
 
 class Console:
-    """Prints JSON events, or text with a progress bar on stderr if stderr is a terminal.
+    """Prints JSON events (`as_json`) or text. With text, a progress bar appears on stderr if stderr is a terminal.
 
     Args:
-        with_bar: whether to draw the bar: only one of the processes that share a terminal should.
+        with_bar: whether to draw the bar. Of the processes that share a terminal, only one should draw it.
 
     Attributes:
-        notes: the printed notes, which the commands add to their events.
+        notes: the notes that `print_note` printed; the commands add them to their events.
     """
 
     def __init__(self, as_json: bool, with_bar: bool = True) -> None:
@@ -38,7 +38,10 @@ class Console:
             self.print_line(json_line(event, fields))
 
     def print_text(self, *lines: str) -> None:
-        """Print lines in text mode, in one write; control characters are escaped."""
+        """Print lines in text mode; control characters are escaped.
+
+        All lines are printed in one write, since other processes may print at the same time.
+        """
         if not self.as_json:
             self.clear_progress()
             self.print_line("\n".join(map(escape_controls, lines)))
@@ -46,7 +49,7 @@ class Console:
     def print_line(self, text: str) -> None:
         """Print text and a line end on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
         try:
-            # One write, so that other processes cannot print between the text and its line end.
+            # One write, so that output of other processes on the terminal cannot separate the text from its line end.
             print(f"{text}\n", end="", flush=True)
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
             raise StdoutLost(str(error)) from error
@@ -56,7 +59,7 @@ class Console:
         print_error(message)
 
     def print_note(self, note: str) -> None:
-        """Print a note on stderr, and add it to `notes`; do nothing if `notes` contains it."""
+        """Print a note as `print_error` does and add the note to `notes`; do nothing if `notes` contains the note."""
         if note not in self.notes:
             self.notes.append(note)
             self.print_error(note)

@@ -60,8 +60,8 @@ def run_estimate(options: argparse.Namespace) -> int:
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
-    # If a step on a larger patch was faster, other programs slowed the step on the smaller patch down. The smaller
-    # patch gets the larger patch's time.
+    # Other programs may have slowed a measured step down. A step on a smaller patch takes no longer than a step on a
+    # larger patch. So if the step on a larger patch was faster, the smaller patch gets the larger patch's time.
     fastest = math.inf
     for patch in reversed(trials):
         fastest = min(fastest, trials[patch].step_s)
@@ -80,7 +80,7 @@ def run_estimate(options: argparse.Namespace) -> int:
 
 
 def _read_grids(images: list[Path], console: Console) -> list[Grid]:
-    """Return the grids of the readable images, and print a note on the others."""
+    """Return the grids of the readable images, and print the number of unreadable images and the first reason."""
     sample = _sample(images)
     grids, errors = [], []
     for image in sample:
@@ -99,5 +99,5 @@ def _sample(items: Sequence[_Item]) -> Sequence[_Item]:
 
 
 def _for_all(items: Sequence[object], grids: list[Grid]) -> list[Grid]:
-    """Repeat the grids of a `_sample`, so that they stand for all items."""
+    """Repeat the grids of a `_sample`, so that they also stand for the items that are not in the sample."""
     return (grids * math.ceil(len(items) / MAX_HEADERS))[: len(items)]

@@ -20,8 +20,8 @@ MAX_NAMES = 5
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE.
 
-    Return 1 if a case was not scored (`Evaluation.failures`), else 0. If FILE cannot be written, the error is raised
-    after the scores are printed.
+    Return 1 if a case was not scored (`Evaluation.failures`), else 0. If FILE cannot be written, or another program
+    has written FILE meanwhile, the error is raised after the scores are printed.
     """
     console = Console(options.json)
     if options.csv:

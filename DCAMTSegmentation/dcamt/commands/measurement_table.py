@@ -34,7 +34,8 @@ def remove_outdated_rows(
 ) -> None:
     """Remove the rows of segmentations that were replaced or corrected after their rows were written.
 
-    A command that was killed, or had no `--measurements`, may have replaced a segmentation but not its rows.
+    If a command was killed, or had no option `--measurements`, it may have replaced a segmentation without replacing
+    the segmentation's rows in the table.
 
     Raises:
         InputError: the table is another kind of table or cannot be read.
@@ -43,7 +44,7 @@ def remove_outdated_rows(
     rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
     for row in read_measurements_csv(table):
         rows_of_scan[row.scan].append(row)
-    # Two rows of one segment may come from scans of one name in different folders.
+    # If a name has two rows of one segment, there may be scans of this name in different folders.
     ambiguous = {name for name, rows in rows_of_scan.items() if len({row.segment for row in rows}) < len(rows)}
     existing = {csv_cell(job.name): job for job in jobs if os.path.exists(job.segmentation)}
     foreign = {name for name in existing.keys() - ambiguous if foreign_files([existing[name].segmentation])}
@@ -90,7 +91,7 @@ def measure_unlisted_segmentations(
 ) -> None:
     """Measure the segmentations that have no row in the table, and append the new rows to `rows`.
 
-    A segmentation that is no DCAMT result is not measured; one that cannot be read causes a message.
+    A segmentation that is no DCAMT result is not measured; a segmentation that cannot be read causes a message.
 
     Raises InputError if the table is another kind of table or cannot be read.
     """

@@ -162,7 +162,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _would_remove_calibration(model: Path) -> bool:
-    """Return whether `write_package` would remove a calibration in or beside a model."""
+    """Return whether `write_package` would remove a model's calibration or a calibration file beside the model."""
     return open_model(model).calibration is not None or calibration_path(model).exists()
 
 
@@ -174,7 +174,10 @@ def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) 
 
 
 def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:
-    """Print that the model's calibration takes precedence; raise InputError if `output` is the file beside it."""
+    """Report that the calibration in a model takes precedence over the calibration that `output` will contain.
+
+    Raises InputError if `output` is the calibration file beside the model.
+    """
     error = InputError(
         f"would not be used, since the model {model} contains a calibration, which takes precedence",
         path=output,

@@ -52,7 +52,10 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_name(text: str) -> str:
-    """Return a name; refuse an empty text, which `--model "$MODEL"` passes if the variable is not set."""
+    """Return a name; refuse an empty text.
+
+    If the shell variable `MODEL` is not set, `--model "$MODEL"` passes an empty text.
+    """
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text
@@ -112,5 +115,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # Not the default, since a shell may start a command with stdin closed already.
+    # By default, commands do not end when stdin closes: a shell may start a command with stdin closed already.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

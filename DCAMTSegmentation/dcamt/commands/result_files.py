@@ -136,10 +136,10 @@ def _change_letters(text: str, change: Callable[[str], str]) -> str:
 
 @lru_cache(maxsize=16)
 def _ignores_capitals(folder: Path) -> bool:
-    """Return whether a folder `Data` is also found as `dATA`, as on Windows and macOS.
+    """Return whether the file system of a folder ignores capitals, as on Windows and macOS.
 
-    If the folder does not exist, or its name has no letter, the nearest parent folder that exists and whose name has a
-    letter is tested.
+    Capitals are ignored if the folder `Data` is also found as `dATA`. If the folder does not exist, or its name has no
+    letter, the test is made with the nearest parent folder that exists and whose name has a letter.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(_change_letters(above.name, str.swapcase)) if above.name else above
@@ -199,7 +199,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
     """Raise ResultAppeared for the first of `paths` that exists and whose stamp has changed.
 
     Args:
-        stamps: the files' stamps when the command began; other files are not checked.
+        stamps: the stamps of files when the command began; files that are not listed are not checked.
     """
     for path in paths:
         if path in stamps and file_stamp(path) not in (None, stamps[path]):
@@ -208,7 +208,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
-    """Return the paths of files that existed when the command began, and must not be replaced."""
+    """Return the paths that have a stamp: the files existed when the command began, and must not be replaced."""
     return [path for path in paths if stamps.get(path) is not None]
 
 
@@ -309,8 +309,9 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    A segmentation that is no DCAMT result may be cropped: it is accepted if `fit_labelmap` can bring it onto the scan's
-    grid. If the segmentation or the scan cannot be read, nothing is refused.
+    A segmentation that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
+    example because another program cropped it to its segments. If the segmentation or the scan cannot be read, nothing
+    is refused.
     """
     if not os.path.exists(segmentation):
         return
@@ -343,5 +344,5 @@ def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files and links to missing files that `is_dcamt_file` does not recognise."""
+    """Return the existing files, also links to missing files, that `is_dcamt_file` does not recognise."""
     return [path for path in paths if os.path.lexists(path) and not is_dcamt_file(path)]
