@@ -48,15 +48,15 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 def default_torch_settings() -> Iterator[None]:
     """Inside the block, replace a caller's settings of torch by torch's defaults; afterwards, restore the settings.
 
-    The settings are the default type of new tensors (in all threads) and, only in the current thread, their default
-    device, autocast, and whether gradients are recorded.
+    The settings are the default type and device of new tensors, autocast, and whether gradients are recorded. This
+    function replaces the default type in all threads, and the other settings only in the current thread.
     """
     import torch
 
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
-        # Torch's functions are slower inside the context `torch.device`.
+        # Enter the context `torch.device` only if necessary, because torch's functions are slower inside this context.
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda", "mps"):
@@ -122,8 +122,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device has hardware that makes bfloat16 faster than float32.
 
-    NVIDIA's GPUs since Ampere and CPUs with AMX or AVX-512 BF16 have such hardware; AMD's GPUs are assumed to have it.
-    Other CPUs emulate bfloat16, which is many times slower than float32.
+    NVIDIA's GPUs since Ampere have tensor cores for bfloat16. AMD's GPUs are assumed to have such hardware. Some CPUs
+    have matrix tiles (AMX) or dot products (AVX-512 BF16) for bfloat16; other CPUs emulate it, which is many times
+    slower than float32.
     """
     import torch
 

@@ -1,8 +1,9 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-The processes that `torchrun` starts form a team. The team's leader (rank 0) writes the run folder, validates and
-prints. The other processes receive recipe and case list from the leader, read the scans themselves and write no files.
-They print only failures that the leader does not see, such as a missing GPU on another machine.
+Several processes started by `torchrun` form a team; any other process is alone. The team's leader (rank 0) writes the
+run folder, validates and prints. The other processes receive recipe and case list from the leader, read the scans
+themselves and write no files. They print only failures that the leader does not see, such as a missing GPU on another
+machine.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
@@ -14,12 +15,13 @@ Operations that couple samples see only the process's part of the batch:
   same box.
 
 A part should contain at least two labelled and two unlabelled patches; otherwise, CutMix would mix a patch with itself.
-Without the listed operations, a team's losses in float32 equal those of a single process up to rounding.
+If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single process up to
+rounding.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
-the last checkpoint are lost. A team of any size that divides the numbers of labelled and unlabelled patches in a batch
-can resume the run.
+the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of labelled and
+unlabelled patches in a batch.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class TeamLost(DCAMTError):
 
 @dataclass(frozen=True)
 class Team:
-    """A team of `size` processes; `rank` is the number of this process, from 0."""
+    """The team of `size` processes that this process belongs to; `rank` is the number of this process, from 0."""
 
     rank: int = 0
     size: int = 1
@@ -101,8 +103,9 @@ class Team:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
         Args:
-            uses_float16: whether this process trains in float16. Either all processes must do so, or none: float16
-                needs scaled gradients, which must not be averaged with unscaled ones.
+            uses_float16: whether this process trains in float16. Either all processes must use float16, or none:
+                float16 needs scaled gradients, which must not be averaged with the unscaled gradients of other
+                processes.
 
         Raises:
             Exception, InputError or TeamLost:
@@ -113,8 +116,8 @@ class Team:
             | the block failed only in other processes | InputError | TeamLost |
             | only some processes use float16 | InputError | TeamLost |
 
-            If a process has ended, each remaining process instead raises the error of its own block or, without one,
-            TeamLost.
+            If a process has ended, the table does not apply: each remaining process raises the error of its own block,
+            or TeamLost if its own block succeeded.
         """
         if self.size == 1:
             yield
@@ -202,7 +205,7 @@ def team_rank() -> int:
 def wait_for_leader() -> None:
     """Give the leader time to report a failure: wait `LEADER_GRACE_S` seconds, unless this process is the leader.
 
-    If this process ended first, `torchrun` would end the leader before it reports anything.
+    If this process ended first, `torchrun` would end the leader before the leader reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
@@ -214,7 +217,7 @@ def describe_process() -> str:
 
 
 def is_first_on_machine() -> bool:
-    """Return whether this process is the team's first on this machine."""
+    """Return whether this is the first of the team's processes on this machine."""
     return _number_from_torchrun("LOCAL_RANK", 0) == 0
 
 

@@ -92,15 +92,16 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Torch has no error class for a lack of memory on the CPU, so these regular expressions recognise it in messages.
+# For the CPU, torch has no error class for a lack of memory. So an error whose message contains one of these regular
+# expressions counts as a lack of memory, on the CPU as on a GPU.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
-    # From torch, if cuDNN has no memory for any of its algorithms.
+    # Torch raises an error with this text if cuDNN has no memory for any of its algorithms.
     "unable to find an engine to execute",
-    # From oneDNN, if the CPU has no memory for a convolution.
+    # Torch's library oneDNN raises an error with this text if the CPU has no memory for a convolution.
     "could not create a primitive(?! descriptor)",
-    # ImportError, if a library does not fit into memory.
+    # Python raises an ImportError with one of these texts if a library does not fit into memory.
     *("failed to map segment from shared object", "cannot allocate memory in static TLS block"),
 )
 
@@ -147,7 +148,7 @@ def fixed_number(value: float, digits: int) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means, by its type, number or text, a lack of memory."""
+    """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return re.search("|".join(_NO_MEMORY), " ".join(str(error).split())) is not None

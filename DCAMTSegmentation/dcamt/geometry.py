@@ -92,8 +92,8 @@ class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
     Attributes:
-        order: for each new axis, the index of the stored axis.
-        flipped: for each new axis, whether it runs opposite to the stored axis.
+        order: for each new axis, the index of the stored axis that becomes this new axis.
+        flipped: for each new axis, whether it runs opposite to this stored axis.
     """
 
     order: tuple[int, int, int]
@@ -135,14 +135,16 @@ class Reorientation:
 def canonical_orientation(grid: Grid) -> Reorientation:
     """Return the reorientation that brings a grid's axes into canonical order.
 
-    The chosen order has the largest |cos a| + |cos b| + |cos c|, where a, b and c are the angles of the first axis to
-    patient right, the second to anterior and the third to superior. An axis is flipped if its cosine is negative.
+    Of the six orders of the axes, the order with the largest |cos a| + |cos b| + |cos c| is chosen. Here, a, b and c
+    are the angles of the first axis to patient right, the second to anterior and the third to superior. An axis is
+    flipped if its cosine is negative.
     """
     directions = grid.affine[:3, :3] / grid.spacing
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # A tie between orders, as at 45 degrees, must not be decided by which axis is stored first.
+        # A tie between orders, as at 45 degrees, is decided by the axes' directions, so that the result does not depend
+        # on which axis is stored first.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)
@@ -151,9 +153,10 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
 
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
-    """Return the reorientation that gives `source` the axes of `target`; None if there is none.
+    """Return the reorientation that gives `source` the axes of `target`.
 
-    Axes count as equal within `AXIS_TOLERANCE`, in voxels of `target`. Origins are not compared.
+    Axes count as equal if their steps from voxel to voxel differ by at most `AXIS_TOLERANCE` voxels along each axis of
+    `target`. Returns None if no reorientation makes the axes equal. Origins are not compared.
     """
     # Each column is one step along an axis of the source, in voxel indices of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
@@ -221,14 +224,15 @@ class NetworkGrid:
     def source_box(self, box: Sequence[slice]) -> Box:
         """Return the box (I, J, K) of the scan's voxels that a box of the network grid covers, even partly.
 
-        If `box` reaches a border of the network grid, the result reaches the scan's border, which may lie up to half a
-        voxel of the network grid away.
+        If `box` reaches a border of the network grid, the returned box reaches the same border of the scan. These two
+        borders may lie up to half a voxel of the network grid apart.
         """
         covered = []
         for axis, (side, cells, length) in enumerate(zip(box, self.shape, self.canonical_shape, strict=True)):
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # The box's two faces, in voxels of the scan from the lower end of the canonical axis; rounded, so that
-            # floating-point errors do not change floor and ceil.
+            # `low` and `high` are the positions of the box's two faces, in voxels of the scan from the lower end of the
+            # canonical axis. Both are rounded before floor and ceil, so that floating-point errors do not change the
+            # result.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -262,9 +266,10 @@ def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.
 def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
     """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids have the same centre.
 
-    The weights of an output form a triangular kernel, each side as long as the larger of `step_in` and `step_out`, so
-    that a coarser output averages fine detail instead of aliasing it. If an output lies beyond the first or last input,
-    its kernel is centred on that input. Each row of the matrix sums to 1.
+    The weights of an output form a triangular kernel: they fall linearly to 0 on both sides of the output's position.
+    Each side of the kernel is as long as the larger of `step_in` and `step_out`, so that a coarser output averages fine
+    detail instead of aliasing it. If an output lies beyond the first or last input, its kernel is centred on that
+    input. Each row of the matrix sums to 1.
 
     Args:
         inputs, outputs: numbers of voxels.
@@ -404,7 +409,7 @@ class Region:
         ends = list(zip(self.low, self.high, strict=True))
         corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
         voxels = (corners @ np.linalg.inv(grid.affine).T)[:, :3]
-        # Clipped, since coordinates may be too large for an integer; the result is the same.
+        # Clipped, since the coordinates of a region may be too large for an integer; the result is the same.
         voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():

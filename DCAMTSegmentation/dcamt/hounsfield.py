@@ -35,7 +35,7 @@ def is_hounsfield(channel: np.ndarray, modality: str) -> bool:
 
 
 def padding_mask(channel: np.ndarray) -> np.ndarray:
-    """Return the mask of padding (see `PADDING_FRACTION`)."""
+    """Return the mask of the voxels that are padding, as `PADDING_FRACTION` defines."""
     mask = channel < AIR_AND_LUNG_HU[0]
     rounded = np.rint(channel[mask])
     values, counts = np.unique(rounded, return_counts=True)

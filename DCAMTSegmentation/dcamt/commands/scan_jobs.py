@@ -33,7 +33,7 @@ from .result_files import (
 )
 from .scan_paths import FoundScans
 
-# An output with one of these endings is refused, unless it is an existing folder.
+# A path with one of these endings is refused as the output, unless the path is an existing folder.
 _OTHER_FILE_ENDINGS = (".gz", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
@@ -205,8 +205,8 @@ def plan_scan_jobs(
 
     Raises:
         UsageError: the output or the path of a requested result cannot be used for these scans.
-        InputError: a scan is given twice, a result exists (only with `REFUSE`), or as in `check_result_paths` and
-            `check_table_path`.
+        InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
+            exists (only with `REFUSE`), or `requested.table` has the ending of an image file (for example `.raw`).
         OutputError: as in `check_result_paths`.
     """
     _refuse_repeated_scans(found)
@@ -267,7 +267,7 @@ def _plan_scan_job(
 
 
 def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the files of all jobs; raise InputError if two have the same path."""
+    """Return the files of all jobs. Raises InputError if two of them have the same path."""
     job_of_result: dict[Path, ScanJob] = {}
     for job in jobs:
         for path in job.files:

@@ -27,9 +27,9 @@ class FoundScans:
     """The scans that a path stands for.
 
     Attributes:
-        names: the scans' names, after which their results are named.
-        skipped_files: labels, automatic results, further channels, and other files that `cases.folders.find_all_scans`
-            skips, such as missing files that a `dataset.json` names.
+        names: one name for each scan; the scan's results are named after it.
+        skipped_files: labels, automatic results, the files of further channels, and other files that
+            `cases.folders.find_all_scans` skips, such as missing files that a `dataset.json` names.
         skipped_folders: folders beside the scans.
         skipped_dicom: DICOM images beside scan files of other formats.
         skipped_zip_files: zip files beside other scans.
@@ -50,12 +50,17 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
     - a folder with scan files only in subfolders, or with zip files as its only scans: all scans that `dcamt cases
-      find` recognises, also test cases
+      find` recognises, including those that it leaves out of the case list, such as test cases
     - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
 
-    In a folder, hidden files, DCAMT's maps of agreement and probabilities, and the files that `FoundScans` lists as
-    skipped are no scans.
+    In a folder, these files are skipped:
+
+    - hidden files
+    - labels and automatic results of scans, such as `p1_seg` and `p1_pred` (`cases.names`, `cases.masks`)
+    - DCAMT's maps of agreement and probabilities
+    - the files of a scan's further channels, such as `x_0001.nii.gz` (`_further_channels`)
+    - zip files beside other scans
 
     Args:
         channels: the number of channels that the model needs.
@@ -102,9 +107,10 @@ def _find_scans_in(path: Path, channels: int, result_folders: Sequence[Path]) ->
 
 
 def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Return the folders that hold DICOM files, if each of them is one scan; otherwise [].
+    """Return the folders that hold DICOM files, if each of these folders is one scan; otherwise, return [].
 
-    If all DICOM files belong to one study, or a DICOMDIR is among `entries`, all folders together are one scan.
+    The result is [] if at most one folder holds DICOM files. The result is also [] if all DICOM files belong to one
+    study or a DICOMDIR is among `entries`, because all folders together are then read as one scan.
     """
     with_dicom = [folder for folder in folders if has_dicom_file(folder)]
     has_directory = any(entry.name.upper() == "DICOMDIR" for entry in entries)
@@ -119,7 +125,7 @@ def _holds_only_scan_files(folder: Path) -> bool:
 def _named(
     scans: list[Path], files: Sequence[Path] = (), folders: Sequence[Path] = (), dicom: Sequence[Path] = ()
 ) -> FoundScans:
-    """Name each scan after its file or folder."""
+    """Return a `FoundScans` in which each scan is named after its file or folder."""
     return FoundScans(scans, [scan_name(scan) for scan in scans], list(files), list(folders), dicom)
 
 
@@ -128,7 +134,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _holds_only_results(path: Path) -> bool:
-    """Return whether a folder has no DICOM slices, and all images below it are segmentations or maps."""
+    """Return whether a path is a folder without DICOM slices, and all images below it are segmentations or maps."""
     if not os.path.isdir(path):
         return False
     files = files_below(path)
@@ -146,9 +152,9 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders or, if there are none, the zip files.
+    """Return the scan files in subfolders or, if there are none, the zip files; None if any scan is DICOM.
 
-    Return None if there are neither, or if any scan is DICOM.
+    None is also returned if no subfolder holds a file with an ending of `SCAN_ENDINGS`, and there is no zip file.
     """
     below = (file for file in images_below(folder, ignored) if file.parent != folder)
     if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):

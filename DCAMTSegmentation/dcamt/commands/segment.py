@@ -54,9 +54,9 @@ def run_segment(options: argparse.Namespace) -> int:
 
     Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
 
-    Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs,
-    writes the table and prints the failures. If another process ends early, or if all are interrupted, the table lists
-    only the leader's scans.
+    Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
+    and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
+    the table lists only the leader's scans.
     """
     if options.agreement and options.quality == FAST:
         raise UsageError("--agreement compares the network's two branches: it needs --quality accurate")
@@ -88,7 +88,10 @@ def run_segment(options: argparse.Namespace) -> int:
 def _plan_jobs(
     options: argparse.Namespace, requested: RequestedResults
 ) -> tuple[list[ScanJob], dict[Path, FileStamp | None], list[ScanJob]]:
-    """Return the jobs to do, their files' stamps, and the jobs that --skip-existing skips; print what is skipped."""
+    """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips.
+
+    Print what is skipped.
+    """
     existing = existing_rule(options)
     channels = _model_channels(options)
     found = [find_scans(path, channels, [options.output]) for path in options.scans]
@@ -122,7 +125,8 @@ def _plan_jobs(
 def _model_channels(options: argparse.Namespace) -> int:
     """Return the number of channels that the model needs.
 
-    If no scan in the folders has several channel files, the model is not read, and the result is 1.
+    If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
+    and the result is 1.
     """
     folders = [walk_folders(folder) for folder in options.scans if os.path.isdir(folder)]
     files = (file for folder in folders for _, _, inside in folder for file in inside)
@@ -193,12 +197,12 @@ def _segment_with_team(
     stamps: Mapping[Path, FileStamp | None],
     skipped: Sequence[ScanJob],
 ) -> int:
-    """Segment this process's part of the jobs; the leader also writes the table and prints the summary.
+    """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
 
     Args:
         table: None in every process but the leader.
         stamps: the stamps of the jobs' files when the jobs were planned.
-        skipped: the jobs that --skip-existing skips; empty in every process but the leader.
+        skipped: in the leader, the jobs that --skip-existing skips; in every other process, empty.
     """
     console = Console(options.json, with_bar=team.leads)
     session = _start_session(options, team, jobs, {} if options.overwrite else stamps, console)
@@ -285,7 +289,7 @@ def _scan_choice(options: argparse.Namespace) -> ScanChoice:
 def _print_summary(
     console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
 ) -> bool:
-    """Print the summary, and return whether there are failures."""
+    """Print the failures and the number of segmented scans; return whether there are failures."""
     segmented = {record.number for record in records if record.failure is None and not record.is_skipped}
     if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE
@@ -329,7 +333,8 @@ def jobs_without_result(
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
-    Times are not compared with the command's start, since some file systems round a file's time down.
+    A file's stamp is compared with its earlier stamp, not with the time at which the command began. Some file systems
+    round times down, so a file that this command wrote may have a time before the command began.
 
     Args:
         stamps: the stamps of the segmentations before the work.

@@ -46,11 +46,12 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 class ScanRecord:
     """The measurements of a scan, or its failure.
 
-    A segmented scan whose wall could not be measured has two records: one with measurements and one with a failure.
+    If a scan's results were written but its wall could not be measured, the scan has two records: one with measurements
+    and one with a failure.
 
     Attributes:
         number: the index of the scan's job.
-        is_skipped: whether the scan was skipped, since another program had written one of its result files.
+        is_skipped: whether the scan was skipped because another program had written one of the scan's result files.
     """
 
     number: int
@@ -65,8 +66,8 @@ class SegmentSession:
 
     Attributes:
         stamps: the stamp of each result file when the command began; None if the file did not exist.
-        skips_existing: whether to skip a scan if another program has written one of its result files; if False, the
-            scan fails.
+        skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
+            this scan fails.
     """
 
     segmenter: Segmenter
@@ -80,7 +81,7 @@ class SegmentSession:
     skips_existing: bool
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
-        """Segment the scan of job `number`, append its records to `records` and print its results."""
+        """Segment the scan at index `number` of the jobs, append its records to `records` and print its results."""
         job = self.jobs[number]
         try:
             start = time.monotonic()
@@ -140,7 +141,7 @@ class SegmentSession:
         volume = replace(volume, notes=scan_notes(volume))
         for note in volume.notes:  # before the segmentation, which takes long and may fail
             self.console.print_error(f"{job.scan}: {note}")
-        # A scan without the DICOM images for a DICOM segmentation fails here, before the segmentation.
+        # A DICOM segmentation refers to the scan's DICOM images. A scan without them fails here, before segmentation.
         source = find_source_images(job.scan, volume.frames) if ending(job.segmentation) == DICOM_ENDING else None
         result = self.segmenter.segment(
             volume,
@@ -155,11 +156,11 @@ class SegmentSession:
     def _measure_wall(
         self, job: WallJob, result: SegmentedScan, later_files: Sequence[Path]
     ) -> tuple[WallResult | None, DCAMTError | None]:
-        """Measure the wall and write its files; return the result and None, or None and the failure.
+        """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
 
         If no class of the model has the code of the left atrium, the segmentation must have exactly one label.
 
-        ResultAppeared and ResultDiffers are raised, so that the caller writes no results of this scan.
+        ResultAppeared and ResultDiffers are raised, not returned, so that the caller writes no results of this scan.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings

@@ -52,7 +52,7 @@ FIRST_TICK_S = 0.02
 PREDICTED = 0.9
 """Fraction of a request that is done once its scan is segmented."""
 TRIAL = (48, 48, 48)
-"""Size, in voxels of the network grid, of the volume on which a newly loaded model is timed."""
+"""Size, in voxels of the network grid, of the small volume on which a newly loaded model is timed."""
 
 
 class Worker:
@@ -61,7 +61,7 @@ class Worker:
     The thread that reads stdin serves each `ControlRequest` at once, without this class.
 
     Args:
-        cancelled: identifiers of cancelled requests; another thread may add more.
+        cancelled: identifiers of cancelled requests; another thread may add identifiers.
     """
 
     def __init__(self, send: Callable[[WorkerEvent], None], cancelled: Collection[str] = ()) -> None:
@@ -180,7 +180,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """Return a predictor of the requested model, and notes for the user."""
+        """Return a predictor of the requested model (the loaded one if it fits the request) and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         wanted = (path.resolve(), file_stamp(path), file_stamp(calibration_path(path)), device)
@@ -204,7 +204,7 @@ class Worker:
         return self._predictor, notes
 
     def _measure_speed(self, predictor: Predictor) -> None:
-        """Measure the model's speed, to estimate remaining times; this also warms the model up."""
+        """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up."""
         recipe = predictor.recipe
         grid = Grid(TRIAL, np.diag([*recipe.spacing, 1.0]))
         voxels = np.random.default_rng(0).random((recipe.input_channels, *TRIAL), dtype=np.float32)
@@ -225,7 +225,7 @@ class Worker:
     def _reporting(self, request: Request, expected_s: float | None) -> Iterator[ProgressEstimate]:
         """Send the progress every `TICK_S` while the `with` block runs.
 
-        A thread sends it, since the predictor reports nothing during a pass of the network, which may take long.
+        A thread sends it, since one pass of the network may take long, and the predictor reports nothing during a pass.
         """
         estimate = ProgressEstimate(time.monotonic(), expected_s)
         ended = threading.Event()
@@ -249,7 +249,7 @@ class Worker:
 
 
 def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:
-    """Return the result for a class; write its closed surface if requested and if vtk is installed."""
+    """Return the result for a class; write the file of its closed surface if requested and if vtk is installed."""
     mask = labelmap.voxels == info.label
     box = bounding_box(mask)
     if box is None:

@@ -52,7 +52,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
-    """Return the arguments that only a new run may have."""
+    """Return the arguments in `_NEW_RUN`, which only a new run may have."""
     return options.cases, options.labels, options.recipe, options.start_from, options.effort, options.set
 
 

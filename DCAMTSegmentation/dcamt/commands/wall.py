@@ -141,9 +141,9 @@ class WallSession:
         mapping: None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: whether a scan is skipped, instead of failing, if another program has written one of its result
-            files since the command began.
-        failures: one message for each scan that failed.
+        skips_existing: what happens to a scan if another program has written one of the scan's result files since the
+            command began: True to skip the scan, False to let the scan fail.
+        results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
     settings: WallSettings
@@ -240,9 +240,12 @@ def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of `table` (the table of all scans) and of the jobs' own tables, which take precedence.
+    """Return the rows of `table` (the table of all scans) and of the jobs' own tables.
 
-    After a killed command, a scan may have its own table, but no rows in `table`.
+    The rows of a job's own table replace the rows of the same scan in `table`.
+
+    The jobs' own tables are read too, because the table of all scans may lack a scan. This happens, for example, if the
+    command that measured the scan was killed.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table) if table is not None else []):
@@ -314,7 +317,8 @@ def _check_usage(options: argparse.Namespace) -> None:
 def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
     """Return a job for each scan of a folder.
 
-    Scans and segmentations are paired by name (`pair_with_labels`), for example `p1_lge` with `P1_label`.
+    A scan and its segmentation are paired by their names (`pair_with_labels`). The names may differ, for example
+    `p1_lge` and `P1_label`.
     """
     for option, value in (
         ("--openings", options.openings),
@@ -357,11 +361,11 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
     """Raise InputError if a segmentation may belong to several scans.
 
-    For example, the segmentation `a_label` may belong to the scan `a` or `a_image` (see `case_of`), unless there is a
-    segmentation `a_image`.
+    For example, the scans `a` and `a_image` belong to the same case `a` (see `case_of`), so the segmentation `a_label`
+    may belong to either scan, unless there is also a segmentation `a_image`.
 
     Args:
-        names_by_case: the scans' names for each case with several scans: `a` and `a_image` for the case `a`.
+        names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
         labelmaps: the result of `labelmaps_by_case`: a segmentation with a scan's name (`a_image`) by its own name, any
             other segmentation (`a_label`) by its case (`a`).
     """
@@ -404,7 +408,9 @@ def measure_wall(
 
     Args:
         stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
-        later_files: the scan's result files that the caller writes after this call; `stamps` are checked for them too.
+        later_files: the scan's result files that the caller writes after this call. They are checked together with the
+            job's files: if another program has written any of all these files since `stamps` were taken, this function
+            writes nothing.
 
     Raises:
         InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an
@@ -464,8 +470,8 @@ def print_wall(
     """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files.
 
     Args:
-        notes_on_labels: the notes on segmentation and openings, for the JSON event only: the caller has printed them as
-            text.
+        notes_on_labels: the notes on segmentation and openings. The caller has printed them already, so this function
+            does not print them as text again, but puts them into the JSON event `wall`.
     """
     burdens = result.burdens()
     console.print_event(

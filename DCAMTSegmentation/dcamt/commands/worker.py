@@ -1,8 +1,9 @@
 """Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
 The worker keeps the model loaded between requests, even if a request is cancelled. The process ends once stdin closes,
-even while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER`, it also
-removes the folder of the application's scans, unless a `KeepFilesRequest` was read.
+even while it segments, so that it does not outlive an application that crashed. The application writes scans for the
+worker into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was
+read.
 
 `worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
 with status 1, since its state may be invalid.

@@ -20,9 +20,9 @@ from ..recipe import Recipe
 from ..volume import Volume
 
 AVERAGED = 4
-"""Spacing of the coarse grid, on which anatomy is found, as a multiple of the network's finest spacing."""
+"""The spacing of the coarse grid, on which anatomy is found, is this multiple of the network's finest spacing."""
 BOX_FILTER_REACH = 1
-"""Number of coarse voxels on either side that the box filter of `_local_mean` averages.
+"""The box filter of `_local_mean` averages a coarse voxel and this many coarse voxels on either side.
 
 Along each axis the filter is applied three times, so the local mean reaches three times as far."""
 BLUR = 2
@@ -56,9 +56,9 @@ smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels.""
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Constant padding is excluded exactly, white noise sometimes together with up to one coarse voxel of tissue. Noise
-    that was smoothed together with the scan is mostly excluded, unless voxels are so large that tissue might be as
-    uncorrelated as noise.
+    Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
+    one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
+    excluded, unless voxels are so large that tissue might be as uncorrelated as noise.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -122,8 +122,8 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise.
 
-    If the ordered box is shorter than the smallest organ, `box` is returned unchanged: a part of the organ may then
-    look like noise.
+    If the ordered box is shorter than the smallest organ along any axis, `box` is returned unchanged: a part of the
+    organ may then lie outside the ordered box and look like noise.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
@@ -137,14 +137,14 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Each plane is cropped to the ordered box, because a whole plane with little tissue in much noise would count
-        # as noise.
+        # Before the test, each plane is cropped to the ordered box along the two other axes, because a whole plane with
+        # little tissue in much noise would count as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
         # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all of them count as
-        # noise, the test may be wrong, so this end keeps its planes.
+        # noise, the test may mistake tissue for noise, so this end keeps its planes.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start
@@ -167,7 +167,8 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
     """Return `side` without the empty planes at both ends, at most `most` at each; unchanged if nothing would remain.
 
     Args:
-        planes: the planes at the indices `side`, (N, C, A, B).
+        side: a box's range of indices along one axis.
+        planes: the planes at these indices, (N, C, A, B).
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))
@@ -177,8 +178,9 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
 def _is_empty(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant or white noise.
 
-    The test is the ratio described at `DISORDER` (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard
-    also counts as white noise, as does a plane in which a few isolated outliers dominate the variance.
+    The test is the ratio of the mean square of successive differences to the variance. This ratio is 2 for independent
+    values (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard also counts as white noise, as does a
+    plane in which a few isolated outliers dominate the variance.
     """
     # float64 prevents integer overflow. A constant channel becomes 0, so its variance is exactly 0.
     values = plane - plane[:, :1, :1].astype(np.float64)

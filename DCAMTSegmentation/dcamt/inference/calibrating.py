@@ -22,7 +22,7 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""Smallest number of cases with a segmentation that is not empty; `assess_overlap` fails with fewer."""
+"""Smallest allowed number of cases with a segmentation that is not empty. `assess_overlap` fails with fewer cases."""
 
 
 def calibrate(
@@ -36,7 +36,7 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
-    The scan of each case and `DISTURBED` disturbed copies are segmented in both qualities.
+    Each case gives its own scan and `DISTURBED` disturbed scans. All these scans are segmented in both qualities.
 
     Args:
         package: the model, without a calibration.
@@ -90,7 +90,8 @@ def _disturbed_scans(
     """Yield (`CLEAN`, the case's scan), then `DISTURBED` pairs (disturbance's name, disturbed scan).
 
     Args:
-        number: the case's index; successive cases get successive disturbances of `CALIBRATING`, in a cycle.
+        number: the case's index. Case 0 gets the first `DISTURBED` disturbances of `CALIBRATING`, case 1 the next
+            `DISTURBED`, and so on; the last disturbance is followed by the first.
     """
     volume = read_case_scan(case.image, recipe)
     label = read_case_label(case, recipe, volume.grid)

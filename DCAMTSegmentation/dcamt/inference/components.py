@@ -12,9 +12,9 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the distance r from the centre of the anatomy's box.
+"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the relative distance r from the anatomy's centre.
 
-Along each axis, r is 1 at the box's faces.
+Along each axis, r is 1 at the faces of the anatomy's box.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
@@ -53,7 +53,7 @@ class CentrePrior:
 
         Args:
             anatomy: the scan's grid, cropped to the anatomy.
-            grid: a network grid of the anatomy or of a part of it; the prior is in its voxels.
+            grid: a network grid of the anatomy or of a part of the anatomy; the prior is in voxels of this grid.
         """
         centre = anatomy.affine @ [*((np.array(anatomy.shape) - 1) / 2), 1]
         edges = np.array([anatomy.shape[stored] * float(anatomy.spacing[stored]) for stored in grid.order])
@@ -160,7 +160,8 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
 def certainty(probabilities: Tensor, label: int) -> np.ndarray:
     """Return the certainty (X, Y, Z) of the class `label`, from probabilities (K, X, Y, Z).
 
-    The certainty is linear in the class's probability: 0 at 1/K (all classes equally likely), and 1 at 1.
+    The certainty is linear in the class's probability: 0 for the probability 1/K (all K classes equally likely), and 1
+    for the probability 1.
     """
     chance = 1 / len(probabilities)
     return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))

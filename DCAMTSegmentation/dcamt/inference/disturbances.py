@@ -40,8 +40,9 @@ def _for_each_channel(disturb: Disturbance) -> Disturbance:
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds noise; its standard deviation is `fraction` times each channel's 99th percentile.
 
-    The noise is Gaussian in a channel with negative intensities, as in HU. Otherwise it is Rician: the result is the
-    magnitude of a complex image with noise in both parts.
+    If a channel has negative intensities, as in HU, Gaussian noise is added to all its intensities. Otherwise the
+    intensities become the real part of a complex image; noise is added to both parts, and the result is the magnitude
+    (Rician noise).
     """
 
     @_for_each_channel
@@ -89,8 +90,8 @@ def blur(mm: float) -> Disturbance:
 def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     """Return a disturbance that averages blocks of `factors` voxels.
 
-    A block gets the label value of more than half of its voxels, otherwise 0. A factor is reduced if fewer than three
-    blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
+    If more than half of a block's voxels have the same label value, the block gets this value, otherwise 0. A factor is
+    reduced if fewer than three blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
     """
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
@@ -117,7 +118,7 @@ def coarsen(factors: tuple[int, int, int]) -> Disturbance:
 def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Reduce each channel's contrast to a quarter, and add noise.
 
-    The noise's standard deviation is 0.02 times the channel's original 99th percentile.
+    The noise's standard deviation is 0.02 times the channel's 99th percentile before the reduction.
     """
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))

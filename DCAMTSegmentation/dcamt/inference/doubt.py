@@ -23,7 +23,7 @@ from .labelling import most_likely
 BAND_MM = 2.5
 """Most errors of a good segmentation lie within this distance of its outline."""
 DISAGREEMENT_OFFSET = 1e-3
-"""Added to the disagreement, so that its logarithm is finite."""
+"""Added to the disagreement, so that the logarithm of zero disagreement is finite."""
 
 NEIGHBOURHOOD_MM = 2.0
 """Standard deviation of the Gaussian that averages the probabilities around a voxel for the map of doubt."""

@@ -65,8 +65,8 @@ def fold(network: DualVNet) -> DualVNet:
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
     """Move a network to a device in place, convert its weights to `precision`, and return it.
 
-    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply it to
-    16-bit features.
+    Instance normalisation stays in float32: its statistics are sums over a whole volume and need this precision.
+    PyTorch can apply a float32 normalisation to 16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():
@@ -122,7 +122,10 @@ def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return oneDNN's convolution, a private operator of PyTorch; None if it is missing or fails in this precision."""
+    """Return oneDNN's convolution, a private operator of PyTorch.
+
+    None if the operator is missing, raises an error, or gives wrong results in this precision.
+    """
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

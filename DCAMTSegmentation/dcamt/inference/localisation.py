@@ -36,7 +36,7 @@ INNER = 0.6
 SMALLEST_ORGAN = 0.02
 """Smallest accepted volume of an organ in the inner part, as a fraction of a training patch's volume.
 
-Each voxel counts with its certainty (`components.certainty`).
+Each voxel's volume is multiplied by the voxel's certainty (`components.certainty`).
 """
 
 PredictCoarse = Callable[[Tensor], Tensor]
@@ -94,8 +94,8 @@ def locate_organs_in(
 ) -> OrganLocation | None:
     """Return the location of the organs within a part of the anatomy; None if they are not found there.
 
-    In a part smaller than the anatomy, organs count as found only if every class fills at least `SMALLEST_ORGAN` of a
-    patch and none is cut off.
+    In a part smaller than the anatomy, organs count as found only if every class is found, fills at least
+    `SMALLEST_ORGAN` of a patch, and is not cut off (`_is_cut_off`).
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
@@ -167,9 +167,10 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
 
 
 def _trim_to_strides(length: int, stride: int) -> slice:
-    """Return the part of an axis that the network predicts.
+    """Return the range of indices along an axis for which the network computes probabilities.
 
-    A remainder of at most a third of a stride is cut off, half at each end. An axis shorter than a stride is not cut.
+    An axis consists of n strides and a remainder. If n is at least 1 and the remainder is at most a third of a stride,
+    the remainder is cut off, half at each end. Otherwise the axis is not cut.
     """
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)

@@ -25,8 +25,9 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
     strides of 2, the peak is at most eight float32 arrays of shape (`channels[0]`, X, Y, Z), as measured by
-    Testing/benchmarks/inference.py. For other strides, the peak is assumed to be proportional to the features (channels
-    x voxels, summed over all levels).
+    Testing/benchmarks/inference.py. Strides of 1 leave more voxels in the deeper levels, so the peak is higher. The
+    peak is assumed to be proportional to the features (channels x voxels, summed over all levels): the eight arrays are
+    multiplied by the ratio of the features with the recipe's strides to the features with strides of 2.
     """
     arrays = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * arrays) + attention_bytes(recipe, size)
@@ -44,8 +45,8 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    Three arrays are counted: the block's bias, and its scores before and after the softmax. Fused attention takes less
-    memory.
+    Three arrays are counted: the block's bias, its scores before the softmax, and its scores after the softmax. Fused
+    attention takes less memory.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -55,10 +56,12 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the size of a tile whose pass takes at most `limit` bytes; None for the whole volume of (X, Y, Z) voxels.
+    """Return the size of the first candidate tile whose pass takes at most `limit` bytes.
 
-    The axis with the most strides is shortened by one stride, again and again, until the tile fits. No axis gets
-    shorter than `SMALLEST_TILE_STRIDES`, even if the tile does not fit.
+    The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
+    axis that is longest when measured in strides. No axis becomes shorter than `SMALLEST_TILE_STRIDES`. The last
+    candidate is returned even if its pass takes more than `limit`. Returns None if the whole volume fits or is not
+    larger than the smallest tile.
     """
     x, y, z = (-(-n // step) * step for n, step in zip(size, recipe.stride, strict=True))
     tile = [x, y, z]
@@ -73,8 +76,9 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
 def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take when a volume of (X, Y, Z) voxels is predicted.
 
-    If the whole volume does not fit, the result is the limit for one tile (see `tiling.predict_tiled`): `memory` minus
-    the bytes of the arrays for the whole volume, which are the probabilities, the features of the coarse levels, and
+    If a pass over the whole volume needs more than `memory`, the volume is predicted in tiles (see
+    `tiling.predict_tiled`). The result is then the limit for the pass over one tile: `memory` minus the bytes of the
+    arrays that are computed for the whole volume, which are the probabilities, the features of the coarse levels, and
     the attention.
     """
     whole_volume_fits = pass_bytes(recipe, size) <= memory
@@ -82,8 +86,8 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
         return memory
     branches, float32_bytes = 2, 4
     probabilities_per_voxel = branches * recipe.output_channels
-    # Estimate for both branches, intermediate results included. Measured: at most 8.2 with 192 x 192 x 160 voxels and
-    # the recipe `la`.
+    # Estimate: the number of features of both branches' coarse levels, intermediate results included, divided by the
+    # volume's number of voxels. At most 8.2 were measured with the recipe `la` and 192 x 192 x 160 voxels.
     coarse_features_per_voxel = 10
     bytes_per_voxel = float32_bytes * (probabilities_per_voxel + coarse_features_per_voxel)
     # The attention connects the tokens of the whole volume; `pass_bytes` of a tile counts only the tile's tokens.

@@ -51,12 +51,13 @@ class Prediction:
         probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
             `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong, 0 outside a given region; None in fast
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region` of
+            `Predictor.segment`, if one was given; None in fast quality.
+        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
-        trust: Dice (0 to 1) between the branches' own segmentations, within a given region; None in fast quality.
         notes: messages for the user.
-        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality,
-            or if the region cuts the segmentation (`CUT_BY_REGION`).
+        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the requested
+            quality (fast or accurate), or if the region cuts the segmentation (`CUT_BY_REGION`).
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
@@ -113,9 +114,10 @@ class Predictor:
     ) -> Prediction:
         """Segment a scan.
 
-        In a large scan without a region, the organs are located first and segmented in a box around them. The box grows
-        while the segmentation touches its faces; a segmentation that has grown too much (`LARGEST_GROWTH`) is
-        discarded. If nothing is located, or nothing is segmented in a box, the whole scan is segmented.
+        In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
+        grows while the segmentation touches the box's faces. If the segmentation in a larger box has grown too much
+        (`LARGEST_GROWTH`), it is discarded, and the segmentation in the previous box is returned. If nothing is
+        located, or nothing is segmented in a box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -257,7 +259,7 @@ class Predictor:
 def _segment_around(
     location: OrganLocation, volume: Volume, margin: Shape, segment_all: Callable[..., Prediction], report: Progress
 ) -> Prediction:
-    """Segment a box around the located organs, and larger boxes if necessary (see `Predictor.segment`).
+    """Segment a box around the located organs; enlarge the box while the segmentation touches the box's faces.
 
     Args:
         margin: how far the box grows in one round, in voxels.

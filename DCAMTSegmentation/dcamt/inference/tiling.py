@@ -49,7 +49,7 @@ class Tile(NamedTuple):
 
 
 class OutOfMemory(Exception):
-    """Raised when the device's memory is too small for a volume, even in tiles."""
+    """Raised when the device's memory is too small for the smallest tiles, or for one pass if tiles are impossible."""
 
 
 def predict_bounded(
@@ -131,7 +131,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
 
     Args:
         tile: size of a tile in voxels, margin included.
-        tick: called each time a branch has encoded or decoded a tile.
+        tick: called as tick(done, of) each time a branch has encoded or decoded a tile.
     """
     vnets = network.vnets[:1] if quality == FAST else network.vnets
     unpadded = size_of(image)
@@ -191,8 +191,9 @@ def fine_stride(network: DualVNet, level: int) -> Shape:
 
 
 def fine_reach(network: DualVNet) -> Shape:
-    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels, rounded up to multiples of their
-    stride.
+    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels.
+
+    Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
     """
     fine = fine_levels(network)
     largest_stride = 2
@@ -208,11 +209,11 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size` voxels.
+    """Yield tiles that together fill a volume of `size`.
 
-    Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a longer axis, the length
-    of a tile's core is the largest multiple of `step` up to `tile` - 2 * `margin`, but at least one `step`. The last
-    tile may be shorter.
+    All sizes are in voxels. Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a
+    longer axis, the length of a tile without its margins is the largest multiple of `step` that is at most
+    `tile` - 2 * `margin`, but at least one `step`. The last tile may be shorter.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

@@ -19,12 +19,13 @@ from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
-"""Modification time of a new, empty temporary file, in seconds since the epoch (in 2001)."""
+"""Time in seconds since the epoch: a new, empty temporary file gets this modification time, which is in 2001."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
 
-Most file systems limit a name to 255 bytes: 60 characters of at most 4 bytes, and 10 bytes of random text.
+Most file systems limit a name to 255 bytes. A character has at most 4 bytes, so 60 characters have at most 240 bytes.
+The random text at the start of a temporary name has 10 bytes.
 """
 
 
@@ -38,9 +39,9 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
-    replaced. The new file has the permissions (except on Windows) and the access control list (on Linux) of the file
-    that it replaces. Missing parent folders are created. If the block raises, the temporary file and empty created
-    folders are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
+    replaced. Except on Windows, the new file has the permissions of the file that it replaces; on Linux, also its
+    access control list. Missing parent folders are created. If the block raises, the temporary file and any created
+    folder that is empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
     (`interrupt_on_sigterm`).
 
     Args:
@@ -79,8 +80,8 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                         wait_while_in_use(temporary.unlink)
                     _flush(temporary)
                 except BaseException:
-                    # A library that raised the exception may keep the file open, which would take space even after its
-                    # removal.
+                    # If the block failed because a library raised an exception, the library may keep the file open as
+                    # long as the exception exists. The file would then take space on the disk even after its removal.
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise
@@ -155,7 +156,7 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
         os.link(temporary, target)  # `os.replace` could replace a file of another process.
     except FileExistsError as error:
         raise FileAppeared(str(target)) from error
-    except OSError as error:  # A file system without hard links, as on a USB stick.
+    except OSError as error:  # A file system without hard links, such as that of a USB stick.
         if os.path.lexists(target):
             raise FileAppeared(str(target)) from error
         wait_while_in_use(os.replace, temporary, target)
@@ -198,7 +199,7 @@ def _set_access_acl(file: Path, acl: bytes | None) -> bool:
 
 
 def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> None:
-    """Give a file the owner, group and permissions in `source`, as far as possible.
+    """Give a file the owner, group and permissions in `source`, as far as the user and the file system allow this.
 
     Args:
         acl: the access control list to set. If it cannot be set, only the owner gets permissions.

@@ -28,7 +28,10 @@ MAXIMUM_CHANNELS = 10
 
 
 def channel_of(path: str | Path) -> int | None:
-    """Return the channel number of `_0000` to `_0009` at the end of a file's name; None for other names."""
+    """Return the channel number at the end of a file's name, such as 0 for `la_001_0000.nii.gz`.
+
+    Return None if the name does not end in `_0000` to `_0009`.
+    """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < MAXIMUM_CHANNELS else None
 
@@ -39,10 +42,12 @@ def without_channel(name: str) -> str:
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return a scan's channel files in order, up to the first missing number.
+    """Return a scan's channel files in order, up to the first missing number; () if there are fewer than two.
 
-    Return () for fewer than two files, for more than ten (their numbers stand for patients), or if `path` is not the
-    file of channel 0.
+    If there are more than ten such files, the numbers stand for patients, and the result is ().
+
+    Args:
+        path: the file of channel 0; for any other file, the result is ().
     """
     files = _numbered_files(path)
     return files if 1 < len(files) <= MAXIMUM_CHANNELS else ()
@@ -77,7 +82,7 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 def write_channel_names(folder: Path, names: Sequence[str]) -> None:
-    """Write the channel names of a folder's scans to its `dataset.json`, for the function `channel_names`.
+    """Write the channel names of a folder's scans to `dataset.json` in the folder, for the function `channel_names`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -86,12 +91,15 @@ def write_channel_names(folder: Path, names: Sequence[str]) -> None:
 
 
 def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
-    """Return the names of the channels that were read; () if they are unknown or do not fit the number of channels.
+    """Return the names of the channels that were read from one file, or from several files with one channel each.
+
+    `path` is the one file, or the first of the several files (`x_0000`).
+
+    Return () if `channel_names` are unknown or do not fit the number of channels.
 
     Args:
-        path: the file, or the first of several files with one channel each (`x_0000`).
-        channels: the number of channels that were read. If it is 1, the number in `path` chooses the channel's name:
-            `x_0001` gets the second name.
+        channels: the number of channels that were read. If it is 1, the number at the end of the name of `path` chooses
+            the channel's name: `x_0001` gets the second name.
     """
     names = channel_names(path)
     number = channel_of(path)
@@ -122,7 +130,10 @@ def has_channel_files(path: Path) -> bool:
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return a note on the channel files that were not read; () unless `has_channel_files(path)`."""
+    """Return a note that only channel 0 was read, with the names of the other channels' files.
+
+    Return () unless `has_channel_files(path)`.
+    """
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)

@@ -50,7 +50,7 @@ def has_dicom_file(folder: Path) -> bool:
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether there are several folders, and the first study UID in each is the same."""
+    """Return whether there are several folders and `_first_study` finds the same study UID in all of them."""
     studies = {_first_study(folder) for folder in folders}
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 

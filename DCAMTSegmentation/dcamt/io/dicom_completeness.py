@@ -77,7 +77,10 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
 
 
 def _cut_records_error(path: Path, data: Any) -> InputError | None:
-    """Return an error if the list of records ends too early; pydicom often raises none."""
+    """Return the error for a DICOMDIR whose list of records ends too early; None if the list is complete.
+
+    pydicom often reads a truncated list without an error.
+    """
     from pydicom.dataelem import RawDataElement
 
     records = data.get_item("DirectoryRecordSequence")
@@ -101,9 +104,9 @@ def _find_in_any_case(folder: Path, parts: Sequence[str], entries: Callable[[Pat
 
 
 def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
-    """Raise InputError if files of a scan are probably missing or damaged.
+    """Raise InputError if there is evidence that files of a scan are missing or damaged beyond recognition.
 
-    Evidence:
+    Each of these is evidence:
     - a concatenation (one image in several files) lacks one of its files;
     - a file beside the slices is named like them, but is no DICOM file;
     - a DICOMDIR names a missing file of the scan's series.
@@ -228,7 +231,7 @@ def _lengths_and_endings_of_random_names(slices: Iterable[Path]) -> dict[Path, s
 
 
 def _have_random_names(slices: Sequence[Path]) -> bool:
-    """Return whether the names are like `QVZK3A7B` and `PLWQNVEE`."""
+    """Return whether slices have random names, such as `QVZK3A7B` and `PLWQNVEE`."""
     patterns = {_pattern(file) for file in slices}
     return len(slices) >= FEW and len(patterns) > len(slices) / 2
 

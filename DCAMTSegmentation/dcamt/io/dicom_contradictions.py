@@ -15,9 +15,10 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Separate the frames of rare SOP classes, such as screenshots; return the other frames first.
+    """Return the frames whose SOP class is not rare, and the frames whose SOP class is rare, such as screenshots.
 
-    An SOP class is rare if it has fewer than `FEW` frames in a series where another class has `FEW` or more.
+    An SOP class is rare in a series if it has fewer than `FEW` frames there, and the most frequent SOP class has `FEW`
+    frames or more.
     """
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
     for frame in frames:
@@ -62,9 +63,9 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient ID.
 
-    A missing attribute is not a difference. But all frames must state a rescale slope if one has a slope other than 1,
-    and an intercept if one has an intercept other than 0. The message contains no values, since a value may identify a
-    patient.
+    A missing attribute is not a difference. But if a frame has a rescale slope other than 1, all frames must state a
+    slope; if a frame has an intercept other than 0, all must state an intercept. The message contains no values, since
+    a value may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)

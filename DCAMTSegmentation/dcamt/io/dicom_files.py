@@ -56,7 +56,7 @@ _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
 _HAS_JUNCTIONS = sys.platform == "win32"  # `os.path.islink` does not recognise them.
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which have items and an end marker
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for compressed pixel data, which have items and an end marker.
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
@@ -77,7 +77,7 @@ class RejectedFile:
     """A file whose frames cannot be used.
 
     Attributes:
-        what: the fault or kind of file in words, such as "empty" or "RT Structure Set".
+        what: the fault or the kind of file in words, such as "empty", "no DICOM" or "RT Structure Set".
         series: "" if unknown.
         instance: number of a foreign file in its series; 0 if not stated.
     """
@@ -147,7 +147,7 @@ def unreadable_folders(folder: Path, ignored: Iterable[Path] = ()) -> list[Path]
 
 
 def files_below(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Return the files from `folder` down, as `walk_folders` finds them.
+    """Return the files of a folder, then those of each subfolder, as `walk_folders` finds them.
 
     Raises:
         InputError: there are more than 100000 files.
@@ -167,7 +167,10 @@ def is_dicom_name(path: Path) -> bool:
 
 
 def is_no_file(path: Path) -> bool:
-    """Return whether a path leads to a folder, pipe, socket or device; False for a missing file or a broken link."""
+    """Return whether a path leads to a folder, pipe, socket or device.
+
+    False for a missing file and for a link to a missing file.
+    """
     return os.path.exists(path) and not os.path.isfile(path)
 
 
@@ -323,7 +326,11 @@ def _is_data_of_pair(path: Path) -> bool:
 
 
 def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | RejectedFile:
-    """Return the frames of a file; `held` is the result of `_pixel_bytes`."""
+    """Return the frames of a file with the header `data`.
+
+    Args:
+        held: the result of `_pixel_bytes`.
+    """
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
@@ -359,7 +366,10 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
 
 
 def class_name(sop_class: str) -> str:
-    """Return the name of an SOP class, such as "MR Image"; an unknown UID itself; "unknown kind" for other text."""
+    """Return the name of an SOP class, such as "MR Image".
+
+    An unknown UID is returned unchanged. For other text, the result is "unknown kind".
+    """
     from pydicom.uid import UID
 
     known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
@@ -367,7 +377,9 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file; None if missing or cut, -1 if compressed.
+    """Return the number of bytes of pixel data in a file.
+
+    The result is None for missing or cut pixel data, and -1 for compressed pixel data.
 
     Args:
         file: the open file, positioned at the pixel data.
@@ -382,7 +394,9 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
-    # After the tag follow, with explicit VR, the VR and two unused bytes; then the length in four bytes.
+    # Bytes after the tag:
+    # - explicit VR: the VR ("OB", "OW" or "UN"), two unused bytes, the length in four bytes;
+    # - implicit VR: the length in four bytes.
     has_explicit_vr = head[4:6] in _PIXEL_VRS
     if has_explicit_vr:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
@@ -410,7 +424,7 @@ def _encoding_of(data: Any) -> tuple[bool, bool]:
 
 
 def _expected_bytes(data: Any) -> int | None:
-    """Return the number of bytes of pixel data according to the header; None if compressed."""
+    """Return the number of bytes of pixel data according to the header; None for compressed pixel data."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
         return None

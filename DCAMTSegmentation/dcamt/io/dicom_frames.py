@@ -92,7 +92,7 @@ TIME_ATTRIBUTES = (
 )
 """Attributes that may sort the frames at one place by time, in order of preference.
 
-Each has its functional group ("" for none). A plus sign joins a date and a time of day.
+Each attribute comes with its functional group ("" if it has none). A plus sign joins a date and a time of day.
 """
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
@@ -151,7 +151,7 @@ class _FrameHeader:
         return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
-        """Return `Frame.component` and `Frame.properties`.
+        """Return the component, such as "phase", and the properties image type, echo time and b-value.
 
         The first two values of the image type are ignored: they state how the image was made, not what it shows.
         """
@@ -181,7 +181,10 @@ def text_of(value: Any) -> str:
 
 
 def words_of(value: Any) -> list[str]:
-    """Return the values of a text attribute as a list; pydicom returns a single value as a `str`."""
+    """Return the values of a text attribute, such as the image type, as a list.
+
+    pydicom returns a list only for several values. A single value is a `str`, and is put into a list here.
+    """
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
@@ -297,12 +300,15 @@ def _ge_component(data: Any) -> str:
 
 
 def _plain_text(value: Any) -> str:
-    """Return an attribute's text for comparisons, such as "doe jane" for "DOE^JANE"."""
+    """Return an attribute's text for comparisons: its words in lower case, joined by single spaces.
+
+    Blanks and carets separate words ("DOE^JANE": "doe jane").
+    """
     return " ".join(text_of(value).casefold().replace("^", " ").split())
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:
-    """Return `count` finite numbers; None for any other value."""
+    """Return `count` finite numbers, float64; None if `value` is not a sequence of `count` finite numbers."""
     try:
         numbers = np.array([float(number) for number in value])
     except (TypeError, ValueError):
@@ -329,7 +335,8 @@ def number(value: Any) -> float | None:
 def _seconds(text: str) -> float | None:
     """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000.
 
-    `float(text)` would be too coarse: near 20240131101530, a float64 has steps of 0.004, which is 4 ms.
+    `float(text)` would be too coarse: near 20240131101530 (31 January 2024, 10:15:30), a float64 has steps of 0.004,
+    which is 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:
