@@ -15,9 +15,9 @@ class EngineCommand:
     After `cancel` neither `on_event` nor `on_end` is called.
 
     Args:
-        on_event: called with each event.
-        on_end: called as on_end(message) once after the last event. The message tells the user why the command failed;
-            empty after success.
+        on_event: called as on_event(event) with each event.
+        on_end: called as on_end(message) once after the last event. The message states why the command failed, for the
+            user; it is empty after success.
     """
 
     def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:

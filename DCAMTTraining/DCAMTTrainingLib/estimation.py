@@ -29,7 +29,7 @@ class Estimation:
 
     Args:
         planned_recipe, device: functions that return the recipe and the device of the next run.
-        on_change: called when an estimation has ended or was cancelled.
+        on_change: called as on_change() when an estimation has ended or was cancelled.
 
     Attributes:
         failure: why the last estimation failed; empty if it succeeded, was cancelled or is running.
@@ -57,9 +57,9 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
-        """Return the kept result of `dcamt estimate` for the current settings and cases.
+        """Return the result of `dcamt estimate` that is kept for the current settings and cases.
 
-        Return None if no result is kept or a setting is unusable. The free disk space is read now.
+        Return None if no result is kept, or if a setting is unusable. The free disk space is read now.
 
         Args:
             device: None for the device in the settings.
@@ -124,8 +124,8 @@ class Estimation:
     def _scene_bytes(self, recipe: Recipe) -> tuple[int, int]:
         """Return the bytes of memory and disk space that the scene's volumes will take in the run.
 
-        `dcamt estimate` omits these volumes, since they are not files until the run starts. Every case is counted as
-        if it had a label.
+        `dcamt estimate` omits these volumes, since they are not written to files until the run starts. Every case is
+        counted as if it had a label.
         """
         rows, disk = [], 0
         for row in self._used_rows():

@@ -35,7 +35,7 @@ SETTLE_MS = 400
 """Milliseconds from the last edit until the cases are saved and checked."""
 
 SAVED_AT_ONCE = 1000
-"""Up to this many cases are also saved immediately after each edit, which takes no noticeable time."""
+"""A table of up to this many cases is also saved immediately after each edit; this takes no noticeable time."""
 
 
 class TrainingSession(VTKObservationMixin):
@@ -44,7 +44,7 @@ class TrainingSession(VTKObservationMixin):
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
         unread: the scene's cases that this version cannot read.
-        check_failure: why the last check failed or could not start, or "".
+        check_failure: the reason why the last check failed or could not start; "" if there is none.
     """
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class TrainingSession(VTKObservationMixin):
 
         Args:
             node: the parameter node; `settings` is its wrapper.
-            cases_before_import: the scene's cases before another scene was imported into it; they come first in the
-                table.
+            cases_before_import: the cases that the open scene had before another scene was imported into it; empty if
+                none was imported. They come first in the table.
         """
-        self._node, self.settings = None, settings  # Without a node, the changes of the table are not saved.
+        self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         before, saved = cases_before_import, load_cases(node)
         scans_before = {row.scan for row in before.rows}
         self.unread = [*before.unread, *(data for data in saved.unread if data not in before.unread)]
@@ -100,7 +100,10 @@ class TrainingSession(VTKObservationMixin):
         self._settling.close()
 
     def notify_settings_changed(self) -> None:
-        """Tell the listeners that a setting was changed; recheck cases that were checked for another recipe."""
+        """Tell the listeners that a setting was changed.
+
+        If the cases were checked for another recipe, they are checked again.
+        """
         if self._check is not None and not self._is_check_for_present_recipe():
             self._settling.start(SETTLE_MS)
         self._notify()
@@ -129,7 +132,7 @@ class TrainingSession(VTKObservationMixin):
     def recipe(self) -> Recipe:
         """Return the recipe of the task or, if a model to start from is chosen, the result of `recipe_from_model`.
 
-        The effort and the `chosen_settings` are not applied.
+        The effort and the settings that replace values of the recipe (`chosen_settings`) are not applied yet.
 
         Raises:
             InputError: the task or the model is not usable.
@@ -151,7 +154,7 @@ class TrainingSession(VTKObservationMixin):
         """
         try:
             rows = rematch_segments(self.table.rows, self._task_recipe(), keeps_unmatched)
-        except InputError:  # `check_cases` reports the error.
+        except InputError:  # `check_cases` below reports the same error.
             rows = self.table.rows
         if rows != self.table.rows:
             self.table.replace_all(rows)
@@ -165,7 +168,7 @@ class TrainingSession(VTKObservationMixin):
         return with_settings(recipe, changes, _("Setting"))
 
     def _recipe_of_check(self) -> Recipe:
-        """Return `recipe` with the chosen spacing, if that is usable."""
+        """Return the recipe for which the cases are checked: `recipe`, with the chosen spacing if that is usable."""
         recipe = self.recipe()
         assert self.settings is not None
         try:
@@ -184,7 +187,10 @@ class TrainingSession(VTKObservationMixin):
         return str(self.settings.device.value) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Choose `model` as the model to start from if none is chosen and the task can use `model`."""
+        """Choose `model` as the model to start from, unless a model is already chosen.
+
+        If `model` is empty or the task cannot use `model`, the setting stays unchanged.
+        """
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -221,7 +227,7 @@ class TrainingSession(VTKObservationMixin):
         """Add the cases of a CSV file, all in the last step.
 
         Args:
-            on_repeated: called with the number of lines that repeat a scan, if any.
+            on_repeated: called with the number of lines that repeat a scan, if there are any.
             on_note: as for `dcamt.cases.case_list.read_cases`.
 
         Raises:
@@ -252,7 +258,7 @@ class TrainingSession(VTKObservationMixin):
     def check_cases(self) -> None:
         """Cancel a check in progress; if there is a scene, check all cases in the background.
 
-        If the task or the model to start from is not usable, `check_failure` states why.
+        If the task or the model to start from is not usable, nothing is checked and `check_failure` states why.
         """
         self._stop_check()
         if self.settings is None:
@@ -309,8 +315,8 @@ class TrainingSession(VTKObservationMixin):
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
         mark_removed(self.unread, node.GetID())
         if self.table.mark_removed(node.GetID()):
-            # No need to save at once: the scene removed the node's reference from the saved cases, so `load_cases`
-            # treats the node as removed.
+            # Saving at once is not necessary: the scene has removed the reference to the node from the saved cases, so
+            # `load_cases` treats the node as removed.
             self._stop_check()
             self._stop_saving()
             if self.estimation.running:  # Its result would be kept under an ID that another node may get.

@@ -37,8 +37,8 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    `iterations` and the fields below it replace values of the recipe (`SETTINGS`). An empty field keeps the recipe's
-    value, which the effort may have changed (`effort_settings`).
+    `iterations` and all fields below it replace values of the recipe (`SETTINGS`). If such a field is empty, the run
+    uses the recipe's value, which the effort may have changed (`effort_settings`).
 
     Attributes:
         task: a shipped recipe's name, or `USER_MRI`, `USER_CT` or `SUGGESTED` of the module `task`.
@@ -93,7 +93,7 @@ def last_device() -> Device | None:
 
 
 def remember_device(device: Device) -> None:
-    """Store the device for all scenes and later sessions, since a device belongs to the computer."""
+    """Store the chosen device for all scenes and later sessions, since a device belongs to the computer."""
     slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 

@@ -20,7 +20,7 @@ from .settings import chosen_settings
 class StartJob:
     """Starts a run in the background, with the session's cases and settings.
 
-    If they change before the check and the estimation have ended, nothing is started.
+    If they are changed before the check and the estimation have ended, nothing is started.
 
     Args:
         on_step: called as on_step(text) with the current step.
@@ -62,7 +62,7 @@ class StartJob:
         )
 
     def start(self) -> StartJob:
-        """Check the cases if necessary, then take the next step; return self."""
+        """Check the cases if they are not checked yet, then take the next step; return the job itself."""
         self.running = True
         self._session.on_news.append(self._advance)
         if self._session.checked:

@@ -82,8 +82,9 @@ class RecipeSuggestion:
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
         """Return the suggested recipe, if possible with the task's classes.
 
-        Label files written from the scene contain no class names. If all labels are from the scene, and the task has a
-        class for each suggested label value, the task's classes replace the suggested ones.
+        The label files that were written from the scene contain no names of classes, so `dcamt recipe suggest` cannot
+        know the names. If all labels are from the scene, and the task has a class for each suggested label value, the
+        task's classes replace the suggested classes, and the title lists their names.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

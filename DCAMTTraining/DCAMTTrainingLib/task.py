@@ -107,15 +107,16 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # If the task has the model's channels in another order, `dcamt train` puts them into the model's order.
+        # The task's channels may be in another order than the model's. When the run starts, `dcamt train` puts the
+        # channels into the model's order if the channels of the task and of the model have the same names.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 
 
 def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
-    """Return the recipe with the spacing that the user's settings state, if any.
+    """Return the recipe with the spacing that the user's settings state; the recipe itself if they state no spacing.
 
-    The other settings are ignored: they do not affect the check of the cases.
+    The other settings are ignored. This recipe serves to check cases, and the other settings do not affect that check.
 
     Args:
         lines: the settings, as `key=value`.
@@ -146,8 +147,8 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 def classes_from_json(text: str) -> list[UserClass]:
     """Parse a text that `classes_to_json` wrote; replace what cannot be read.
 
-    A damaged class keeps its place, since the place is the label value. A name that cannot be read becomes empty, so
-    that no training can start before the user enters it.
+    A damaged class keeps its place in the list, since the places (1, 2, …) are the label values. A name that cannot
+    be read becomes empty, so that no training can start before the user enters it.
     """
     return [_read_class(data, place)[0] for place, data in enumerate(_listed_classes(text) or [])]
 

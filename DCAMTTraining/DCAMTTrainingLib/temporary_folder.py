@@ -25,7 +25,7 @@ class TemporaryFolder:
         return self.path
 
     def remove(self) -> None:
-        """Remove the folder, if it was created."""
+        """Remove the folder with its files, if it was created."""
         if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self.path = None

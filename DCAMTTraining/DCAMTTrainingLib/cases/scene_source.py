@@ -39,9 +39,10 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - a segmentation that has a segment for a class, and was drawn on the scan or holds DCAMT's segments of the scan;
-    - a segmentation that has a segment for a class, references no scan, and lies on the grid of this scan only. A
-      result whose scan was removed is not taken, since another patient's scan may have the same grid.
+    - a segmentation that has a segment for a class, and that either was drawn on the scan or holds DCAMT's segments of
+      the scan;
+    - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
+      A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
     """
     cases = _segmentations_by_volume(training_cases.scene_cases())
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -107,7 +108,10 @@ def _usable(segmentations: list[Any], volume: VolumeNode, recipe: Recipe) -> lis
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a scan, not a labelmap, map, preview, hidden or empty volume."""
+    """Return whether a scalar volume node is a scan.
+
+    Labelmaps, maps of doubt or disagreement, previews, hidden volumes and empty volumes are not scans.
+    """
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
@@ -126,7 +130,7 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
 def _preferred(segmentations: Sequence[Any]) -> Any | None:
     """Return the segmentation whose voxels were changed last.
 
-    In a loaded scene, the segmentation that was loaded last counts as changed last.
+    In a scene that was loaded, the segmentation that was loaded last counts as changed last.
     """
     if len(segmentations) < 2:
         return segmentations[0] if segmentations else None
@@ -247,7 +251,7 @@ def segments_of(
     """Return pairs of segment identifier and label value, ordered by label value.
 
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
-    model would learn the old model's mistakes. Segments that a person drew or edited are preferred.
+    model would learn the mistakes of the old model. Segments that a person drew or edited are preferred.
 
     Args:
         volume: the scan whose label is wanted; None for the segments of all scans.
@@ -258,8 +262,8 @@ def segments_of(
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
     """Return {label value: names of the segments} for each class that several segments of a case fit.
 
-    Only segments in the same group of `_groups_of_segments` compete. The first name is that of the segment that the
-    case uses. If the user chose the segments, the result is empty.
+    Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
+    the case uses. If the user chose the segments, the result is empty.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None or source.chosen:
@@ -279,14 +283,17 @@ def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: 
     try:
         voxels = read_segment(segmentation, identifier)
         return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))
-    except InputError:  # A segment has no binary labelmap.
+    except InputError:  # Segments without a binary labelmap cannot be compared.
         return True
 
 
 def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | None) -> list[list[str]]:
-    """Return groups, in order of preference, of segments that may be the label of `volume` (None: of any scan)."""
+    """Return, in groups, the segments that may serve as the label of `volume`, or of any scan if `volume` is None.
+
+    The groups are in order of preference.
+    """
     identifiers = _segments_of_a_person(segmentation)
-    # `_unedited_segments` takes time, and a single segment needs no preference.
+    # `_unedited_segments` compares voxels, which takes time. A single segment needs no preference.
     unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
     groups = []
     for group in _segments_on(volume, segmentation, identifiers):
@@ -306,10 +313,11 @@ def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
-    """Return groups, in order of preference, of the `identifiers` that may be a volume's label.
+    """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
 
-    Usually, all segments are one group. But a segmentation may have been drawn on one scan, and have received DCAMT's
-    result for another scan. Its DCAMT segments and its other segments are then separate groups.
+    Usually, all segments are returned, in one group. The exception is a segmentation that belongs to two scans: it was
+    drawn on one scan, and DCAMT wrote its result for another scan into it. Its DCAMT segments and its other segments
+    are then separate groups.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
@@ -335,7 +343,7 @@ def _is_training_case_of(volume: VolumeNode, segmentation: SegmentationNode) -> 
 
 
 def is_models_own(source: SceneScan) -> bool:
-    """Return whether a case's label has a segment that a model made and no person corrected or accepted.
+    """Return whether the label of a case has a segment that a model made, and that no person corrected or accepted.
 
     A person accepts a segment by making the segmentation a training case.
     """
@@ -350,7 +358,7 @@ def is_models_own(source: SceneScan) -> bool:
 def place_problem(source: SceneScan) -> str:
     """Return a message that the DCAMT segments of a case's label were moved in the scan; empty if they were not.
 
-    The text is also empty if the user confirmed the place by choosing the segments.
+    The text is also empty if the user chose the segments, and thereby confirmed that they fit the scan.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if source.chosen or segmentation is None:
@@ -385,7 +393,7 @@ def match_segments(
     class by its terminology code, else by its name in lower case, else by its `plain_name`.
 
     Args:
-        groups: identifiers of segments. A class gets a segment of the first group that has a fitting one.
+        groups: identifiers of segments. A class gets a segment of the first group in which a segment fits the class.
     """
     matches = _match(segmentation, groups, recipe)
     return tuple((fitting[0], label) for label, fitting in sorted(matches.items()))
@@ -397,8 +405,9 @@ def _match(
     """Match segments to classes as `match_segments` does.
 
     Returns:
-        {label value: identifiers}, without classes that no segment fits. After the class's segment come the segments
-        of the same group that also fit the class and are matched to no class.
+        {label value: identifiers}, without classes that no segment fits. The first identifier is that of the class's
+        segment. The others belong to segments in the same group that also fit the class and are not matched to any
+        class.
     """
     every = [identifier for group in groups for identifier in group]
     if len(recipe.classes) == len(every) == 1:
@@ -439,8 +448,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class that no segment of any case matches keeps its earlier segments. Pass True if a
-            class may have been renamed, since its segments still have the old name.
+        keeps_unmatched: whether a class keeps the segments that matched it before, if no segment of any case matches it
+            now. Pass True if a class may have been renamed, since its segments still have the old name.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):
@@ -470,7 +479,9 @@ def _segmentations_of_unknown_scans() -> list[Any]:
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
-    """Return why no segmentation in `loaded` was taken as the volume's label; "" if all fit other scans only.
+    """Return why no segmentation in `loaded` was taken as the volume's label.
+
+    Segmentations that lie only on grids of other scans are ignored. If none remains, the text is empty.
 
     Args:
         loaded: the segmentations that reference no scan, or whose scan was removed.
@@ -500,13 +511,14 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that count as a person's work.
 
-    In a training case or a corrected result, all segments count, even if only one was edited.
+    If the segmentation is a training case, or a result that a person corrected, all segments count, even if only one
+    was edited.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
         return identifiers
-    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. Unedited
-    # copies are the model's work, too.
+    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. As long as
+    # nobody edits such a copy, it is the model's work, too.
     if correction_marks.update_correction_marks(segmentation) and not correction_marks.was_only_copied(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):

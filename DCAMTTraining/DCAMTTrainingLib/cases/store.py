@@ -17,17 +17,17 @@ _ROLE_PREFIX = "DCAMT.caseNode."
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions. The references of each role are in the order of the rows."""
 MAX_TITLE = 80
-"""Maximum number of characters that `title_of_unread` returns."""
+"""Maximum length of the text that `title_of_unread` returns, in characters."""
 ROWS_PER_STEP = 1000
-"""Maximum number of rows formatted between two turns of the event loop."""
+"""Maximum number of rows that are formatted between two turns of the event loop."""
 
 
 class SavedCases(NamedTuple):
     """The cases of a scene.
 
     Attributes:
-        unread: parsed JSON of the cases that this version cannot read, or the whole text if it is damaged; saved again,
-            so that nothing is lost.
+        unread: parsed JSON of the cases that this version cannot read, or the whole text if it is damaged. They are
+            saved again, so that they are not lost.
     """
 
     rows: Sequence[CaseRow] = ()
@@ -64,7 +64,10 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]
 
 
 def load_cases(node: Any) -> SavedCases:
-    """Return the saved cases, including those of removed volumes, so that the user learns which scan is missing."""
+    """Return the saved cases.
+
+    The row of a volume that was removed from the scene is kept, so that the user learns which scan is missing.
+    """
     text = node.GetParameter(_CASES)
     if not text:
         return NO_CASES
@@ -109,7 +112,10 @@ def title_of_unread(data: Any) -> str:
 
 
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the sources that hold node IDs instead of file paths; the segmentation may be empty."""
+    """Return the sources that hold node IDs instead of file paths.
+
+    The segmentation may be an empty string.
+    """
     sources = [data.get("source") for data in listed if isinstance(data, dict)]
     keys = ("volume", "segmentation")
     return [
@@ -139,8 +145,8 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    A saved node to which `node` has no reference was removed, and another node may have got its ID. So a `removed_id`
-    replaces the saved ID.
+    If `node` has no reference to a saved node, that node was removed from the scene, and another node may have got its
+    ID. So a `removed_id` replaces the saved ID.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:
@@ -151,7 +157,7 @@ def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
 
 
 def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:
-    """Replace the node IDs that an older version saved in `sources` by the present IDs.
+    """Replace the node IDs in `sources`, which an older version saved, by the present IDs.
 
     If a node was removed, the order no longer shows which reference belongs to which row. Then all IDs stay unchanged.
     """

@@ -32,7 +32,8 @@ class _ChannelFacts:
     """Facts about the voxels of a volume node.
 
     Attributes:
-        problem: why training would refuse the scan, and the remedy, as a predicate such as "is blank"; empty if none.
+        problem: why training would refuse the scan, and the remedy; empty if training would accept the scan. The text
+            is a predicate without a subject, such as "is blank".
         warning: the `few_values_warning`.
         checksum: the `scan_checksum`; None if there is a problem.
     """
@@ -54,8 +55,8 @@ _known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
 def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Return the problems and warnings of a case's voxels, its label values and its checksum, in short steps.
 
-    The label is checked only if the role needs one and the scan has no problem. With a `SceneLabel.problem`, the facts
-    contain no label values.
+    The label is checked only if the role needs one and the scan has no problem. If the label extends beyond the scan
+    (see `SceneLabel.problem`), the facts contain a problem, and no label values.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:
@@ -78,7 +79,7 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 
 
 def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Return the facts about the channels that training would read from the scene's nodes."""
+    """Return the facts about those channels of a scan that training would read and that are nodes of the scene."""
     facts = CaseFacts(0, volume.GetName())
     one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None
     try:
@@ -96,7 +97,7 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
         if channel.problem:
             subject = "The scan" if len(nodes) == 1 else f"{node.GetName()}:"
             problems.append(f"{subject} {channel.problem}")
-    # As in the engine, the warning is kept only if every channel causes it.
+    # As in the engine, the warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
     if large := large_scan_warning(grid_of(nodes[0])):
         warnings.append(large)

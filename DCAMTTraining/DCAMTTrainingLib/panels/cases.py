@@ -39,7 +39,7 @@ ANISOTROPIC_SPACING_WIDTH = 148
 ANISOTROPIC_NAME_WIDTH = 102
 """Width in pixels of the name column if a scan has an anisotropic spacing and the table has no remarks."""
 MAX_LISTED = 10
-"""Maximum number of cases listed in a question."""
+"""At most this many cases are listed in a question."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows. More rows would hide the button Start on a laptop."""
 

@@ -106,7 +106,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The mapping is the unchecked text; an empty text stands for the recipe's own values.
+    The mapping is the text that the user entered, unchecked. An empty text means that the values are the recipe's own.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).
@@ -134,10 +134,10 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 
 
 def _ok_cancel(dialog: Any) -> Any:
-    """Return the buttons OK and Cancel, connected to Qt slots.
+    """Return the buttons OK and Cancel, which close the dialog.
 
-    A connection to a bound method would keep a Python reference to the dialog until Qt deletes the dialog; PythonQt
-    would then delete the dialog a second time and crash.
+    The buttons are connected to Qt slots. A connection to a bound method would keep a Python reference to the dialog
+    until Qt deletes the dialog; PythonQt would then delete the dialog a second time and crash.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)

@@ -62,7 +62,7 @@ class OutlinePanel:
         ui.addCaseButton.connect("clicked(bool)", self._on_add)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Show the saved ranking of a run; an empty table if `watch` is None."""
+        """Show the saved ranking of another run; show an empty table if `watch` is None."""
         self._stop()
         self._watch = watch
         self._show_text("")
@@ -150,7 +150,7 @@ class OutlinePanel:
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
                 ranked[event["name"]] = ranked_case(event)
-                # The command has replaced this case's proposal file, and may fail later.
+                # The command has replaced this case's proposal file. Save now, because the command may fail later.
                 save({**earlier, **ranked})
 
         def on_end(message: str) -> None:
@@ -276,7 +276,7 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Otherwise, the module would list the case anew whenever the user opens the module.
+        # Without this mark, the module would list the case anew whenever the user opens the module.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
@@ -284,7 +284,7 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    The name is not enough: another run may have a case with this name.
+    The name alone is not enough, since another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True
@@ -297,6 +297,6 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
 
 
 def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
-    if case.get("empty"):  # Rankings of older versions lack this key.
+    if case.get("empty"):  # Rankings of older versions lack the key `empty`.
         return case["name"], _("nothing segmented"), ""
     return case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])

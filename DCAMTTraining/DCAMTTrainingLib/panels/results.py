@@ -66,7 +66,7 @@ class ResultsPanel:
         ui.reportButton.connect("clicked(bool)", self._on_report)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Show the results of a run; none if `watch` is None."""
+        """Show the results of another run; show none if `watch` is None."""
         self._watch, self._shown_time = watch, None
         self._show_text("")
         self.update()
@@ -246,7 +246,7 @@ def case_text(row: dict[str, str]) -> str:
 
 
 def _count(row: dict[str, str], column: str) -> int:
-    """Return a count of a validation table; 0 if it is missing, as in tables of older versions."""
+    """Return a count of a validation table; 0 if the table lacks it, as tables of older versions do."""
     text = row.get(column) or ""
     return int(text) if text.isdecimal() else 0
 

@@ -31,16 +31,16 @@ from ..session import TrainingSession
 LIST_MS = 5000
 """Milliseconds between two updates of the list of runs."""
 NAMED_FILES = 10
-"""Maximum number of files named in the question whether to delete a run."""
+"""At most this many files are named in the question whether to delete a run."""
 
 
 class RunsPanel:
     """Lists the runs of a folder and controls the selected run.
 
     Args:
-        on_run: called when another run, or none, is selected.
-        on_news: called after a poll of the selected run.
-        on_folder: called when another folder of runs was chosen.
+        on_run: called as on_run(watch) when another run, or none, is selected.
+        on_news: called as on_news() after a poll of the selected run.
+        on_folder: called as on_folder() when another folder of runs was chosen.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class RunsPanel:
             self._update.cancel()
 
     def _update_list(self) -> Generator[None, None, None]:
-        """Show runs that another program has started, and the states of the runs that are not selected.
+        """Show runs that another program has started, and the present states of the runs that are not selected.
 
-        Reading a state takes several milliseconds, hence the steps.
+        Reading a state takes several milliseconds, so each is read in a step of its own.
         """
         runs = list(find_runs(runs_folder()))
         if {run.path for run in runs} - {run.path for run in self._runs}:
@@ -205,7 +205,7 @@ class RunsPanel:
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
 
     def _on_folder(self, path: str) -> None:
-        """Use a folder that was chosen, but not a path that the user is typing."""
+        """Use a folder that was chosen; a path that the user types is used when the user has finished it."""
         if not self._filling and not self._folder_text.modified:
             self._use_folder(Path(path))
 

@@ -26,7 +26,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""Maximum number of characters of the selected task, effort or run in a section's title."""
+"""Maximum number of characters of the name of the selected task, effort or run in a section's title."""
 
 
 class Sections:

@@ -22,7 +22,7 @@ class StartPanel:
     """Starts runs and shows what prevents them.
 
     Args:
-        on_started: called after a run was started.
+        on_started: called as on_started(run) after a run was started.
     """
 
     def __init__(self, ui: Any, session: TrainingSession, on_started: Callable[[RunFolder], None]) -> None:

@@ -83,7 +83,7 @@ class WatchPanel:
     def on_scene_closed(self) -> None:
         """Reset the preview selector to "none", so that the next scene shows no preview.
 
-        The run continues to write previews of the case selected before.
+        The run continues to write previews of the case that was selected before.
         """
         self._restores_choice = False
         self._select(0)
@@ -117,7 +117,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # If the user returns to the previous case, its preview is loaded again.
+            # Reset, so that the previous case's preview is loaded again if the user returns to that case.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)

@@ -40,8 +40,8 @@ def read_image(file: str) -> Generator[None, None, Any]:
 def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     """Return whether a volume node has the voxels (K, J, I) of a `.npy` file.
 
-    The node must have an image, of which only the first channel is compared. NaN voxels and differences within
-    `ROUNDING` are ignored.
+    The node must have an image. Only the first channel of the image is compared. Voxels that are NaN are ignored,
+    and so are differences that `ROUNDING` allows.
     """
     voxels, expected = np.asarray(slicer.util.arrayFromVolume(volume)), np.load(file, mmap_mode="r")
     if voxels.ndim > expected.ndim:
@@ -65,12 +65,12 @@ def _differ_beyond_rounding(values: np.ndarray, expected: np.ndarray) -> bool:
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str, changes: SceneChanges) -> None:
     """Give a volume node an image and its geometry, and set the intensity window.
 
-    The window is computed from a sample of the voxels, since reading all would block the event loop.
+    The window is computed from a sample of the voxels, since reading all of them would block the event loop.
 
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         file: the `.npy` file of the image, from which the sample is read.
-        changes: records an added display node.
+        changes: records a display node that is added.
     """
     if volume.GetDisplayNode() is None:
         display = changes.add("vtkMRMLScalarVolumeDisplayNode")
@@ -101,6 +101,13 @@ def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Ge
 
 
 def box_of(labels: np.ndarray, label_value: int) -> tuple[tuple[int, int], ...] | None:
-    """Return (start, stop) along i, j and k of the voxels (K, J, I) with a label value; None if there are none."""
+    """Return the bounding box of the voxels with a label value; None if there are none.
+
+    Args:
+        labels: (K, J, I).
+
+    Returns:
+        (start, stop) along i, j and k.
+    """
     box = bounding_box(labels == label_value)
     return None if box is None else tuple((side.start, side.stop) for side in reversed(box))

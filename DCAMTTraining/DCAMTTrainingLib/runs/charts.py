@@ -1,4 +1,4 @@
-"""Show a run's losses and validation scores as charts in Slicer's plot view."""
+"""Show charts of a run in Slicer's plot view: one for the losses and one for the validation scores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
-        If `curves` has no points for this chart, show the chart that the scene already has, if any.
+        If `curves` has no points for this chart, show the chart that is already in the scene, if any.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)
@@ -135,7 +135,7 @@ class TrainingCharts:
         return series
 
     def _node(self, node_class: str, key: str, name: str) -> Any:
-        """Return the node with this key; create it, hidden, if it is missing."""
+        """Return the node with this key; create it, hidden and never saved, if it is not in the scene."""
         node = _find(node_class, key)
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass(node_class)
@@ -151,7 +151,7 @@ class TrainingCharts:
         return node
 
     def _folder(self, hierarchy: Any) -> int:
-        """Return the subject hierarchy folder of the chart nodes; create it, hidden, if it is missing."""
+        """Return the subject hierarchy folder of the run's chart nodes; create it, hidden, if it does not exist."""
         scene_item = hierarchy.GetSceneItemID()
         folder = hierarchy.GetItemChildWithName(scene_item, self._folder_name())
         if not folder:
@@ -208,7 +208,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _place_legends(place: Callable[[Any], None]) -> None:
-    """Call `place` with the vtkChartXY of each plot view, since chart nodes do not store a legend's place."""
+    """Call `place` with the vtkChartXY of each plot view, since chart nodes do not store where a legend is."""
     manager = slicer.app.layoutManager()
     for index in range(manager.plotViewCount):
         place(manager.plotWidget(index).plotView().chart())

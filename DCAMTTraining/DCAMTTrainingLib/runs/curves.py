@@ -1,4 +1,4 @@
-"""Collect the losses and validation scores of a run, thinned so that long runs can be drawn."""
+"""Collect the losses and validation scores of a run over its iterations, thinned so that long runs can be drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcamt.runs.events import (
 )
 
 POINTS = 600
-"""A curve of this many points, about a chart's width in pixels, is thinned to half."""
+"""A curve that reaches this many points (about a chart's width in pixels) is thinned to half."""
 
 
 class Curve:
@@ -40,7 +40,7 @@ class Curve:
             self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after iteration `step`: a run that resumes there repeats them."""
+        """Remove the points after iteration `step`: a run that resumes at this iteration repeats later iterations."""
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
         self._pending.clear()
@@ -50,13 +50,14 @@ class RunCurves:
     """The curves and latest progress of a run, updated by the run's events.
 
     Attributes:
-        losses: curves by loss name.
+        losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
-        loading: (cases read, total cases) while the run loads its cases; else None.
-        validating: (cases validated, total validation cases) during a long validation; else None.
+        loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
+        validating: (cases validated so far, total validation cases) during a long validation; otherwise None.
         steps_per_s: iterations per second; None if unknown.
         eta_s: estimated seconds to the last iteration; None if unknown.
-        memory_bytes: peak memory of the training process, on the GPU if it computes there; None if unknown.
+        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None if
+            unknown.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,10 @@ from slicer.i18n import tr as _
 
 _SETTING = "DCAMT/RunsFolder"
 _NAME_BYTES = 200
-"""Limit of a run's name: file systems limit a name to 255 bytes, and a model's name is longer than its run's."""
+"""Largest length of a run's name, in bytes.
+
+File systems limit a name to 255 bytes, and a model's name is longer than its run's.
+"""
 
 
 def runs_folder() -> Path:
@@ -50,7 +53,10 @@ def is_name_taken(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return `name` if it is unused; for a taken `run` or `run-3`, the first unused name of `run-1`, `run-2`, …"""
+    """Return an unused name for a run: `name` itself or, if `name` is taken, `name` with a new number at its end.
+
+    For a taken `run` or `run-3`, the result is the first unused name of `run-1`, `run-2`, …
+    """
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while is_name_taken(name):
         name, number = f"{stem}-{number}", number + 1

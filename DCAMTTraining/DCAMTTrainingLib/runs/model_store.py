@@ -24,7 +24,7 @@ from slicer.i18n import tr as _
 
 
 def stored_copy_of(path: Path) -> str:
-    """Return the name of a stored model with the same contents and calibration as a model file; "" if none.
+    """Return the name of a stored model with the same contents and calibration as a model file; "" if there is none.
 
     Raises:
         InputError: the file is not a model, or its card or calibration cannot be used.
@@ -43,7 +43,7 @@ def stored_copy_of(path: Path) -> str:
 def store_model(path: Path, run_name: str, best: bool) -> str:
     """Copy a run's model file and its calibration into the store; return the model's name there.
 
-    The caller has verified the model.
+    The caller verifies the model before the call.
 
     Raises:
         InputError: the file or its card cannot be read, another process imported a model of this name meanwhile, or the
@@ -62,7 +62,7 @@ def export_model(path: Path, target: Path) -> None:
     """Copy a run's model file, and its calibration file if any, to `target`, even if `target` exists.
 
     Raises:
-        InputError: the model cannot be read, or its calibration file would replace a different one.
+        InputError: the model cannot be read, or its calibration file would replace another one beside `target`.
         OutputError: a file cannot be written.
     """
     data, beside = read_model(path), calibration_path(target)

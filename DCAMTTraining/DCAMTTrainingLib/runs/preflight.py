@@ -1,4 +1,4 @@
-"""Find problems that prevent a run or weaken its result; describe them with remedies."""
+"""Find problems that prevent a run from starting or weaken its result; describe them in messages with remedies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     Args:
         label_values: row index -> the values in the row's label; empty or missing if the label was not read.
     """
-    # Violations of single cases are omitted: the remarks of the cases state them.
+    # Violations of single cases are omitted, because the remarks of these cases already state the violations.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]

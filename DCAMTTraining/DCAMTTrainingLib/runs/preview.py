@@ -1,14 +1,14 @@
 """Show the current segmentation of a validation case in the scene and the slice views.
 
 A run's preview is a segmentation node and, if no volume of the scene shows the case's scan, a volume node. The run's
-next preview changes these nodes, and `remove_preview` removes them. But a node that a person uses stays as it is, and
-the next preview adds a new node instead. These nodes count as used by a person:
+next preview changes these nodes, and `remove_preview` removes them. But a node that a person uses is neither changed
+nor removed, and the next preview adds another node instead. These nodes count as used by a person:
 
 - a segmentation that was edited, or that is a training case;
 - a volume whose voxels were edited, or that another segmentation outlines;
 - each clone of a preview's node.
 
-The scene saves only the nodes that a person uses.
+The scene saves only those nodes of previews that a person uses.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ from .array_nodes import build_segments, has_voxels_of, read_image, set_image
 from .proposal import VOXELS, is_unchanged, store_voxels
 
 _ORIGINAL = f"{PREVIEW_OF}.original"
-"""Node reference from a preview's node to itself; in a clone, it leads to the original node."""
+"""Node reference from a run's preview node to itself, by which `_originals` recognises the node.
+
+In a clone, the copy of this reference leads to the original node, so the clone is not recognised.
+"""
 _SCAN = f"{PREVIEW_OF}.scan"
 """Attribute: the `_scan_identity` of a preview's volume node."""
 _CHECKSUM = f"{PREVIEW_OF}.checksum"
-"""Attribute: the `voxel_checksum` of the voxels that a preview gave to its volume node."""
+"""Attribute that holds the checksum of the voxels that a preview gave to its volume node (`voxel_checksum`)."""
 
 
 def show_preview(
@@ -52,17 +55,19 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps.
 
-    Only the last step changes the scene; if it fails, its changes are undone, except those of `_leave_to_person`.
+    Only the last step changes the scene. If the last step fails, its changes are undone, except the effect of
+    `_leave_to_person`.
 
     Args:
-        scene_volume: a node that may show the case's scan. If its grid or voxels differ from the scan's, the run gets
-            its own volume node.
+        scene_volume: a node that may show the case's scan. If `scene_volume` is None, has no image, or differs from
+            the scan in grid or voxels, the run gets a volume node of its own.
     """
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity, checksum = scene_volume, None, "", 0
     if not (yield from _shows_scan(volume, grid, preview.scan)):
-        # Determine the identity first: the run may replace the scan's file while `read_image` reads it.
+        # The identity contains the modification time of the scan's file, and the run may replace this file while
+        # `read_image` reads it. So determine the identity before the file is read.
         identity = _scan_identity(preview)
         volume = _find_scan(run, identity)
         if volume is None:
@@ -97,7 +102,7 @@ def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, No
 
 def remove_preview(run: str) -> None:
     """Remove a run's preview from the scene; leave nodes that a person uses."""
-    # Segmentations first, so that `_is_outlined` finds only those that stay in the scene.
+    # Remove the segmentations first. `_is_outlined` then finds only segmentations that stay in the scene.
     for segmentation in _originals("vtkMRMLSegmentationNode", run):
         if _is_used(segmentation):
             _leave_to_person(segmentation)
@@ -129,12 +134,16 @@ def _show_image(preview: Preview, image: Any, volume: Any | None, run: str, chan
 
 
 def _scan_identity(preview: Preview) -> str:
-    # The path `.../scan-<iteration>.npy` is not enough: a run may repeat the iteration after a crash.
+    # The path (`.../scan-<iteration>.npy`) is not enough: a later scan may have the same path if the run repeats the
+    # iteration after a crash.
     return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
 
 def _find_scan(run: str, identity: str) -> Any | None:
-    """Return the run's unedited volume node of a scan, even a clone or a node left to a person."""
+    """Return the run's volume node with this scan identity (`_SCAN`) and unedited voxels; None if there is none.
+
+    The node may also be a clone, or a node that was left to a person.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     known = [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetAttribute(_SCAN) == identity]
     return next((node for node in known if not _is_edited(node)), None)
@@ -181,7 +190,7 @@ def _outlined_volumes(segmentation: SegmentationNode) -> list[VolumeNode]:
 
 
 def _originals(node_class: str, run: str) -> list[Any]:
-    """Return the nodes that the run's previews added, except clones and nodes left to a person."""
+    """Return the nodes of `node_class` that the run's previews added, except clones and nodes left to a person."""
     nodes = slicer.util.getNodesByClass(node_class)
     return [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetNodeReference(_ORIGINAL) is node]
 
@@ -209,7 +218,7 @@ def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any 
 
 
 def _leave_to_person(node: Any) -> None:
-    """Let the scene save a node, and exclude it from later changes by previews."""
+    """Let the scene save a preview's node, and exclude the node from later changes by previews."""
     node.RemoveNodeReferenceIDs(_ORIGINAL)
     node.SetSaveWithScene(True)
 

@@ -1,8 +1,9 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
-around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. `read_ranking` may add the
-key `FORMER_SEGMENTATION`.
+around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. If the run's folder was moved
+after the ranking, `read_ranking` adds the key `FORMER_SEGMENTATION`, unless a file exists at the segmentation's former
+path.
 """
 
 from __future__ import annotations
@@ -40,16 +41,17 @@ VOXELS = "DCAMT.proposalVoxels"
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
     """Return the segmentation node of the case's proposal; None if the scene has none.
 
-    A proposal that was opened before the scan's file changed may belong to another scan, and is not returned.
+    If the file of the case's scan has changed since a proposal was opened, the proposal may belong to another scan, and
+    is not returned.
     """
     state = file_state(case["image"])
     return next((node for node in proposals_of(case) if not has_file_changed(node, state)), None)
 
 
 def proposals_of(case: Mapping[str, Any]) -> list[Any]:
-    """Return the segmentation nodes that were read from the present or former path of the case's segmentation.
+    """Return the segmentation nodes that were read from the path of the case's segmentation, or from the former path.
 
-    A node may come from a deleted run with the same path and case name.
+    A proposal may come from a deleted run that had the same path and a case of the same name.
     """
     files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -57,7 +59,7 @@ def proposals_of(case: Mapping[str, Any]) -> list[Any]:
 
 
 def store_voxels(segmentation: SegmentationNode) -> None:
-    """Store the fingerprint by which `is_unchanged` recognises edits of a proposal or preview."""
+    """Store the fingerprint of a new proposal or preview, with which `is_unchanged` recognises later edits."""
     segmentation.SetAttribute(VOXELS, _fingerprint(segmentation))
 
 
@@ -101,11 +103,11 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan and lie on the scan's grid.
 
-    The scans of several patients may have the same name and grid, so the caller must compare the voxels, too
+    The scans of several patients may have the same name and the same grid. So the caller must compare the voxels, too
     (`has_voxels_of`).
 
     Args:
-        channels: number of channels that training reads.
+        channels: number of the scan's channels that training reads.
     """
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     read = [node for node in nodes if node.GetAttribute(SCAN_FILE) == case["image"]]
@@ -130,8 +132,8 @@ def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: 
 
     Args:
         image: the vtkImageData that was read from `arrays`.
-        channels: number of channels that training reads.
-        changes: records the added nodes.
+        channels: number of the scan's channels that training reads.
+        changes: records the nodes that are added.
     """
     volume = changes.add("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
@@ -152,8 +154,8 @@ def add_proposal(
     """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node.
 
     Args:
-        time: the `file_time` before the proposal was read.
-        changes: records the added nodes.
+        time: the result of `file_time`, called before the proposal was read.
+        changes: records the nodes that are added.
     """
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = changes.add("vtkMRMLSegmentationNode", name)

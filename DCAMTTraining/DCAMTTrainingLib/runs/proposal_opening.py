@@ -41,7 +41,7 @@ from .proposal import (
 )
 
 KILLED_MS = 2000
-"""Longest wait, in milliseconds, for the end of each killed process."""
+"""Longest time in milliseconds to wait for the end of each killed process."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
 """Milliseconds between two attempts to remove a temporary folder, and the number of attempts."""
 _remaining: set[str] = set()
@@ -49,14 +49,14 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """Opens one ranked case: adds the case's scan and proposal if the scene lacks them.
+    """The task that opens one ranked case; the task adds the case's scan or proposal if the scene lacks it.
 
     Args:
         case: an entry of a run's ranking.
         rows: the rows of the case table.
         recipe: the run's recipe.
-        on_end: called as on_end(message, volume, segmentation) once, unless cancelled. After a failure the nodes are
-            None; otherwise the message is empty.
+        on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled. After a failure
+            the nodes are None; otherwise the message is empty.
 
     Attributes:
         notes: notes on the proposal's file, in English; empty before the file is read.
@@ -117,7 +117,7 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(arrays), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
-        """Read the missing image and build the missing segments in steps; the last step adds the nodes.
+        """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.

@@ -26,13 +26,17 @@ def ranked_case(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
-    """Save a run's ranking; raise OutputError if the file cannot be written."""
+    """Save a run's ranking.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with atomic_path(_file(run)) as partial:
         partial.write_text(json.dumps(cases), encoding="utf-8")
 
 
 def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
-    """Return a run's `saved_cases` with the present paths of moved files."""
+    """Return a run's ranking as `saved_cases` does, but with the present paths of moved files."""
     try:
         images = {case.name: str(case.image) for case in list_cases(run.cases)}
     except (InputError, OSError):
@@ -70,6 +74,6 @@ def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str
     present = run.ranking / saved.name
     if not os.path.exists(present) or is_same_file(saved, present):
         return case
-    # A file that exists at the former path may belong to another run.
+    # If a file exists at the former path, it may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "segmentation": str(present), **former}

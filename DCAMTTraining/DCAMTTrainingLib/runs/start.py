@@ -1,4 +1,4 @@
-"""Start, resume, stop and discard runs; their processes outlive Slicer."""
+"""Start, resume, stop and discard runs; their processes continue after the module, scene or application is closed."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class StartedProcess:
     """A process started by this application.
 
     Attributes:
-        log_bytes: size of the run's log before the process started.
-        events_bytes: size of the run's file of events before the process started.
-        locked: whether `is_starting` ever found the run's lock held.
+        log_bytes: the size of the run's log before the process started.
+        events_bytes: the size of the run's file of events at that time.
+        locked: whether `is_starting` found the run's lock held at least once.
     """
 
     run: RunFolder
@@ -57,7 +57,7 @@ started: list[StartedProcess] = []
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run to start on the cases of `rows`.
+    """A run to start in the folder `run`, on the cases of `rows`.
 
     Attributes:
         recipe: the recipe to which the run applies first `effort` and then `settings`.
@@ -75,7 +75,7 @@ class RunPlan:
 
 
 def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
-    """Write the scene's cases, then start training; yield (cases done, total cases) between short steps.
+    """Write the scene's cases, then start training; yield (cases done, cases in all) between short steps.
 
     If writing or starting fails, or the generator is closed early, the run's folder is removed.
 
@@ -108,7 +108,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         yield len(used), len(used)
         start_process(run, train_arguments(plan))
     except BaseException as error:
-        with suppress(DCAMTError):  # The first error explains the failure.
+        with suppress(DCAMTError):  # The first error is the one that explains the failure.
             discard(run)
         if isinstance(error, OSError):
             raise write_error(error, run.path) from error
@@ -122,7 +122,7 @@ def _nodes_of(row: CaseRow) -> list[Any]:
 
 
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
-    # The voxels may have changed since the case was checked. `export_case` refuses an empty label.
+    # The voxels may have changed since the case was checked. An empty label causes an error only in `export_case`.
     if isinstance(row.source, SceneScan):
         facts = yield from check_voxels(row.source, row.role, recipe)
         if facts.problems:
@@ -184,7 +184,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     started[:] = [entry for entry in started if entry.process.returncode is None or entry.run.path != run.path]
     flags = 0
     if os.name == "nt":
-        # Without these flags, closing the process's console window, or Ctrl+C in it, would end the run.
+        # Without these flags, closing the process's console window, or pressing Ctrl+C in it, would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
@@ -222,9 +222,9 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def start_failure(run: RunFolder) -> str:
-    """Return the last line of output if the last process that this application started for the run failed.
+    """Return why the last process that this application started for the run failed: the last line of its output.
 
-    The text is empty if the process did not fail, or if `RunState.reason` explains the failure.
+    The text is empty if there is no such failure, or if `RunState.reason` explains the failure.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):
@@ -241,7 +241,7 @@ def _size(path: Path) -> int:
 
 
 def discard(run: RunFolder) -> None:
-    """Delete a run's folder, if it exists; delete a link together with its target.
+    """Delete a run's folder, if it exists; if it is a link, delete the folder to which it leads, and the link.
 
     Raises:
         InputError: a process trains the run.

@@ -23,8 +23,9 @@ class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
     Args:
-        on_poll: called as on_poll(state) after each poll that has read all events; after a failure, one poll later,
-            because the run's process may print the reason after it released the run's lock.
+        on_poll: called as on_poll(state) after each poll that has read all events. When a poll finds that a running run
+            has failed, on_poll is called only after the next poll, because the run's process may print the reason
+            after it released the run's lock.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
@@ -74,5 +75,5 @@ class RunWatch:
             self.charts.update(self.curves)
         self.state = state
         self._poll_in(POLL_MS)
-        # Last, since `_on_poll` may close this watch.
+        # `_on_poll` is called last, since it may close this watch.
         self._on_poll(state)
