@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 SIZE = 128  # pixels; the Extensions Catalog demands this size
-SCALE = 8  # An icon is drawn larger by this factor, for smooth edges.
+SCALE = 8  # An icon is drawn larger by this factor and then reduced, for smooth edges.
 CANVAS = SIZE * SCALE
 
 NAVY_TOP, NAVY_BOTTOM = (38, 62, 110), (14, 24, 50)
@@ -43,7 +43,7 @@ def vertical_gradient(top: tuple[int, int, int], bottom: tuple[int, int, int]) -
 
 
 def rounded_tile() -> Image.Image:
-    """Return the background of every icon."""
+    """Return the dark tile with round corners that is the background of every icon."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     margin = CANVAS // 64
     ImageDraw.Draw(mask).rounded_rectangle(
@@ -85,8 +85,9 @@ def atrium(size: float) -> Image.Image:
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """Return the band inside the border of a mask, `width` icon pixels wide."""
-    # In a mask of fewer pixels, the filter needs a smaller window, and less time.
+    """Return the band inside the border of a mask; the band is `width` icon pixels wide."""
+    # The time of the minimum filter grows with the filter's window. In a mask of fewer pixels, the same rim needs a
+    # smaller window.
     reduction = 4
     small = mask.resize((CANVAS // reduction, CANVAS // reduction), Image.Resampling.LANCZOS)
     inner = small.filter(ImageFilter.MinFilter(2 * round(width * SCALE / reduction) + 1))
@@ -124,7 +125,7 @@ def extension_icon() -> Image.Image:
 
 
 def segmentation_icon() -> Image.Image:
-    """Draw the left half of the atrium grey, as in a scan, and the right half segmented."""
+    """Draw the atrium: the left half grey, as in a scan; the right half segmented, filled and outlined."""
     tile, heart = rounded_tile(), atrium(1.02)
     right_half = Image.new("L", heart.size, 0)
     ImageDraw.Draw(right_half).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)

@@ -63,7 +63,7 @@ def _tube(p: Points, line: ArrayLike, radii: ArrayLike) -> Field:
 
 
 def _half_space(p: Points, point: Field, normal: Field) -> Field:
-    """Return the distance (mm) from the plane through `point`, positive on the side of `normal`."""
+    """Return the distance (mm) from the plane through `point`, positive on the side to which `normal` points."""
     x, y, z = ((p[i] - point[i]) * normal[i] for i in range(3))
     return np.asarray(x + y + z, np.float32)
 
@@ -91,7 +91,7 @@ class _Canvas:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequence[float], knot_mm: float) -> Field:
-    """Return smooth noise of about unit variance, whose bumps are about `knot_mm` wide at any voxel size."""
+    """Return smooth noise of about unit variance, whose bumps are about `knot_mm` wide whatever the voxel size."""
     from scipy import ndimage
 
     knots = rng.standard_normal([max(4, int(np.ceil(e / knot_mm)) + 3) for e in extent]).astype(np.float32)
@@ -106,7 +106,8 @@ def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequen
 def _atrium(p: Points, size: float, anatomy: dict[str, NDArray[np.float64]]) -> tuple[Field, Field]:
     """Return two distances (mm, negative inside): to the atrium with whole veins, and to the part that experts outline.
 
-    Both end at the mitral plane. In the outlined part, each vein ends `anatomy["cut"]` mm beyond its bend.
+    Atrium and outlined part end at the mitral plane. In the outlined part, each vein ends `anatomy["cut"]` mm beyond
+    the vein's bend.
     """
     s, v, cut, r = size, anatomy["vein"], anatomy["cut"], anatomy["radius"]
     body = _ellipsoid(p, (2 * s, 1 * s, -2.5 * s), (26.5 * s, 17 * s, 14.5 * s))
@@ -184,7 +185,10 @@ def _paint_chest(canvas: _Canvas, p: Points, s: float, whole: Field, tone: dict[
 
 
 def _paint_lung_vessels(canvas: _Canvas, p: Points, lines: NDArray[np.float64], tone: dict[str, float]) -> None:
-    """Paint thin vessels, each only in its bounding box, to save time; the heart, painted later, covers some."""
+    """Paint thin vessels across the lungs; the heart is painted later and covers the vessels that cross it.
+
+    Each vessel is painted only in its bounding box, to save time.
+    """
     axes = [np.asarray(a).ravel() for a in p]
     for start, end, (radius, brightness, _) in lines:
         low, high = np.minimum(start, end) - radius - 2, np.maximum(start, end) + radius + 2
@@ -229,7 +233,7 @@ def _paint_heart(
     shell = _ellipsoid((across, along, zero), (0, 0, 0), (cavity_rad + thick, cavity_len + thick, 1e3))
     base = -_half_space(p, valve, normal)
     canvas.paint(np.maximum(shell, base + 1.5), myocardium * (1 + 0.12 * texture))
-    # Scar lies in the inner half of the wall, where `scar` is positive.
+    # Scar lies in the inner half of the wall, where the field `scar` is positive.
     canvas.paint(np.maximum(np.maximum(np.abs(cavity) - thick * 0.5, -scar * 6), base + 6), tone["scar"])
     canvas.paint(np.maximum(cavity, base), left)
 
@@ -243,7 +247,7 @@ def _paint_heart(
     canvas.paint(arteries - 1.4, tone["tissue"] * 0.7)
     canvas.paint(arteries, right)
 
-    # The wall of the atrium: about 2 mm, faintly enhanced, brighter where `scar` is positive.
+    # The wall of the atrium: about 2 mm, faintly enhanced, brighter where the field `scar` is positive.
     fibrosis = np.clip(scar, 0, 1) * (tone["scar"] - tone["wall"])
     canvas.paint(np.maximum(whole - 3.6, -base - 1), tone["tissue"] * 0.8)
     canvas.paint(np.maximum(whole - 2.0, -base), tone["wall"] + fibrosis)
@@ -260,8 +264,8 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
 
     Returns:
         The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8. Label 1 is the blood of the left atrium
-        with the appendage and the veins' antra, 40 to 90 mL. Voxel axes run to the patient's left, posterior and
-        superior; the grid's centre is the RAS origin.
+        with the appendage and the veins' antra. Label 1 has a volume of 40 to 90 mL. Voxel axes run to the patient's
+        left, posterior and superior; the grid's centre is the RAS origin.
 
     Raises:
         InputError: the seed is negative or the spacing is outside 0.3 to 3 mm.
@@ -336,7 +340,7 @@ def _draw_tones(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.float64]:
-    """Return vessels (count, 3, 3): start, end, and (radius, brightness, 0)."""
+    """Return random vessels of the lung, (count, 3, 3): start, end, and (radius, brightness, 0)."""
     starts = rng.uniform(-0.65, 0.65, (count, 3)) * EXTENT_MM
     steps = rng.normal(0, 1, (count, 3)) * (11, 6, 6)
     widths = np.stack([rng.gamma(3, 0.45, count) + 0.5, rng.uniform(0.4, 1, count), np.zeros(count)], 1)
@@ -344,7 +348,11 @@ def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.floa
 
 
 def _add_noise(signal: Field, spacing_mm: float, rng: np.random.Generator) -> Field:
-    """Add Rician noise, smoothed so that neighbouring voxels correlate as in interpolated scans."""
+    """Return the magnitude of a signal with Rician noise.
+
+    The noise is smoothed by a Gaussian filter (standard deviation 0.75 mm), so that neighbouring voxels correlate as in
+    interpolated scans.
+    """
     from scipy import ndimage
 
     level, sigma = rng.uniform(0.05, 0.12), 0.75 / spacing_mm

@@ -17,11 +17,12 @@ from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_pac
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 
-# Fixtures import worker_child in their bodies: register_assert_rewrite must run first, and the import is slow.
+# Fixtures import worker_child in their bodies, because register_assert_rewrite must run before the import. The import
+# also loads torch, which is slow.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
-# Several test processes share the cores, so each process uses one thread.
+# Several test processes share the cores, so each test process and its child processes use one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # If a shell script starts pytest in the background, pytest and its child processes ignore SIGINT by default.
@@ -41,7 +42,10 @@ pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THA
 
 
 SMALL_TRIAL = "from dcamt.commands import serving\nserving.TRIAL = (16, 16, 16)\n"
-"""A script that lets a worker measure a model's speed on a small volume. No test needs an exact speed."""
+"""A script that lets a worker measure a model's speed on a small volume.
+
+From this speed, the worker estimates the remaining time of a segmentation. No test needs an exact estimate.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +65,7 @@ def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
 
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tests must not change the file."""
+    """Return the file of a tiny model; a test must not change the file."""
     from dcamt_testing.model_files import save_tiny_network
 
     return save_tiny_network(tmp_path_factory.mktemp("model") / "tiny.dcamt")
@@ -69,13 +73,13 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model_copy(saved_model: Path, tmp_path: Path) -> Path:
-    """Return a copy that a test may damage; its folder holds no other file."""
+    """Return a copy of the tiny model that a test may damage; its folder holds no other file."""
     return Path(shutil.copy(saved_model, tmp_path / "model.dcamt"))
 
 
 @pytest.fixture(scope="session")
 def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a random model that segments part of `noise_scan`, but not all."""
+    """Return the file of a model with random weights that segments part of `noise_scan`, but not all."""
     from dcamt_testing.synthetic import noise_scan, save_random_model
 
     return save_random_model(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
@@ -83,7 +87,10 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tests must not change this case list, its scans or its labels."""
+    """Return a CSV file that lists two labelled, two unlabelled and one validation case.
+
+    A test must not change this file, the scans or the labels.
+    """
     from dcamt_testing.synthetic import write_cases_folder
 
     return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)
@@ -91,7 +98,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wall_phantom() -> tuple[Volume, Labelmap]:
-    """Return the scan and the label of a ball (radius: 20 mm). Its wall has a bright patch and is not labelled."""
+    """Return the scan and the label of an atrium in thick slices (2.5 mm).
+
+    The atrium is a ball with a radius of 20 mm. A wall with a bright patch surrounds it. The label contains the ball,
+    but not the wall.
+    """
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
 
 
@@ -104,7 +115,10 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Return a function that starts a worker, which first runs a given script, for example to cause failures."""
+    """Return a function that starts a worker; the workers are killed after the test.
+
+    Like `Child`, the function takes a script that the worker runs first, for example to cause failures.
+    """
     from dcamt_testing.worker_child import Child
 
     children: list[Child] = []
@@ -120,7 +134,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Child]:
-    """Tests must leave the worker usable."""
+    """Return a worker that the tests of a file share; a test must leave the worker usable."""
     from dcamt_testing.worker_child import Child
 
     child = Child(SMALL_TRIAL)

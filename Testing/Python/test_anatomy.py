@@ -35,7 +35,7 @@ def test_scan_of_noise_or_zeros_has_no_anatomy() -> None:
 
 
 COARSE_MM = AVERAGED * min(RECIPE.spacing)
-"""The edge length of a voxel of the coarse grid on which `anatomy_box` finds the anatomy."""
+"""The edge length, in mm, of a voxel of the coarse grid on which `anatomy_box` finds the anatomy."""
 
 
 def tissue_box() -> Box:
@@ -85,7 +85,11 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None:
-    """Planes of padding perpendicular to the first axis are constant, so the box is exact only along this axis."""
+    """The padding's intensity increases along the first axis.
+
+    - Each plane of padding perpendicular to the first axis is constant, so the box is exact along this axis.
+    - No plane of padding perpendicular to the second axis is constant, so the box is only as exact as the coarse grid.
+    """
     scan, _ = scan_in("air")
     where = tissue_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -100,12 +104,15 @@ def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None
 
 
 def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
-    """Outliers, such as metal in CT, can dominate the variance of an outer plane, which is then removed as noise."""
+    """A few outlier voxels, such as metal in CT, can dominate the variance of a plane of tissue.
+
+    `anatomy_box` then mistakes the plane for noise, and removes the plane if it is an outer plane of the box.
+    """
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    # In mm, like `reach_mm` in `anatomy_box`.
+    # At each end of an axis, at most this thickness of tissue is removed, in mm (`reach_mm` in `anatomy_box`).
     rim = (3 * BOX_FILTER_REACH + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], tissue_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim
@@ -185,7 +192,8 @@ def test_roughness_is_half_the_mean_squared_difference_of_neighbours() -> None:
     slopes, parabola = _roughness(ramps)
     # Along the three axes, neighbours differ by 2, 3 and -5.
     assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
-    # Along the first axis, neighbours differ by 1, 3, 5 and 7. The last voxel takes the previous voxel's difference.
+    # Along the first axis, neighbours differ by 1, 3, 5 and 7. The last voxel has no next neighbour and takes the
+    # previous voxel's difference.
     assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
     constant = torch.ones(1, 1, 4, 1)
     assert not _roughness(constant).any()

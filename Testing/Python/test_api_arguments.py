@@ -61,7 +61,7 @@ def test_masked_arrays_are_refused(segmenter: dcamt.Segmenter, oblique_scan: Vol
         dcamt.evaluate(mask_array(label), label, spacing=(1, 1, 1))
     with pytest.raises(ValueError, match="masked voxels: replace them"):
         dcamt.Labelmap(mask_array(label).astype(np.uint8), GRID)
-    # An array in which nothing is masked is accepted.
+    # An array in which nothing is masked is like any other array.
     (row,) = dcamt.evaluate(np.ma.masked_array(label), label, spacing=(1, 1, 1)).rows
     assert row.score.dice == 1
 
@@ -203,8 +203,8 @@ def test_result_in_a_folder_without_permission_raises_output_error(
 ) -> None:
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    # `chmod` would not stop the root user. Instead, `os.stat` raises PermissionError for `locked/result.nrrd`, and
-    # writing fails because `locked` is a file.
+    # `chmod` would not stop the root user, so the test simulates a folder `locked` without permission: `os.stat` of
+    # `locked/result.nrrd` raises PermissionError, and writing to this path fails because `locked` is a file.
     (tmp_path / "locked").touch()
     result = segmenter.segment(path)
     real = os.stat

@@ -61,7 +61,7 @@ def test_evaluate_has_the_same_rules_for_arrays_and_folders(tmp_path: Path, kind
         return dcamt.evaluate(tmp_path / "predictions", tmp_path / "labels")
 
     (row,) = evaluate(np.roll(label, 1, axis=0) * np.uint8(255), label).rows
-    # The label, 4 voxels long, is shifted by 1 voxel. The value 255 counts as 1.
+    # The prediction is the label, 4 voxels long, shifted by 1 voxel; its value 255 counts as 1.
     assert (row.label, row.score.dice) == (1, 0.75)
     with pytest.raises(dcamt.InputError, match="all labels are empty"):
         evaluate(label, label * 0)
@@ -134,7 +134,7 @@ def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) ->
         dcamt.InputError, match=r"a\.nii\.gz: was given both as the prediction and as the label of its case"
     ):
         dcamt.evaluate([path], [path])
-    # Value 2 may be compared with value 1 of the same file. The values share no voxel.
+    # Value 2 of the file may be compared with value 1 of the same file; these values share no voxel.
     (row,) = dcamt.evaluate(path, path, label_mapping="1=1", prediction_mapping="2=1").rows
     assert row.score.dice == 0
 

@@ -61,7 +61,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
-    # Without the event "finished", the run has to be resumed.
+    # If the event "finished" was not yet written, the run has to be resumed.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED
@@ -69,7 +69,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     observer = Observer(on_warning=warnings.append)
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
     assert run_state(run).state == FINISHED
-    # The warnings state how to make the missing calibration and report.
+    # The run stays without calibration and report, and the warnings state how to make them.
     assert [warning.split(". ")[0] for warning in warnings] == [
         "the model is not calibrated",
         f"{run.path}: there is no report",
@@ -165,7 +165,7 @@ def test_report_leaves_out_a_case_with_a_damaged_label(tmp_path: Path) -> None:
 def test_pause_request_ends_the_calibration_with_a_warning(
     is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stop request that has ended the training (`is_stopped`) does not also end the calibration."""
+    """If a stop request has ended the training (`is_stopped`), the same request does not also end the calibration."""
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
     warnings: list[str] = []
@@ -342,7 +342,7 @@ def edit(path: Path, *changes: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("state", [FINISHED, STOPPED])
 def test_run_with_models_keeps_its_state_if_it_cannot_be_resumed(state: str, tmp_path: Path) -> None:
-    """A failed attempt to resume leaves the models usable."""
+    """A failed attempt to resume changes no model, so the models can still be used."""
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     if state == STOPPED:
@@ -462,7 +462,8 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert (run.path / "report-2.html").read_bytes() == report
     assert done.report == run.report
     assert run.foreign_files() == []
-    # Without validation cases, the earlier model stays the best model; its card describes the earlier validation.
+    # Without validation cases, the resumed run keeps the earlier model as the best model.
+    # The best model's card describes the earlier validation (one case).
     assert done.best is not None
     best = open_model(done.best)
     assert all((best.weights[name] == weights).all() for name, weights in earlier.weights.items())

@@ -240,7 +240,12 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 
 
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new file appears as a hard link to the temporary file, so emptying the temporary file would empty both."""
+    """A new file appears as a hard link to the temporary file.
+
+    Until the temporary file is removed, both are names of the same content. If the write fails while the new file does
+    not exist yet, the temporary file is emptied. If it fails later, while both names exist, the temporary file must not
+    be emptied, because that would empty the new file, too.
+    """
     target = tmp_path / "x.txt"
 
     def interrupt(*_: object, **__: object) -> None:
@@ -253,7 +258,7 @@ def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monke
 
 
 def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Simulated, since `chmod` would have no effect if root runs the tests.
+    # The error is simulated, because `chmod` would have no effect if root runs the tests.
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 

@@ -139,7 +139,7 @@ def test_gamma_adapts_to_the_range_of_intensities() -> None:
 
 
 def _exponents(source: Tensor, image: Tensor) -> list[Tensor]:
-    """Return the exponents for each sample and channel, without voxels near the ends of [-4, 4]."""
+    """Return the exponents of the voxels of each sample and channel, without voxels near the ends of [-4, 4]."""
     pairs = zip(source.flatten(0, 1), image.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]
 

@@ -122,7 +122,7 @@ def test_file_for_a_model_with_its_own_calibration_is_reported_before_the_calibr
     assert f"{other}: would not be used, since the model {model} contains a calibration" in shown
     assert remedy in shown
     assert "is used only if moved" not in capsys.readouterr().err
-    # Beside a model without a calibration of its own, the file is used.
+    # The file is used if it lies beside a model without a calibration of its own.
     assert open_model(model).calibration is not None
     write_package(tmp_path / "copy.dcamt", tiny_package)
     other.rename(tmp_path / "copy.calibration.json")
@@ -136,7 +136,7 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """The first `number` segmentations contain an organ; all later ones are empty."""
+    """A predictor whose first `number` segmentations contain an organ; all later segmentations are empty."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -194,13 +194,13 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
 def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The expected overlap, in contrast, is also fitted to disturbed copies."""
+    """The expected overlap, in contrast, is fitted to the scans and to copies of them with simulated disturbances."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):
         def segment(self, volume: Volume, quality: str) -> Prediction:
             result = super().segment(volume, quality)
-            # The sum of the voxels identifies the scan in `counted`.
+            # The sum of the scan's voxels identifies the scan in `counted`.
             return replace(result, doubt_map=np.full(volume.grid.shape, volume.voxels.sum(), np.float32))
 
     def count(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
@@ -251,7 +251,7 @@ def test_model_in_a_folder_without_permission_is_refused_before_the_calibration(
     path = tmp_path / "m.dcamt"
     write_package(path, tiny_package)
     table = write_cases_folder(tmp_path / "cases", labelled=0, validation=8, shape=(12, 12, 12))
-    # Simulated, since `chmod` would have no effect if root runs the tests.
+    # The missing permission is simulated, because `chmod` would have no effect if root runs the tests.
     monkeypatch.setattr("dcamt.commands.result_files.os.access", lambda *_: False)
     assert call_dcamt(["models", "calibrate", path, table, "--device", "cpu"]) == 1
     assert f"{path}: cannot be written (no permission for {tmp_path})" in capsys.readouterr().err

@@ -67,7 +67,10 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """If ghosts are stated, the fit for scans with ghosts includes no ghosts; large residuals widen the interval."""
+    """The interval is computed from residuals; the fit for a scan leaves out scans with the same stated disturbance.
+
+    So the fit for scans with ghosts includes no ghosts: these scans have large residuals, which widen the interval.
+    """
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
@@ -86,7 +89,7 @@ def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None
 
 
 def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_with_other_disturbances() -> None:
-    """The fit for a clean scan also uses the clean scans of other cases."""
+    """For a clean scan, the fit uses all scans of other cases, including the clean scans."""
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
     expected = expect_left_out(scans, ("doubt",))
@@ -104,7 +107,7 @@ def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_wit
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise: a fit that has not seen the assessed case can hardly do better than a constant."""
+    """The feature is pure noise, so a fit to the other cases can hardly do better than guess their median overlap."""
     draw = np.random.default_rng(0)
     doubt = draw.normal(size=64).tolist()
     level = draw.uniform(0.6, 0.95, 8)

@@ -249,7 +249,10 @@ def test_check_and_training_refuse_a_copied_dicom_folder_for_validation(cases: l
 
 
 def only_problem_of_pair(cases: list[Case]) -> str:
-    """Return the problem of the last case: its scan has the same content as the scan of the first case."""
+    """Return the only problem of the last case.
+
+    The function asserts that this problem states that the scans of the last and the first case have the same content.
+    """
     facts = facts_of(cases)
     assert [len(fact.problems) for fact in facts] == [1, 0, 0, 1]
     (problem,) = facts[3].problems
@@ -309,7 +312,7 @@ def test_check_passes_although_a_left_out_case_lacks_its_scan(tmp_path: Path) ->
 
 
 def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
-    """Float32 arrays, one for each class, would together take up to 32 MB."""
+    """Float32 arrays for 64 classes, one for each class, would together take up to 32 MB."""
     number, length = 64, 50
     voxels = np.random.default_rng(0).integers(1, number + 1, (10, 10, 10)).astype(np.uint8)
     voxels = voxels.repeat(length // 10, 0).repeat(length // 10, 1).repeat(length // 10, 2)
@@ -331,7 +334,10 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
 def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label_is_divided(
     slab_voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Class 2 lies only at one end, class 3 only at the other. Class 4, a thin sheet, is lost on a grid of 4 mm."""
+    """Class 2 lies only at one end of the label, class 3 only at the other end.
+
+    Class 4 is a sheet, one voxel (1.5 mm) thick. It is too thin for the network grid of 4 mm, where it is lost.
+    """
     monkeypatch.setattr("dcamt.cases.labels._SLAB_VOXELS", slab_voxels)
     voxels = np.zeros((30, 12, 14), np.uint8)
     voxels[4:26, 3:9, 3:9] = 1

@@ -257,7 +257,7 @@ def test_label_is_paired_only_with_the_scan_of_exactly_its_name_if_two_scan_name
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
-    # No scan is named exactly `p1_lge`, so the label `p1_lge` keeps its own key.
+    # No scan is named exactly `p1_lge`, so the label `p1_lge` is not paired: it keeps its own key.
     assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 

@@ -1,6 +1,7 @@
-"""Test that a label file is refused if it gives the name of a class to another value than that of the class.
+"""Test that a label file is refused if it gives the name of a class to a value that is not the class's value.
 
-The check, the suggestion of a recipe and training refuse the file. Names come from its segments or from `dataset.json`.
+Such a label file is refused when the cases are checked, when a recipe is suggested, and in training. The names come
+from the segments of the label file or from `dataset.json`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
 
 
 def intensities_of(case: Case, recipe: Recipe) -> dict[str, float]:
-    """Return the mean intensity of the voxels that training counts as each class."""
+    """Return {name of a class: mean intensity of the voxels that training counts as this class}."""
     resident = load_case(case, replace(recipe, spacing=(2.0, 2.0, 2.0)), torch.device("cpu"))
     assert resident.label is not None
     image = resident.image[0].float()

@@ -1,4 +1,7 @@
-"""Recognise masks (see `dcamt.cases.names`) by their names and folders."""
+"""Recognise masks by their names and folders.
+
+The module `dcamt.cases.names` explains the terms, such as mask.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def test_masks_in_a_folder_are_skipped_only_if_more_than_half_have_the_name_of_a
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    # Only one of the two files in `atlas`, p1, has the name of a scan, so both count as scans.
+    # No other folder has a file p4, so only half of the files in `atlas` have the name of a scan. Therefore `atlas/p1`
+    # and `atlas/p4` count as scans.
     for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)

@@ -68,8 +68,8 @@ def test_estimate_covers_the_loading_of_a_scan_with_a_large_field_of_view(tmp_pa
     )
     resident = 2 * voxels * (channels + 1)
     assert on_gpu == pytest.approx(10**9 + resident)
-    # The process takes 5e8 bytes, the local moments 1 GiB. Three arrays are in float32: the scan as read, resampled and
-    # normalised.
+    # The process takes 5e8 bytes, and the local moments take 1 GiB. Three arrays are in float32: the scan as read, the
+    # resampled scan and the normalised scan.
     assert on_cpu == pytest.approx(5e8 + resident + channels * (8 * voxels + 4 * 400 * 400 * 150) + 2**30)
     small = estimate(recipe, trial, [centred_grid((40, 40, 40), (1, 1, 1))], False, CPU, tmp_path, None)
     assert small.memory_bytes == 10**9 + resident_bytes(recipe, [centred_grid((40, 40, 40), (1, 1, 1))])

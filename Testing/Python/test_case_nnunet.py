@@ -273,5 +273,5 @@ def test_case_of_images_ts_is_renamed_if_a_training_case_has_the_same_name(tmp_p
     labels = [f"labels{part}.nii.gz" for part in ("Tr/a", "Tr/imagesTs_a", "Ts/a")]
     found_cases = find_nnunet_cases(make_files(tmp_path, *scans, *labels))
     assert [case.name for case in found_cases.cases] == ["a", "imagesTs_a"]
-    # The test case `a` gets the prefix `imagesTs_` twice, because a training case is named `imagesTs_a`.
+    # The test case `a` gets the prefix `imagesTs_` twice, because `imagesTs_a` is also the name of a training case.
     assert [case.name for case in found_cases.unused] == ["imagesTs_imagesTs_a"]

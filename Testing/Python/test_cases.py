@@ -276,7 +276,10 @@ def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line", ["# labels: 420,421=left-atrium", '# exported by me, 1 May; a "copy"'])
 def test_line_above_the_column_names_may_be_in_quotation_marks(folder: Path, line: str, delimiter: str) -> None:
-    """A spreadsheet program quotes a cell that contains the delimiter, and fills the line with empty cells."""
+    """A spreadsheet program writes quotation marks around a cell that contains the delimiter.
+
+    It also adds empty cells, until the line has as many cells as the table has columns.
+    """
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerows([[line, "", "", ""], CASE_COLUMNS, ["one", "a.nii", "l.nii", "labelled"]])
@@ -323,7 +326,7 @@ def test_folder_of_slices_whose_name_ends_with_a_blank_is_found_again(folder: Pa
 
 
 def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_tables(folder: Path) -> None:
-    """In a file's name, Python represents the byte 0xff by U+DCFF."""
+    """A file's name may have bytes that are not UTF-8. Python represents the byte 0xff of such a name by U+DCFF."""
     image, path = folder / "p\udcff.nii", folder / "cases.csv"
     with pytest.raises(InputError, match="path is not UTF-8"):
         write_cases([Case("p", folder / "a.nii", None, UNLABELLED), Case("q", image, None, UNLABELLED)], path)

@@ -40,7 +40,7 @@ REORDERED = (
 
 
 def image_of(name: str) -> np.ndarray:
-    """Return intensities (I, J, K) that depend only on the channel's name."""
+    """Return the intensities (I, J, K) of a channel; they depend only on the channel's name."""
     rng = np.random.default_rng(list(name.encode()))
     return (rng.normal(100, 10, GRID.shape) + (rng.integers(-90, 90)) * BALL).astype(np.float32)
 

@@ -22,7 +22,7 @@ def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
-    """Write a scan; `spacing` (mm) replaces sform and qform."""
+    """Write a scan with sform and qform, or without them if `spacing` (mm) is given."""
     image = nib.Nifti1Image(random_voxels() if voxels is None else voxels, None)
     image.header.set_xyzt_units("mm")
     if spacing is None:
@@ -116,7 +116,7 @@ def test_unusable_scan_is_refused_in_one_line(
 
 @pytest.fixture
 def inputs(saved_model: Path, tmp_path: Path) -> Path:
-    """Return a folder of scans, links and unusable files."""
+    """Write scans, links and unusable files; return their folder."""
     scan, other = tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd"
     save_scan(scan)
     other.write_bytes(scan.read_bytes())
@@ -131,7 +131,10 @@ def inputs(saved_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Return a function of the expected exit status and, for each command, the arguments and parts of the message."""
+    """Return a function that fails unless `dcamt segment` refuses every given command with a message of one line.
+
+    The function takes the expected exit status and, for each command, the arguments and parts of the message.
+    """
     before = content_of(inputs)
 
     def check(status: int, command_lines: list[tuple[list, tuple[str, ...]]]) -> None:

@@ -93,7 +93,10 @@ def test_control_characters_of_names_are_escaped(
 def test_output_of_libraries_is_not_printed(
     saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the command ends, it ignores warnings and disables logging."""
+    """The command ignores warnings, although the test turns warnings into errors.
+
+    The command also disables logging until the command ends.
+    """
     genuine, received = DualVNet.forward, []
 
     def chatty(*arguments: object, **named: object) -> object:

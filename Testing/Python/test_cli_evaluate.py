@@ -247,7 +247,8 @@ def test_separate_process_prints_events_and_fails_if_stdout_is_full(folders: tup
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # On exit, Python again fails to write the buffered output. This failure must not add a line to stderr.
+        # The command fails, since nothing can be written to /dev/full. On exit, Python tries again to write the
+        # buffered output, and fails again. This second failure must not add a line to stderr.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(

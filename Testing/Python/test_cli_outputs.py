@@ -55,7 +55,7 @@ def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
 def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
-    """The mask is an ellipsoid; the surface's file is in LPS mm."""
+    """The mask is an ellipsoid; vtk reads the surface's file, which is in LPS mm."""
     vtk = pytest.importorskip("vtk")
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -73,7 +73,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # Half the ellipsoid's extent along R, A and S, to which the voxel axes are parallel.
+    # Half the extent of the ellipsoid along R, A and S. The voxel axes are parallel to these axes.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
     # The tolerance is half of the longest voxel edge.
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)

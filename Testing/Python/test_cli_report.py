@@ -67,7 +67,7 @@ def test_report_identifies_the_patient_only_with_the_option_identity(noise_model
     anonymous = (tmp_path / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5  # three slices, and the surface from two sides
-    # PNG chunks for text, EXIF data and a time
+    # The PNG files have no chunk for text, EXIF data or a time.
     for picture in pictures:
         assert not re.search(rb"tEXt|iTXt|zTXt|eXIf|tIME", base64.b64decode(picture))
         anonymous = anonymous.replace(picture, "")
@@ -239,7 +239,10 @@ def test_long_words_do_not_push_research_use_only_off_the_sheet(tmp_path: Path) 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Three long reports are printed from one file, so that the browser starts only once."""
+    """Print three long reports: without identity, with the patient's name, and with an ID, but no name.
+
+    One file contains all reports, so that the browser starts only once.
+    """
     grid = Grid((90, 80, 38), np.diag([1.0, 1.0, 2.25, 1.0]))
     i, j, k = np.indices(grid.shape)
     distance = np.sqrt((i - 45.0) ** 2 + (j - 40) ** 2 + ((k - 19) * 2.25) ** 2)
@@ -253,7 +256,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
     place = DoubtfulPlace((45.0, 40.0, 42.75), (45, 40, 19), 1.25, 0.9)
     wall = analyse_wall(volume, labelmap, WallSettings(), label=1)
-    # The report prints at most three notes: here the one in `notes` and the wall's first two.
+    # The report prints at most three notes. Here these are the single note in `notes`, and the first two of the wall.
     assert [len(wall.notes), "The voxels are up to 2.25 mm long" in wall.notes[1]] == [3, True]
     page = ScanReport(
         volume=volume,

@@ -74,7 +74,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
     assert agreement.min() >= 0
     assert agreement.max() <= 1 + 1e-6
     assert np.ptp(agreement) > 0
-    # A voxel has 1.5 x 2 x 2.5 mm3.
+    # The volume is computed here: number of voxels times 1.5 x 2 x 2.5 mm3.
     count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
     (measured,) = result["measurements"]
     assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
@@ -364,8 +364,8 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     arguments = ["-o", result.parent, "--format", form, "--model", noise_model, "--skip-existing"]
     assert call_dcamt(["segment", first, *arguments]) == 0
     before = result.read_bytes()
-    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the agreement map is
-    # missing, so the scan would be segmented.
+    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the map of the agreement
+    # is missing, so the scan would be segmented.
     for option in ([], ["--agreement"]):
         capsys.readouterr()
         assert call_dcamt(["segment", second, *arguments, *option]) == 1

@@ -1,4 +1,4 @@
-"""An interrupted `dcamt segment` keeps finished results and leaves no partial file."""
+"""Test `dcamt segment` with a signal or a closed stream: it keeps finished results and leaves no partial file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def test_signal_during_writing_leaves_no_partial_file(
     process = open_dcamt(*arguments, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
-    # The earlier result, an empty temporary file, and the half-written file that will replace the empty file.
+    # The folder holds the earlier result, an empty temporary file that will replace it, and a half-written temporary
+    # file that will replace the empty one.
     assert len(list(out.iterdir())) == 3
     process.send_signal(number)
     _, errors = process.communicate(timeout=HANGING_S)
@@ -83,7 +84,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, t
 def test_table_of_an_interrupted_command_lists_every_written_result(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """After the third of four results is written, its printing is interrupted."""
+    """The command writes the third of four results; then Ctrl-C or the loss of stdout interrupts the printing."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     print_line, results = Console.print_line, []

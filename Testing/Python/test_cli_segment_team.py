@@ -40,7 +40,7 @@ class CommandResult:
 
 
 def segment_as_team(*arguments: str | Path) -> CommandResult:
-    """Run without torchrun, which takes seconds to start."""
+    """Run `dcamt segment` in two processes, without torchrun, which takes seconds to start."""
     return CommandResult(*run_team(2, "segment", *arguments))
 
 
@@ -125,7 +125,10 @@ sys.exit(main())
 def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_are_named(
     noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
-    """Results with time stamps rounded to before the command's start must not count as an earlier command's."""
+    """The results' time stamps are earlier than the command's start, as on a file system that rounds times down.
+
+    The command must not take such results for results of an earlier command.
+    """
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
@@ -151,7 +154,7 @@ def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_ar
         assert (name in written) is (name not in message)
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    # The first process writes a table of only its own scans: s0, s2 and s4.
+    # The other process was killed, so the team's first process writes a table of only its own scans: s0, s2 and s4.
     assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
 
 

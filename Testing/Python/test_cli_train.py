@@ -259,7 +259,7 @@ def test_lack_of_memory_is_reported_in_one_line(
 
 
 def start_script_and_train(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Wait until the new process prints `here`."""
+    """Run `script` and then `dcamt train` in a new process; return the process when it prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *arguments, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":

@@ -21,7 +21,7 @@ sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels and sizes of the components (26 neighbours per voxel)."""
+    """Label the components of `mask` with SimpleITK (26 neighbours per voxel); return the labels and the sizes."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
     return labels, np.bincount(labels.ravel())[1:]
@@ -139,7 +139,11 @@ def test_central_component_is_preferred_to_a_larger_component_at_the_border() ->
 def probabilities_of_balls(
     *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
 ) -> Tensor:
-    """Return probabilities (2, *shape) of background and organ; the organ has 0.9 in the balls (centre, radius)."""
+    """Return probabilities (2, *shape) of background and organ; the organ has 0.9 in the balls and 0 elsewhere.
+
+    Args:
+        balls: each ball's centre and radius in voxels.
+    """
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
     for place, radius in balls:
@@ -171,7 +175,7 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     # In `large`, the background is the most probable of three classes: 0.42, 0.4 and 0.18.
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
-    # In `large`, class 1 is the most probable, with a probability below 0.5: 0.3, 0.4 and 0.3.
+    # In `large`, class 1 is the most probable of three classes, although its probability is below 0.5: 0.3, 0.4, 0.3.
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
-    """Return the bias (heads, N, N): in head h, -(1/2)^h times the distance of each pair of tokens."""
+    """Compute the bias (heads, N, N) by a loop: in head h, -(1/2)^h times the distance of each pair of tokens."""
     points = list(itertools.product(*(range(n) for n in size)))
     pairs = [[math.dist(p, q) for q in points] for p in points]
     return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
@@ -143,7 +143,7 @@ def test_no_tensor_exceeds_a_block_when_gradients_are_off(monkeypatch: pytest.Mo
 def test_attention_of_a_large_scan_is_computed_in_blocks() -> None:
     heads, tokens = 4, 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
     query_bytes = 4 * heads * tokens  # float32
-    assert query_bytes * tokens > 1.4e9  # for all queries at once
+    assert query_bytes * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB
     assert BLOCK_BYTES - query_bytes < query_bytes * queries_at_once(tokens, heads) <= BLOCK_BYTES
     assert queries_at_once(7 * 7 * 5, heads) == 7 * 7 * 5
 

@@ -1,6 +1,7 @@
 """Damaged and truncated files are refused; the message names the file and the fault.
 
-Unsuitable archives and PDF documents are also refused. A scan with slices of zeros is read with a note.
+Zip files that are empty, too large or hold another zip file are also refused, and so are other archives and PDF
+documents, even if they are intact. A scan with slices of zeros is read with a note.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330, 370])
 def test_scan_whose_last_slice_ends_within_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """A slice cut after 370 bytes has a shortened SOP class UID, but must not be skipped as one of an unknown class."""
+    """A slice that is cut after 370 bytes has a shortened SOP class UID, and thus seems to be of an unknown SOP class.
+
+    The reader must refuse this slice as damaged, and must not skip it as a file of another kind.
+    """
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -106,7 +109,7 @@ def test_damaged_slice_is_recognised_by_a_hexadecimal_identifier_in_its_name(tmp
 
 
 def _write_part(folder: Path, number: int, places: Sequence[int], **attributes: int) -> Path:
-    """Write a file of a DICOM concatenation, an image in several files."""
+    """Write file `number` of a DICOM concatenation, an image in several files."""
     stated = {"InstanceNumber": 1, "ConcatenationUID": "1.2.9", "InConcatenationNumber": number}
     return write_frames(folder / f"{number}.dcm", places, number=number, **stated, **attributes)
 
@@ -184,7 +187,7 @@ def test_gap_in_slice_numbers_is_accepted_if_a_screenshot_or_report_has_the_numb
     [
         (["IM000"], "image with the number 1"),
         (["IM000", "IM001"], "images with the numbers 1, 2"),
-        # IM007 has the highest number, 8, so its lack is not noticed.
+        # The number of IM007 is 8. The series has no higher number, so the lack of 8 is not noticed.
         (["IM001", "IM003", "IM005", "IM007"], "images with the numbers 2, 4, 6"),
     ],
 )
@@ -200,7 +203,7 @@ def test_note_lists_the_missing_instance_numbers(tmp_path: Path, removed: list[s
 def test_large_slice_numbers_take_little_memory(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"IM{k:03}", k, number=2_000_000 + k)
-    read_scan(tmp_path)  # imports libraries before the measurement
+    read_scan(tmp_path)  # so that the measurement below does not include the import of libraries
     tracemalloc.start()
     try:
         assert read_scan(tmp_path).notes == ()
@@ -352,7 +355,7 @@ def test_slices_that_icloud_has_not_downloaded_are_refused(tmp_path: Path) -> No
 def test_patterns_of_slice_names_are_computed_once_for_all_empty_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise, reading a CD with 10,000 empty files would take minutes."""
+    """If the patterns were computed for each empty file, reading a CD with 10,000 empty files would take minutes."""
     _write_series(tmp_path)
     for number in range(20):
         (tmp_path / f"EMPTY{number:03}").touch()

@@ -107,7 +107,7 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
 
 
 def test_img_file_of_zeros_is_refused_only_without_its_hdr_file(tmp_path: Path) -> None:
-    """Without its `.hdr` file, the file of zeros may be a damaged slice."""
+    """A file of zeros may be a damaged slice, but an `.img` file beside its `.hdr` file belongs to another format."""
     write_slices(tmp_path, 8)
     (tmp_path / "mask.img").write_bytes(bytes(999))
     with pytest.raises(InputError, match=r"mask\.img \(begins with zeros\)"):

@@ -246,15 +246,19 @@ def test_time_points_are_in_order_of_content_time_and_not_of_instance_number(tmp
 
 
 def test_image_is_read_whole_if_the_slices_of_its_two_time_indices_hardly_overlap(tmp_path: Path) -> None:
-    # Index 1 extends from place 0 to 4, index 2 from place 3 to 7. Indices count as time points only if their ranges
-    # overlap by more than half.
+    # The slices with index 1 extend from place 0 to 4, those with index 2 from place 3 to 7. Slices with different
+    # indices count as time points only if these ranges overlap by more than half.
     indices = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": index}} for index in indices]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 
 def interleaved(places: Sequence[int], first: int, second: int) -> list[Groups]:
-    """Return the groups of frames that alternate between two stacks with the time indices `first` and `second`."""
+    """Return the functional groups of frames at `places`, which alternate between two stacks.
+
+    Frames at even places belong to stack "a" and have the time index `first`; frames at odd places belong to stack "b"
+    and have the time index `second`.
+    """
     stated = [{"StackID": "a", "TemporalPositionIndex": first}, {"StackID": "b", "TemporalPositionIndex": second}]
     return [{"FrameContentSequence": stated[k % 2]} for k in places]
 

@@ -1,4 +1,4 @@
-"""Compare the grids that DCAMT and ITK read from DICOM series with rounded directions."""
+"""Compare the grids that DCAMT and ITK read from DICOM series whose headers give the directions with few decimals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPACING = (0.625, 0.625, 2.5)
 
 
 def oblique_affine(seed: int) -> np.ndarray:
-    """Return an affine (4, 4), voxel index -> RAS mm, with right-handed axes, as in DICOM."""
+    """Return an oblique affine (4, 4), voxel index -> RAS mm, with right-handed axes, like the axes of DICOM slices."""
     turn = orthogonal_matrix(seed)
     affine = np.eye(4)
     affine[:3, :3] = turn * np.linalg.det(turn) * SPACING
@@ -89,7 +89,10 @@ def test_label_on_the_grid_of_itk_fits_a_series_with_rounded_directions(tmp_path
 
 
 def test_slightly_tilted_slices_are_not_straightened(tmp_path: Path) -> None:
-    """A tilt of 0.3 degrees shifts slices in their plane by 0.005 mm per mm, more than rounded directions do."""
+    """A tilt of 0.3 degrees shifts a slice in its plane by 0.005 mm for each mm along the normal.
+
+    Rounding the directions to a few decimals shifts a slice less than this tilt does.
+    """
     affine = oblique_affine(1)
     affine[:3, 2] += 0.005 * SPACING[2] * affine[:3, 1] / SPACING[1]
     grid = read_scan(write_rounded_series(tmp_path / "series", 1, 8, affine)).grid

@@ -442,7 +442,7 @@ def test_message_names_the_attribute_that_the_source_lacks(
 def test_series_number_of_a_segmentation_is_the_last_four_digits_of_the_scans_series_number_followed_by_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    """The largest series number in DICOM is 2147483647."""
+    """A series number in DICOM is at most 2147483647."""
     source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2147483647))
     assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364701
 
@@ -546,7 +546,7 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert list(reference.referenced_segment_numbers) == [number]
         measured = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
-        # A voxel has 0.75 x 0.9 x 2.5 mm3.
+        # The expected volume: number of voxels times 0.75 x 0.9 x 2.5 mm3.
         volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
         assert measured["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
         assert measured["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")

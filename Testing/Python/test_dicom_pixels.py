@@ -60,7 +60,7 @@ def transcode(path: Path, syntax: str) -> None:
 
 
 def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
-    """Let GDCM compress the pixels of a DICOM object by way of the temporary file `packed`."""
+    """Replace pixels and bit counts of a DICOM object by those of the temporary file `packed`, which GDCM writes."""
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(packed))
     writer.SetImageIO("GDCMImageIO")
@@ -286,7 +286,8 @@ def test_type_fits_the_rescaled_intensities(tmp_path: Path, slope: float, interc
 def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     for path in write_slices(tmp_path, 8, BitsStored=12, HighBit=11):
         with edit_dicom(path) as data:
-            data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # 0x8000 is an overlay
+            # The highest bit holds an overlay.
+            data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 

@@ -26,7 +26,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def organs(slices: tuple[int, ...]) -> np.ndarray:
-    """Return labels (I, J, K) of two organs in the given slices."""
+    """Return labels (I, J, K): two organs in each of the given slices, and 0 in all other slices."""
     voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
     for k in slices:
         voxels[4 : 8 + k, 3:11, k] = 1
@@ -210,7 +210,7 @@ def set_pixels_of_8_bits(data: Any, *values: int) -> None:
 
 
 def keep_compressed_frames(data: Any, number: int) -> None:
-    """Store `number` frames as RLE; if the segmentation has fewer, repeat its first frames."""
+    """Store the first `number` frames as RLE; if the segmentation has fewer frames, repeat its first frames."""
     set_pixels_of_8_bits(data, 1)
     data.compress(pydicom.uid.RLELossless)
     frames = list(pydicom.encaps.generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
@@ -412,7 +412,10 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
 def test_segmentation_with_thinner_slices_is_accepted_if_its_slices_between_those_of_the_scan_are_empty(
     series: Path, tmp_path: Path, slices: tuple[int, ...]
 ) -> None:
-    """Without SpacingBetweenSlices, slices lie one SliceThickness apart, here 1.25 mm. The scan's lie 2.5 mm apart."""
+    """The slices of the scan are 2.5 mm apart.
+
+    If a segmentation lacks SpacingBetweenSlices, its slices lie one SliceThickness apart, here 1.25 mm.
+    """
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)
@@ -430,7 +433,11 @@ def test_segmentation_with_thinner_slices_is_accepted_if_its_slices_between_thos
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
 def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
-    """The slices' distance, 2.5 mm, must be 1, 2, 3, ... times the stated spacing; 2.5 / 1000 rounds to 0."""
+    """Slices 2.5 mm apart have a stated spacing of 1000 mm.
+
+    The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. Here, the factor
+    2.5 / 1000 rounds to 0, which is not a valid factor.
+    """
     labels = organs(slices)
     path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)
     with edit_dicom(path) as data:

@@ -342,8 +342,8 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    # On exit, `sys.executable` unloads PyTorch and aborts if a thread of Gloo is left. `interpreter()`, in which the
-    # other processes run, does neither.
+    # The leader runs in `sys.executable`, which unloads PyTorch on exit and aborts if a thread of Gloo is left. The
+    # other processes run in `interpreter()`, which does not unload PyTorch, so they would not abort.
     status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)
     assert status == 0, errors
     host = socket.gethostname()

@@ -1,4 +1,4 @@
-"""Test the links in documents and module help, the README and the GitHub workflow."""
+"""Test the links in documents and module help; also test the README and the GitHub workflow."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_labels_resampled_by_nearest_neighbour_keep_their_positions() -> None:
 
 
 def doubt_by_hand(probabilities: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Compute `doubt_map`'s formula in NumPy for probabilities (K, X, Y, Z)."""
+    """Return the map of doubt (X, Y, Z) for probabilities (K, X, Y, Z), computed in NumPy by `doubt_map`'s formula."""
     labels = probabilities.argmax(axis=0)
     ones = np.ones(labels.shape)
     widths = [2.0 / step for step in spacing]

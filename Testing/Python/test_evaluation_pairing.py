@@ -76,8 +76,8 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
         save_noise_scan(visit / "S1.nrrd")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
-    # Without DCAMT's mark, S1_label.nrrd is a label from another source. The marked result p1.seg.nrrd is not taken for
-    # a label.
+    # Remove DCAMT's mark from each S1_label.nrrd, so that the file is a label from another source, and add the DCAMT
+    # results p1.seg.nrrd and p2.seg.nrrd to `data`. These results are not taken for labels.
     for patient in ("p1", "p2"):
         remove_dcamt_mark(tmp_path / "data" / patient / "visit" / "S1_label.nrrd")
         save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])
@@ -164,7 +164,8 @@ def test_results_beside_labels_of_other_names_leave_the_scores_unchanged(
 ) -> None:
     for number, patient in enumerate(("p1", "p2")):
         case = (scan or "{}").format(patient)
-        # `{}.seg` has no word for results; only DCAMT's mark in the header shows that the file is a result.
+        # The name `{}.seg` has no word for results. Only DCAMT's mark in the file's header shows that the file is a
+        # result.
         is_marked = result == "{}.seg"
         voxels = scan_voxels() if result == "{}_prob" else random_mask(number + 5)
         save_labels(tmp_path / "pred" / f"{case}.nii.gz", random_mask(number))
@@ -468,7 +469,8 @@ def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("cases", "labels"),
     [
-        # The 2 may be the number of a visit; then `p1` may be the label of another visit.
+        # The 2 may be the number of a visit. Then `p1` could be the label of another visit than `p1_2`, so the two are
+        # not paired.
         (("p1_2", "p2_2"), ("p1", "p2")),
         *(
             ((f"p1_{word}", f"p2_{word}"), ("p1", "p2"))

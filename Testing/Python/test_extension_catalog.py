@@ -149,7 +149,7 @@ def test_contributors_in_cmake_are_in_the_contributors_file() -> None:
 def test_citation_names_paper_and_data() -> None:
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    # The keys that Citation File Format 1.2.0 requires.
+    # The four keys that the Citation File Format 1.2.0 requires.
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     paper = citation["preferred-citation"]
     assert (paper["authors"][0]["family-names"], paper["journal"], paper["year"]) == ("Ma", "PLoS ONE", 2026)

@@ -119,7 +119,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 
 def cmake_lists(module: str) -> set[str]:
-    """Return the scripts and resources that a module's CMakeLists.txt lists."""
+    """Return the files in the lists of scripts and resources of a module's CMakeLists.txt."""
     text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()

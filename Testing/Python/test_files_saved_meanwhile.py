@@ -43,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call_after(monkeypatch: pytest.MonkeyPatch, function: str, action: Callable[[], object]) -> None:
-    """Run `action` after each call of a function, given by its module and name."""
+    """Let `action` run after each call of a function, given by its module and name."""
     module, _, name = function.rpartition(".")
     original = getattr(__import__(module, fromlist=[name]), name)
 

@@ -75,9 +75,10 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, kept: float) -> 
 
 
 def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
-    """The last four bytes of a gzip file state the length of its last stream only.
+    """A gzip file may consist of several streams. Its last four bytes then state the length of the last stream only.
 
-    If this length differs from the size in the header, `read_header` must read the file to its end, not refuse it.
+    `read_header` compares these bytes with the size that the header states for the whole file. If the two differ,
+    `read_header` must read the file to its end instead of refusing it.
     """
     write_volume(scan(), tmp_path / "scan.nii")
     data = (tmp_path / "scan.nii").read_bytes()

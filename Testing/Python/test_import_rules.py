@@ -210,7 +210,8 @@ def test_slicer_modules_import_no_torch() -> None:
 
 def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
-    # Imports inside functions count, too: when the function runs, Slicer loads the engine file and all its imports.
+    # Imports inside functions of the Slicer modules are checked, too: when the function runs, Slicer loads the
+    # engine file and all that the engine file imports at import time.
     costly = [
         f"{path.relative_to(ROOT)}:{one_import.line} imports {one_import.target}"
         for path in module_files()

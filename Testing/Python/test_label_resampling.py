@@ -1,4 +1,7 @@
-"""Test the resampling of labels to the network grid against exact fractions."""
+"""Test how labels are resampled to the network grid.
+
+The resampled labels equal labels that are computed with exact fractions instead of floats.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ def exact_weights(inputs: int, step_in: str, step_out: str, outputs: int) -> np.
 def exact_labels(boxes: Sequence[Box], matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     """Return the class that fills the largest part of each voxel, and the number of voxels with a tie.
 
-    The background is class 0. Of classes that fill equally large parts, the lowest is returned.
+    The background is class 0. In a tie, several classes fill equally large parts, and the class with the lowest number
+    is returned.
 
     Args:
         boxes: for each class, the box of the scan's voxels with its label; the boxes do not overlap.

@@ -73,7 +73,7 @@ def test_organ_is_segmented_in_a_box_and_the_rest_is_background(kind: str, predi
     # Voxels of the whole scan on the network grid, whose spacing is 2 mm.
     whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # The corner of the scan lies outside the box.
+    # The corner of the scan, outside the box, is background with probability 1.
     assert result.probabilities is not None
     assert result.agreement is not None
     assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5

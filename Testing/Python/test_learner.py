@@ -39,7 +39,7 @@ def test_half_precision_depends_on_the_device_and_on_fast_bfloat16(
 
 @pytest.mark.parametrize(
     ("patch", "levels", "safe"),
-    # Each level after the first halves the lengths. A length of two voxels along X is not safe.
+    # Each level after the first halves the lengths. If any level has a length of two voxels along X, it is not safe.
     [
         ((32, 48, 48), 5, False),
         ((16, 48, 48), 5, False),
@@ -70,7 +70,10 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length: int) -> None:
-    """For length 2, which `_has_unsafe_gradients` finds, oneDNN computes the gradient from uninitialised memory."""
+    """For a length of 2, oneDNN computes the gradient from uninitialised memory, so this length is not tested.
+
+    `_has_unsafe_gradients` finds recipes with this length.
+    """
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -78,7 +81,7 @@ def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length:
     convolved = torch.nn.functional.conv3d(features, exact, padding=1)
     upstream_gradient = torch.randn_like(convolved)
     convolved.backward(upstream_gradient)
-    # The size of oneDNN's buffers is unknown, so fill blocks of several sizes.
+    # The size of a buffer that oneDNN might leave uninitialised is unknown, so fill blocks of several sizes.
     for elements in (kernel.numel() // 16, kernel.numel() // 4, kernel.numel(), 4 * kernel.numel()):
         fill_freed_memory_with_nan(elements, tensors=6)
     with torch.autocast("cpu", torch.bfloat16):

@@ -38,7 +38,8 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -
 def predict_by_brightness(image: Tensor) -> Tensor:
     """Return probabilities (1, 3, X, Y, Z) of background, class 1 and class 2.
 
-    Intensities below 0 are background, those near 0.4 are class 1, and those near 0.9 are class 2.
+    Voxels with an intensity below 0 are most likely background. Voxels with an intensity near 0.4 are most likely class
+    1, and voxels with an intensity near 0.9 are most likely class 2.
     """
     return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
@@ -55,7 +56,8 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     exact = bounding_box(mask)
     assert exact is not None
-    # The organ is located to within one voxel of the coarse grid, at most 3 scan voxels wide; 4 allows for rounding.
+    # The organ is located to within one voxel of the coarse grid, which is at most 3 scan voxels wide. The limit of 4
+    # leaves one more scan voxel for rounding to whole scan voxels.
     return all(
         abs(side.start - wanted.start) <= 4 and abs(side.stop - wanted.stop) <= 4
         for side, wanted in zip(box, exact, strict=True)

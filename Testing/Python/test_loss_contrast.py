@@ -124,7 +124,11 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """A negative n-th component of the gradient moves the embedding towards prototype n, the n-th unit vector."""
+    """The prototype of class n is the n-th unit vector (`centres`), and descent moves against the gradient.
+
+    So a negative n-th component of the gradient moves the embedding towards the prototype of class n, and a positive
+    component moves the embedding away from it.
+    """
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Test the distillation loss and its gradient."""
+"""The distillation loss equals a loop over voxels; a teacher has no gradient, and a student follows its teacher."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tens
 def reference_direction(teacher: Tensor, student: Tensor, temperature: float) -> float:
     """Return the loss of one teacher and one student.
 
-    The loss is T² × the mean of (confidence × KL divergence), plus a mean Dice loss. As in `soft_dice_loss`, each Dice
-    loss has a smoothing of 1 and is multiplied by n / (n + 1); n is the class's volume according to the teacher.
+    The loss is T² × a mean KL divergence, plus a mean Dice loss; T is the temperature. In each voxel, the divergence is
+    multiplied by the teacher's confidence; then it is averaged over all voxels. The Dice loss is averaged over samples
+    and foreground classes. As in `soft_dice_loss`, each Dice loss has a smoothing of 1 and is multiplied by
+    n / (n + 1). Here n is the class's volume in voxels according to the teacher: the sum of the teacher's sharpened
+    probabilities.
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):

@@ -106,8 +106,9 @@ def test_loss_of_equal_logits_follows_its_formula() -> None:
     labels[0, 3, 4, 5] = 2  # n = 1
     probability = 1 / 3  # of each class in each voxel
     dice = [n / (n + 1) * (1 - (2 * n * probability + 1) / (120 * probability + n + 1)) for n in (24, 1)]
-    # The foreground classes have 12.5 voxels on average, so the voxels of each class would weigh 12.5 together. For
-    # class 2, this weight is cut to 10 (`MAX_CLASS_WEIGHT`).
+    # The foreground classes have 12.5 voxels on average. Each of the 24 voxels of class 1 weighs 12.5 / 24; together
+    # they weigh 12.5.
+    # The weight of the voxel of class 2, 12.5 / 1, is cut to 10 (`MAX_CLASS_WEIGHT`).
     expected = 0.5 * (-math.log(probability) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

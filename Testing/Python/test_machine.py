@@ -35,9 +35,12 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """Measure in a child process: in this process, the allocation may reuse freed memory.
+    """Measure the peak in a child process.
 
-    The child's peak must not include its parent's peak, at which `ru_maxrss` can start on Linux.
+    In the process of the tests, the allocation may reuse freed memory, and then the peak would not rise.
+
+    The child's peak must not include the memory that the process of the tests holds. On Linux, the value `ru_maxrss` of
+    a new process can start at its parent's peak, so `peak_memory_bytes` reads another value there.
     """
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
@@ -147,7 +150,7 @@ def test_free_disk_space_is_found_for_a_folder_that_does_not_exist_yet(tmp_path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's mallopt")
 def test_freed_memory_is_reused_without_page_faults() -> None:
-    """Count page faults in child processes, because mallopt's setting is permanent."""
+    """Count the page faults of ten allocations of 64 MiB, in child processes because mallopt's setting is permanent."""
     faults = []
     for first in ("", "assert keep_freed_memory()"):
         command = [sys.executable, "-c", REPEATED.format(first=first)]

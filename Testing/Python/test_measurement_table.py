@@ -1,4 +1,4 @@
-"""Test the table of measurements of `dcamt segment`."""
+"""The table of measurements of `dcamt segment` keeps its earlier rows and is completed by later commands."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
     earlier = read_table(table)
     region = [f"--roi=-1000,1000,-1000,1000,-1000,{NOISE_GRID.affine[2, 3] + 10}"]
     assert call_dcamt(["segment", scans[1], "-o", out, "--model", noise_model, *region, "--overwrite"]) == 0
-    # Both files are newer than the table, even if the file system rounds times to seconds. Only `s1` was replaced, so
-    # the row of `s0` must stay.
+    # Make the files of `s0` and `s1` clearly newer than the table, even if the file system rounds times to seconds.
+    # Only `s1` was replaced, so the row of `s0` must stay.
     os.utime(out / "s1.seg.nrrd", (time.time() + 10,) * 2)
     os.utime(out / "s0.seg.nrrd", (time.time() + 10,) * 2)
     capsys.readouterr()
@@ -136,7 +136,7 @@ def test_rows_of_a_segmentation_without_mark_stay_while_they_agree_with_it(
     assert call_dcamt(command) == 0
     before, result = read_table(table), out / "s.seg.nrrd"
     result.write_bytes(result.read_bytes().replace(b"DCAMT:=", b"Other:="))
-    for age_s in (-10, 10):  # newer than the table, then older
+    for age_s in (-10, 10):  # first, the segmentation is newer than the table; then, it is older
         os.utime(result, (time.time() - age_s,) * 2)
         assert call_dcamt(command) == 0
         assert read_table(table) == before

@@ -1,4 +1,4 @@
-"""Test that MetaImage files are read as by SimpleITK or refused."""
+"""MetaImage files are read as SimpleITK reads them; damaged fields and missing data files are refused."""
 
 from __future__ import annotations
 
@@ -75,9 +75,10 @@ def test_pattern_for_names_of_data_files_is_read_unless_it_names_too_many_files(
 def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
     tmp_path: Path, files: int, names: str, message: str
 ) -> None:
-    """ITK returns random memory for a slice without a file.
+    """ITK returns random memory for a slice for which no file is named.
 
-    Each file has 100 additional bytes, so a check of the total size would not detect an omitted file.
+    Each file has 100 additional bytes, so ten files together are larger than the scan: a check of the total size would
+    not detect that the header omits the eleventh.
     """
     per_file = len(RAW) // files
     for k in range(files):

@@ -1,4 +1,4 @@
-"""Test the saving and reading of model packages."""
+"""Model packages are saved and read back, and damaged or forged files are refused with a one-line message."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_truncated_file_is_refused_at_many_lengths(model_copy: Path) -> None:
 
 
 def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
-    """Only a change in the zip's own tables may have no effect."""
+    """A change within a member is detected. A change in the zip's own tables is detected or has no effect."""
     whole, package = model_copy.read_bytes(), open_model(model_copy)
     is_member = np.zeros(len(whole), bool)
     for data in read_members(model_copy).values():

@@ -1,4 +1,4 @@
-"""Test the listing, import and removal of models."""
+"""The store lists, imports and removes models, and refuses invalid models and names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_calibrated_model(path: Path, name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a temporary store with one shipped model; return its file."""
+    """Use a temporary store with one shipped model and no imported models; return the shipped model's file."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
     return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")

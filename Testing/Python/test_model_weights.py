@@ -1,4 +1,4 @@
-"""Test the refusal of damaged weights, and of weights that do not fit the recipe."""
+"""Damaged weights, and weights that do not fit the recipe, are refused with a one-line message."""
 
 from __future__ import annotations
 

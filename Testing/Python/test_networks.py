@@ -1,4 +1,4 @@
-"""Test the dual V-Net and its layers."""
+"""Test the dual V-Net: shapes, weights and exchange between branches; compare layers with NumPy and PyTorch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
     """Return a network in evaluation mode whose branches exchange features.
 
-    In a new network, the layers `output` are 0, so the branches exchange nothing.
+    In each cross-attention, the weights and the bias of the layer `output` are random. In a new network, they are 0, so
+    that the branches exchange nothing.
     """
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()

@@ -1,4 +1,4 @@
-"""Compare the grids that DCAMT and SimpleITK read from NIfTI headers.
+"""Compare the grids that DCAMT reads from NIfTI headers of many kinds with the grids that SimpleITK reads.
 
 The grids are equal, except where ITK refuses a header or is wrong.
 """

@@ -1,4 +1,4 @@
-"""Test the voxels read from NIfTI files."""
+"""Voxels read from NIfTI files equal those of nibabel or SimpleITK."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def test_nifti_whose_axes_after_the_third_have_lengths_below_1_is_read(
 
 def test_reading_nifti_imports_nibabel_but_no_other_large_package(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
-    # A package that `sys.modules` maps to None cannot be imported. nibabel tries to import SciPy, but works without it.
+    # If `sys.modules` maps a package to None, importing the package fails as if it were not installed. nibabel tries
+    # to import SciPy, but works without it.
     program = (
         "import sys; from dcamt.io.readers import read_scan, read_labelmap\n"
         "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"

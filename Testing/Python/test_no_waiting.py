@@ -1,7 +1,7 @@
-"""Test that a training iteration does not wait for the GPU.
+"""A training iteration does not wait for the GPU: no value is read back, and data is copied to the GPU asynchronously.
 
-PyTorch's device `meta` replaces the GPU. Its tensors have no values, so reading a value back raises an error.
-`CopyGuard` detects copies from the CPU.
+PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
+error. `CopyGuard` detects copies from the CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Test that NRRD files are read as by SimpleITK or refused."""
+"""NRRD files are read as SimpleITK reads them; damaged files and unusable headers are refused."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: header + b"note:=" + b"x" * 1000 + b"\n"))
     refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
-    # The reader must not cut off the list of data files silently.
+    # The header's list of data files is longer than the limit. The reader must not cut the list off silently.
     names = b"".join(b"%d.raw\n" % number for number in range(200))
     path.write_bytes(nrrd_bytes(lambda header: header + b"data file: LIST\n" + names))
     refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")

@@ -55,7 +55,7 @@ class RandomBatch:
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
         """Return, for each tensor, the samples for which the gradient of `loss` is not 0.
 
-        The weights of a projection head count as sample 0.
+        The weights of a projection head count as one sample, with the index 0.
         """
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
@@ -103,7 +103,8 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # By default, a branch teaches with its own logits. Here, its teacher logits of the unlabelled sample are `given`.
+    # By default, the teacher logits of a branch are the branch's own logits. Here, the teacher logits of the unlabelled
+    # sample are `given`.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

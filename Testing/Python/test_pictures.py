@@ -1,4 +1,4 @@
-"""Test the tutorials' pictures and the command that draws them."""
+"""The tutorials' pictures have suitable sizes, and the command that draws them works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test the results of `Predictor`."""
+"""Test `Predictor`: labels do not depend on a scan's storage; fast quality uses one branch, accurate quality both."""
 
 from __future__ import annotations
 
@@ -233,7 +233,10 @@ def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypat
 def test_network_is_built_on_the_cpu_and_then_moved_to_the_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folding the normalisations into the convolutions needs double precision, which Apple's GPUs lack."""
+    """`Predictor` folds the normalisations of the built network into its convolutions, before it moves the network.
+
+    Folding needs double precision, which Apple's GPUs lack. So the network must be built on the CPU.
+    """
     asked: list[str] = []
 
     def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:

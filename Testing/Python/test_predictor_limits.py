@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Branch A segments the organ where channel 0 is positive, branch B where channel 1 is positive.
+    """Branch A segments the organ where channel 0 is positive. Branch B segments it where channel 1 is positive.
 
     The first `failures` passes raise `failure`.
     """
@@ -172,7 +172,8 @@ def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny
             assert cut.notes == (CUT_BY_REGION,)
             assert cut.expected_overlap is None
             end[axis] = whole
-    # The region encloses the whole right ball. A face outside the scan does not cut the segmentation.
+    # The region encloses the whole ball on the right side. One face of the region lies outside the scan. This face does
+    # not cut the segmentation, so there is no note.
     high[0] = CENTRE[0] + 100
     enclosed = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
     assert np.array_equal(enclosed.labelmap.voxels == 1, BALLS[1])

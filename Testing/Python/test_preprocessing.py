@@ -50,7 +50,7 @@ def in_all_axis_orders(volume: Volume) -> list[Volume]:
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
     """Return labels (I, J, K) resampled to the network grid and back.
 
-    The way back starts from the probabilities of a network that makes no error.
+    The way back starts from probabilities of 0 and 1, the output of a network that makes no error.
     """
     grid = network_grid(labelmap.grid, recipe.spacing)
     labels = labels_to_network(labelmap, grid, recipe.output_channels)
@@ -65,7 +65,7 @@ def itk_image(volume: Volume) -> sitk.Image:
 
 
 def set_grid(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) -> None:
-    """Set the grid of an image, or the output grid of a filter; `affine` is in RAS."""
+    """Set the grid of an image, or a resampling filter's output grid. `affine` is in RAS; SimpleITK uses LPS."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     direction = (LPS @ affine[:3, :3] / spacing).ravel().tolist()
     origin = (LPS @ affine[:3, 3]).tolist()
@@ -185,7 +185,7 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
 """Spacings of the network grid in mm, for tests whose scan has a spacing of 1.5 x 1.2 x 2.0 mm.
 
-The first is finer than the scan's spacing, the second coarser along two axes, the third equal.
+The first spacing is finer than the scan's. The second is coarser along two axes. The third equals the scan's.
 """
 
 

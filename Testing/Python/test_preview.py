@@ -1,4 +1,4 @@
-"""Test the preview of a validation case."""
+"""A preview of a validation case is written on request, on the scan's grid; a failure to write it is ignored."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_preview_holds_the_requested_case_and_the_prediction_scored_in_the_valid
     truth = read_labelmap(other.label).voxels.transpose(2, 1, 0) > 0
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
-    # The validation computes Dice on the network grid, which equals the scan's grid: both have the recipe's spacing.
+    # The validation's Dice is computed on the network grid. The scans have the recipe's spacing, so each scan's
+    # network grid equals the scan's grid.
     np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
