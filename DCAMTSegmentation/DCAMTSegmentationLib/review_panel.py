@@ -79,8 +79,9 @@ class ReviewPanel:
             # These settings need a table node, so the .ui file cannot make them.
             view.transposed = True
             view.resizeColumnsToContents()
-        # `resultLabel` shows the scan's name and the name of a single segment. When measurements are replaced, the view
-        # shows all rows again. In the transposed view, the rows are the table's columns.
+        # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node gets
+        # new measurements, the view shows all rows again. Hide the scan's name and, if there is only one segment, the
+        # segment's name, since `resultLabel` shows these names.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)

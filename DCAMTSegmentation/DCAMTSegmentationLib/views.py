@@ -77,7 +77,11 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide the wall of a hidden result, and a wall without a result if a view does not show the wall's scan."""
+    """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
+
+    For a segmentation that is not a result, and for a result whose scan was removed, hide the wall if a slice view
+    shows another scan than the one in which the wall was measured.
+    """
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
     is_over_other_scan = scan_of_result is None and scan_of_wall is not None and _is_another_scan_shown([scan_of_wall])

@@ -36,9 +36,10 @@ from .worker_process import SegmentationWorker
 class WallJob(SegmentJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
-    # `prepare` sets these attributes of the segment.
     _fingerprint = ""
+    """The fingerprint of the segment that is sent; set by `prepare`."""
     _placement: np.ndarray | None = None
+    """The `wall_nodes.placement` of the segment that is sent; set by `prepare`."""
 
     def __init__(
         self,

@@ -194,7 +194,10 @@ def store_measured_outline(
 
 
 def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
-    """Return the voxel indices of four points in the measured volume, after a row with the number of points: (5, 3)."""
+    """Return the place of a wall's surface in the measured volume: (5, 3).
+
+    Row 0 holds the number of the surface's points, three times. Rows 1 to 4 hold the voxel indices of four points.
+    """
     model, volume = get_referenced_node(segmentation, WALL_MODEL), measured_volume(segmentation)
     surface = model.GetPolyData() if model is not None else None
     if surface is None or volume is None or not surface.GetNumberOfPoints():

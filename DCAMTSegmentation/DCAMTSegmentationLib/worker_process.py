@@ -194,7 +194,10 @@ class WorkerProcess:
             process.kill(_line_of(KeepFilesRequest()) if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request; send the present request to a new process."""
+        """Kill a process that did not stop a cancelled request.
+
+        A request that was sent after the cancelled one is sent again, to a new process.
+        """
         running = self._running
         self._end_process()
         if running is not None:

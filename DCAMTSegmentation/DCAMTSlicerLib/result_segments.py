@@ -133,7 +133,7 @@ def terminology_type(segment: Segment) -> Code:
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
     """Return the class code of each DCAMT segment of a node, by the segment's identifier.
 
-    This includes copies of DCAMT segments, which have the same tag.
+    A copy of a DCAMT segment counts as a DCAMT segment, since the copy has the same tag.
     """
     segmentation, codes, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():

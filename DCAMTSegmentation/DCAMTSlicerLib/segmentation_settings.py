@@ -48,7 +48,8 @@ class SegmentationSettings:
     Attributes:
         channelVolumes: the volumes of the second and further channels.
         model: the name of a model in the store, or the path of a model file.
-        showDisagreement: whether the map of doubt is shown; the name is that in scenes of older versions.
+        showDisagreement: whether the map of doubt is shown. The attribute keeps its old name, because scenes saved by
+            older versions store the setting by this name.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815

@@ -129,7 +129,8 @@ def choose_recipe(
 ) -> tuple[Recipe, StartModel | None]:
     """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
-    The recipe also gets the model's channel names if it has none, and their order if it has the same names.
+    If the recipe does not name its channels, they get the model's names. If both have the same names in different
+    orders, the recipe gets the model's order, since each weight of the network's input belongs to one channel.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

@@ -18,7 +18,10 @@ from .labels import parse_case_mapping
 
 
 def read_case_scan(image: Path, recipe: Recipe) -> Volume:
-    """Read the scan of a case; if it has the channels of the recipe, put them into the recipe's order.
+    """Read the scan of a case, and put its channels into the recipe's order (`order_channels`).
+
+    The order stays if the scan's channels are unnamed, if they have other names than the recipe's channels, or if the
+    recipe names no channels.
 
     Raises:
         InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.

@@ -132,7 +132,10 @@ class ScanUses:
         self._first_case: dict[str, Case] = {}
 
     def add(self, case: Case, volume: Volume) -> None:
-        """Raise InputError if an earlier case has the same scan, and only one of the two cases is for validation."""
+        """Raise InputError if a training case and a validation case have equal scans.
+
+        The scan of `case` is compared with the scans of the cases that were added before.
+        """
         if not self._has_validation:
             return
         first = self._first_case.setdefault(scan_checksum(volume), case)

@@ -68,7 +68,7 @@ def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], oc
     mapping states the classes itself, so a case with a mapping is not refused.
 
     Args:
-        occurs: called with a value; returns whether a voxel of the label has this value.
+        occurs: called with a label value; returns whether at least one voxel of the label has this value.
     """
     if case.label is None or case.labels:
         return

@@ -160,7 +160,11 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Pair an unpaired label and an unpaired case if one's name is the other's with further words at an end."""
+    """Return the labels by the names of their cases; labels without a case keep their own names.
+
+    An unpaired label and an unpaired case may be paired if one of the two names is the other with further words at its
+    beginning or end.
+    """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
     pairs += list(_with_further_words(cases, labels.keys()))

@@ -180,8 +180,8 @@ def parse_case_mapping(case: Case, classes: Sequence[SegmentInfo]) -> dict[int |
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
-    If there is no mapping, the recipe has one class, and the label has only the values 0 and 255, then 255 becomes the
-    class's value.
+    If there is no mapping and the recipe has one class, a label with only the values 0 and 255 gets the value of this
+    class in place of 255.
 
     Raises:
         InputError: as in `read_labelmap`, `fit_labelmap` and `refuse_names_of_other_classes`; also if the mapping does
@@ -203,7 +203,11 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 
 
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
-    """Return the notes on the recipe's classes in a case's label; each begins with the label's path."""
+    """Return the notes on a case's label; each begins with the label's path.
+
+    Where segments overlap, each voxel goes to only one of them. For every segment that loses voxels in this way, a note
+    says how many. The note is left out if that segment is no class of the recipe.
+    """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
 
@@ -254,7 +258,8 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path | None) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    A class with only components smaller than `MINIMUM_VOXELS` is no error if another class remains.
+    A class without a voxel on the network grid is accepted all the same if all its components are smaller than
+    `MINIMUM_VOXELS` and another class has a voxel on the network grid.
 
     Args:
         present: the result of `classes_on_grid`.

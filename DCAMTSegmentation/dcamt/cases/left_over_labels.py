@@ -117,7 +117,9 @@ def _labels_of_only_scans(
         name, start = scan_name(label.path), scan_name(scan.path)
         if label.path in left_over:
             is_similar_to_other_scan = scan.key not in similar.get(loose_key(label.key), {scan.key})
-            # `Segmentation_1` or `LGE Segmentation_1`, beside `LGE`
+            # If the label's name begins with the scan's name, only the rest must satisfy `describes_label`:
+            # `LGE Segmentation_1` beside `LGE`. Other names count as a whole: Slicer saves `Segmentation_1.seg.nrrd`
+            # beside a scan of any name.
             return not is_similar_to_other_scan and describes_label(rest_of(name, start) or name, start)
         return label.key == scan.key and describes_label(name, start)
 
@@ -149,7 +151,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - No other scan's name begins like the label's name: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
+    - Only one scan's name begins with the label's name without outline words: with `p1_lge` and `p1_post`, `p1_LA_gt`
+      gets no scan.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
@@ -216,7 +219,10 @@ def _name_of_case(label: NamedFile) -> str:
 
 
 def _without_numbers(label: NamedFile) -> Hashable:
-    """Return `_without_outline_words` without numbers after a word for labels: `("p1",)` for `p1 Segmentation 1`."""
+    """Return `_without_outline_words` of a label, after removing the numbers that follow a word for labels.
+
+    Example: `("p1",)` for `p1 Segmentation 1`.
+    """
     name = scan_name(label.path)
     shorter = without_numbers_after_labels(name)
     if shorter == name:

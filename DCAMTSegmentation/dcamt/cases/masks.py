@@ -124,9 +124,9 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
         masks: the masks that have a scan.
     """
     scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
-    # If `p1_LA` is the mask of `p1_lge`, then `p2_LA` is probably a mask.
+    # The further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask.
     words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
-    # `p2/p2_LA` is probably a mask.
+    # Words for structures or outlines that a name adds to the names of the folders above: `la` in `p2/p2_LA`.
     for file in scans:
         key = plain_key(file.key)
         added = (_words_of((part,)) - _words_of(key[:n]) for n, part in enumerate(key))
@@ -248,8 +248,8 @@ def _without_labelled_scans(
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}
-    without_scan = {loose_key(key) for key in left_over}  # `labels/p1`, beside `cohort/p1`
-    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg`, beside `p1_lge`
+    without_scan = {loose_key(key) for key in left_over}  # `labels/p1` of the scan `cohort/p1`
+    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg` of the scan `p1_lge`
     without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 
     def has_label(mask: NamedFile) -> bool:

@@ -179,7 +179,7 @@ def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Give files with a word of `RESULT_WORDS` the kind `FileKind.RESULT` if they belong to a scan or label.
+    """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
 
     - `p1_output` or `output/p1`, beside the scan `p1`;
     - `p1_output`, beside the label `p1_label`;

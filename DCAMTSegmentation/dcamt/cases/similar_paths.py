@@ -40,7 +40,10 @@ Names of structures, such as `LA_wall`, do not count.
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` stands for in a file's path, or this path itself. The module `masks` groups files by their parts."""
+"""The value by which the module `masks` groups files: usually the part of a file's path that `*` replaces.
+
+Some functions yield the file's own path, so that `masks` does not group their files.
+"""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
 
@@ -107,7 +110,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     for file in files:
         folder = file.path.parent
         more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
-        # `p1/x_p1` to `p10/x_p10` are grouped by the folder above them.
+        # In `p1/x_p1` to `p10/x_p10`, each name occurs only once. Therefore, these files are grouped by the folder in
+        # which the folders `p1` to `p10` lie.
         is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
             yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]

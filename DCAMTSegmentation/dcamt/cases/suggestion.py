@@ -297,8 +297,9 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with names and colours.
 
-    The names are those of `mapped`, those in the first label's `dataset.json`, or those of the labels' segments. A
-    number does not count as a name.
+    - With label mappings, the names are those of `mapped`; a number does not count as a name.
+    - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
+      the value, the name is taken from the first label that has a segment with a name for the value.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

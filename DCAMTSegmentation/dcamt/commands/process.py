@@ -39,7 +39,8 @@ def refuse_missing_working_folder() -> None:
 def exit_when_stdin_closes(status: int = 1, cleanup: Callable[[], None] = lambda: None) -> threading.Thread:
     """Call `cleanup` and exit this process as soon as its stdin closes, whatever it is computing.
 
-    Stdin closes if the application crashes, for example.
+    An application may have started this process through a launcher. If the application cancels the command, only the
+    launcher is killed. If the application crashes, no process is killed. In both cases stdin closes.
 
     Returns:
         The thread that waits for the end of stdin.

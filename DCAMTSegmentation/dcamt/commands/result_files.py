@@ -42,7 +42,7 @@ _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_EN
 """Endings of files in which DCAMT writes a mark."""
 _MINUTE_NS = 60 * 10**9
 _DATA_ENDINGS = (".raw", ".zraw", ".gz", ".bz2")
-"""Endings of the files that hold the voxels for a header file (`.mhd`, `.nhdr`)."""
+"""Endings of the files that hold the voxels of an image whose header is another file, such as `.mhd` or `.nhdr`."""
 
 FileStamp = tuple[int, int, int]
 """A file's modification time (ns), size (bytes) and inode."""

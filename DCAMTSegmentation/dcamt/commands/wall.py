@@ -198,7 +198,7 @@ class WallSession:
 
         Args:
             planned: all jobs, including skipped jobs.
-            keep: whether to keep the table's rows of scans that this command did not measure.
+            keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
 
         Returns:
             whether the table was written.
@@ -455,7 +455,10 @@ def _write_report(
 
 
 def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
-    """Return the notes on the segment to measure; all notes if `label` is None."""
+    """Return the notes that concern the segment to measure, which has the value `label`.
+
+    If `label` is None, return all notes.
+    """
     return labelmap.notes if label is None else labelmap.notes_about([label])
 
 

@@ -21,9 +21,10 @@ Scans are planned around the organ of interest, so of two similar components the
 SPECK = 64
 """Smallest size of a component that may be selected, in voxels of the grid on which organs are located."""
 SURE = 0.95
-"""A component's core is the heaviest connected part of the voxels with at least this probability.
+"""Smallest probability of the voxels in a component's core.
 
-The weight is explained in `select_components`.
+To find the core, voxels below this probability are removed from the component. The core is the heaviest connected part
+of what remains (weight: see `select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""

@@ -77,7 +77,7 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     If the memory is too small for a scan (see `memory.usable_memory`), the scan is predicted in tiles, with the same
-    result up to rounding. A network with instance normalisation is never tiled.
+    result up to rounding. Exception: a network with instance normalisation predicts every scan in one pass.
 
     Args:
         precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (up to

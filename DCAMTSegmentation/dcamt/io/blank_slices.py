@@ -79,7 +79,10 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 
 
 def _is_noisy(values: np.ndarray) -> bool:
-    """Return whether voxels have few zeros and more than one value; a layer of a synthetic scan may have one value."""
+    """Return whether voxels have few zeros and more than one value.
+
+    A layer of a synthetic scan may have a single value. Zeros beside such a layer do not count as a lost part.
+    """
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 
 

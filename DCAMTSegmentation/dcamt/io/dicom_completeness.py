@@ -346,7 +346,12 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
-    """Return the image numbers that a series lacks; [] if the images are not numbered 1, 2, … with a few gaps.
+    """Return the image numbers that a series lacks.
+
+    The list is empty in three cases, in which the numbers do not suggest that an image is missing:
+    - an image of `series` has no number;
+    - two images of `series` have the same number;
+    - more numbers would be returned than `series` has images.
 
     Args:
         of_others: the numbers of the series' other files, such as screenshots.

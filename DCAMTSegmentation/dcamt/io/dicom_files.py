@@ -107,7 +107,11 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    (on Windows also junctions) are followed if they lead to a new folder outside of `folder`.
+    (on Windows also junctions) are followed, except links that lead to:
+
+    - `folder` itself or a folder inside `folder`,
+    - a folder that contains the link, because the search would never end, or
+    - a folder to which a link that was found earlier also leads.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed. The error's `filename` is the folder's

@@ -106,9 +106,9 @@ _NUMBER = re.compile(
 )
 """A number in a description; it may have one decimal point or comma."""
 NUMBERED_TIMES = 2
-"""The first `TIME_ATTRIBUTES`, this many, state the number of a time point."""
+"""How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
 COMPUTED_TIMES = 2
-"""The last `TIME_ATTRIBUTES`, this many, state when the image was computed, not acquired."""
+"""How many of `TIME_ATTRIBUTES`, counted from the last, state when the image was computed, not acquired."""
 
 
 class UnplacedError(Exception):
@@ -117,7 +117,12 @@ class UnplacedError(Exception):
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The header of a file, and the functional groups of a frame: first its own, then the shared ones."""
+    """The attributes of a frame.
+
+    Attributes:
+        data: the file's header.
+        groups: the frame's own functional groups, then the shared ones, if any.
+    """
 
     data: Any
     groups: tuple[Any, ...] = ()

@@ -29,7 +29,9 @@ _CHOOSE_UID = (
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _ROUNDING_SLOPE = 0.002
-"""Shift in plane, divided by the slice distance: a smaller one may only show that directions have few decimals."""
+"""If direction cosines are rounded to 3 decimals, each slice seems to be shifted in plane.
+
+The shift is less than this number of mm for each mm along the slices' normal."""
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 

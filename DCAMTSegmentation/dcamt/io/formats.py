@@ -52,7 +52,7 @@ FORMATS = (
     # In a folder that is searched for scans, a zip file counts as a scan only if the folder holds no other scan
     # (`cases.name_pairing`).
     Format(ZIP_ENDING, scan=True),
-    # An output path with one of the remaining endings counts as a file, not as a folder.
+    # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
     *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
     *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),
