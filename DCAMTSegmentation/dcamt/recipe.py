@@ -150,7 +150,8 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per iteration of the moving average of the weights. The model gets the average; 0 for no average."""
+    """Decay per iteration of a moving average of the weights. The model gets the averaged weights; with 0, there is no
+    average, and the model gets the network's own weights."""
     seed: int = 0
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""

@@ -29,7 +29,8 @@ GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-# Tolerance for whole numbers: 255, stored with the float32 slope 1/255, is 1.00000006 in float64.
+# Tolerance for whole numbers. A file may store the voxel 255 and, as float32, the slope 1/255. Their product in float64
+# is 1.00000006, not 1.
 _LABEL_ROUNDING = 1e-4
 
 
@@ -122,7 +123,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return the notes; those on overlaps only for the segments in `labels`."""
+        """Return each `OverlapNote` whose label value is in `labels`, and all notes that are no `OverlapNote`."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 
@@ -505,7 +506,10 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Return the step (3,) in mm from a voxel to its neighbour along an axis that is closest to `direction`."""
+    """Return the step (3,), in mm, with the smallest angle to `direction`.
+
+    A step leads from a voxel of `grid` to the next voxel, forwards or backwards along one of the three axes.
+    """
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))

@@ -48,7 +48,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `_key` does not contain the sizes of scans, which may have changed at a reset.
+        # `_key` does not contain the sizes of scans. `CaseTable.add` may change a size, and then calls `on_reset`.
         table.on_reset.append(self._estimates.clear)
 
     @property

@@ -20,7 +20,7 @@ cold      The whole command `dcamt segment`, from its start to the file on the d
 
 Times are processor times, since other programs affect these less than elapsed times; with one thread, both are equal
 on an idle machine. For each case, the shortest time of the repeats is taken; `pass` has one repeat more, to warm up.
-`protocol` and `cold` are measured once. For `cold`, the elapsed time is measured.
+The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time.
 `protocol` is measured in float32, and `cold` in the precision that the command chooses. The other parts are measured in
 float32, and also in bfloat16 if the CPU has bfloat16 instructions.
 

@@ -75,8 +75,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Keeps the frequencies 0 to 2. The last two indices are low frequencies, too, but README.md's tables were
-        # measured without them.
+        # The frequencies 0, 1 and 2 are never replaced. The frequencies -1 and -2, whose indices are the last two, may
+        # be replaced. This rule is not made symmetric, because the published tables (README.md) were measured with it.
         replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
@@ -129,7 +129,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
 
 
 def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
-    """Keep only the largest box beside the atrium."""
+    """Keep only the voxels on one side of the atrium: the side on which the scan extends farthest."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
@@ -269,7 +269,8 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
-        # Without a disturbance, `expect_left_out` leaves out only the scans of the same case.
+        # `expect_left_out` leaves out the scans of the same case. For a disturbed scan, it also leaves out the scans
+        # with the same disturbance. To prevent this, all scans are declared undisturbed here.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]

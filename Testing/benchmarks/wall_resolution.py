@@ -51,7 +51,9 @@ DIRECTIONS = (
 slices.
 """
 EXTENT_MM = 60.0
-"""Width of the scans: more than the ball's diameter of 40 mm and, on both sides, the 6 mm of `PROFILE_TO_MM`."""
+"""Width of the scans. DCAMT samples intensities up to 6 mm (`PROFILE_TO_MM`) outside the ball, whose diameter is 40 mm.
+So the scans must be wider than 52 mm.
+"""
 
 
 def positions(slice_mm: float) -> tuple[tuple[float, float, float], ...]:

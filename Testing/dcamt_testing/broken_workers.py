@@ -41,7 +41,7 @@ serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) 
 """
 """A script after which the worker expects each scan to take ten minutes, once it has measured the model's speed.
 
-If the worker fails to measure the speed, there is still no estimate.
+A worker that has not measured the speed still gives no estimate.
 """
 
 SLOW_TRAINING = """

@@ -13,7 +13,8 @@ from dcamt.geometry import RAS_TO_LPS
 def write_layers(path: Path, segments: Sequence[tuple[str, np.ndarray]], affine: np.ndarray | None = None) -> Path:
     """Write a segmentation with slicerio, each segment in a layer of its own; return the path.
 
-    All segments have the value 1 in the file. DCAMT numbers them 1, 2, … in the order of `segments`.
+    Each segment has the value 1 in its layer. Since the values are equal, DCAMT numbers the segments 1, 2, … in the
+    order of `segments`.
 
     Args:
         segments: the name and the mask (I, J, K) of each segment.

@@ -151,7 +151,11 @@ def traced_peak(action: Callable[[], object]) -> int:
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Assert that `read_scan` returns `VOXELS` or, if there are message parts, refuses the file with all parts."""
+    """Check the result of `read_scan`.
+
+    If any message part is not empty, `read_scan` must raise InputError with all parts. Otherwise, `read_scan` must
+    return `VOXELS`.
+    """
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:

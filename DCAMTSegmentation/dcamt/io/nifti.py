@@ -199,7 +199,7 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
         return None
     directions = sform[:3, :3] / _lengths(sform)
     # ITK compares the left factors of singular value decompositions. Those of QR decompositions give the same answer.
-    # The sign of -0.0 would change a QR decomposition, so 0.0 is added.
+    # Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None

@@ -207,7 +207,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains the name of a segment (names are no longer known), or a label that is not a whole
+        InputError: `mapping` contains a name (a `Labelmap` has no named segments), or a label that is not a whole
             number from 0 to 255.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)

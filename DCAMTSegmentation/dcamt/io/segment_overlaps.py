@@ -19,11 +19,12 @@ _HIGHEST_CLASS = 255
 
 @dataclass(frozen=True)
 class MappingOption:
-    """The option with which the user can map labels, as a note advises.
+    """The option by which a user gives a label mapping, for the advice in a note.
 
     Attributes:
         hint: a sentence that names the option.
-        label: the class in the note's example, such as 1 in "Left atrium=1"; by default, the segment's label value.
+        label: the class after the equals sign in the note's example, such as 1 in "Left atrium=1". If it is None, the
+            example has the segment's label value, or 1 if this value is above `_HIGHEST_CLASS`.
     """
 
     hint: str

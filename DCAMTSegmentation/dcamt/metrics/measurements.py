@@ -161,7 +161,8 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # A larger limit would let vectors step over thin parts of a segment. A smaller one would leave too few vectors.
+    # No vector is longer than `longest_mm`. If `longest_mm` were larger, vectors could step over thin parts of a
+    # segment. If `longest_mm` were smaller, too few vectors would be left to cover all directions.
     longest_mm = max(2.5 * spacing[1], 1.6 * spacing[2])
     reach = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in reach], indexing="ij"), axis=-1).reshape(-1, 3)

@@ -106,8 +106,9 @@ def _read_mapped(
     """Return the labelmap of `source` with its values mapped.
 
     Args:
-        other: the label of a prediction, or the prediction of a label. If `other` is a file, `mapping` may use the
-            names of its segments as classes. None if `other` has a mapping of its own.
+        other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
+            label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
+            segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)

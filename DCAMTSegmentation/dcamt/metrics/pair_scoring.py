@@ -100,7 +100,7 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # If other segments cover a segment completely, its value is missing. The overlap note then says what to do.
+        # If other segments cover a segment completely, no voxel has its value. The overlap note says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"

@@ -86,7 +86,10 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if earlier scores of `cases` would be lost or, without a scored case, any earlier scores.
+    """Raise InputError if a new table and report would lose existing scores, which happens in two situations:
+
+    - `scored` is not empty, and one of `cases` is in the run's existing table, but missing in `scored`;
+    - `scored` is empty, and the run's existing table or report has scores.
 
     Args:
         earlier: the names of the cases in the existing table.

@@ -19,7 +19,10 @@ SURFACE_DISTANCE_MM = 0.03
 MAX_STEPS = 200
 """A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
-"""Length of a ray's step, as a fraction of the interpolated distance: the true distance to the surface may be less."""
+"""Length of a ray's step, as a fraction of the interpolated distance to the surface.
+
+The interpolated distance may exceed the true distance.
+"""
 SILHOUETTE_CELL_MM = 3.0
 """Smallest `cell_mm` of `_silhouette`."""
 MARGIN_MM = 10

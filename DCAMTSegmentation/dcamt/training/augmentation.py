@@ -42,8 +42,9 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
     """Return a random rotation, scaling and mirroring as a matrix (3, 3), float64.
 
     The matrix maps offsets in the patch to offsets in the scan, both in mm. The scale is the same along all axes. Each
-    angle and the logarithm of the scale are drawn from a normal distribution, clipped at its triple standard deviation.
-    This limit is `rotation_degrees` for an angle, and log(1 + `scale`) for the logarithm.
+    angle and the logarithm of the scale are drawn from a normal distribution and clipped at plus or minus a limit. The
+    standard deviation is a third of the limit. The limit of an angle is the recipe's `rotation_degrees`. The limit of
+    the logarithm is log(1 + `scale`), with the recipe's `scale`.
     """
 
     def normal(limit: float) -> float:
@@ -113,7 +114,7 @@ def replace_surroundings(
         label: (X, Y, Z).
         generator: on the CPU.
     """
-    # A random number drawn in vain would change the other augmentations.
+    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
@@ -162,7 +163,7 @@ def add_artefact(
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    # A random number drawn in vain would change the other augmentations.
+    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
     if probability == 0 or uniform(0, 1) >= probability:
         return image
     axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]

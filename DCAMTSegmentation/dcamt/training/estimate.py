@@ -123,7 +123,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     measured patches.
 
     Args:
-        measured: the list that earlier calls in this process filled, for patches up to the size of the recipe's patch.
+        measured: the patches that earlier calls in this process have measured, the smallest first, none larger than the
+            recipe's patch. This call appends the patches that it measures.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured

@@ -25,7 +25,9 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Used in `sample_seed` for the boxes in which patches are mixed, instead of the index of a sample."""
+"""For the seed of a box, `sample_seed` gets one of these numbers in place of a sample's index; no sample has such an
+index. `BOX` is for the box in which unlabelled patches are mixed with each other, `LABELLED_BOX` for the box in which
+labelled patches are mixed with each other."""
 
 
 @dataclass(frozen=True)

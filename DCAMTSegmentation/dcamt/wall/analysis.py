@@ -41,8 +41,8 @@ REPORTED_VOLUME_ML = 0.05
 THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25), (8.0, 40))
 """Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
 
-Measured by `Testing/benchmarks/wall_resolution.py` on phantoms with a wall of 2.4 mm and a scar 1.5 times as bright as
-blood.
+`Testing/benchmarks/wall_resolution.py` measured the percentage points on phantoms with a wall of 2.4 mm and a scar 1.5
+times as bright as blood.
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
@@ -300,7 +300,8 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files store rounded directions, so computed spacings of equal scans differ in the last decimals.
+    # Files store rounded directions of a grid's axes, so the spacings computed for scans whose voxels have the same
+    # size can differ slightly.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:

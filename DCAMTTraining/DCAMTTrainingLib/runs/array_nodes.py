@@ -18,7 +18,11 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Tolerance of `has_voxels_of`, as a fraction of the largest intensity: Slicer and DCAMT may round differently."""
+"""Two intensities count as equal if they differ by at most this fraction of a reference intensity.
+
+`has_voxels_of` compares the voxels of a volume node with those of a file, part by part. The reference intensity is the
+largest finite absolute intensity in the file's part. Slicer and DCAMT may round the intensities of a file differently.
+"""
 COMPARED_BYTES = 1 << 20
 """Bytes of a part; the comparison of a part takes some milliseconds."""
 

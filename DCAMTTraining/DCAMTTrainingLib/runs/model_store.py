@@ -59,7 +59,9 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
 
 
 def export_model(path: Path, target: Path) -> None:
-    """Copy a run's model file, and its calibration file if any, to `target`, even if `target` exists.
+    """Copy a run's model file to `target`.
+
+    The calibration file that the model uses, if any, is written beside `target`. An existing `target` is replaced.
 
     Raises:
         InputError: the model cannot be read, or its calibration file would replace another one beside `target`.

@@ -212,7 +212,11 @@ def _is_outlined(volume: VolumeNode, except_by: SegmentationNode | None = None) 
 
 
 def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any | None:
-    """Return an unedited volume of the run that no other node than `segmentation` outlines; None if there is none."""
+    """Return a volume of the run that no person uses; None if there is none.
+
+    Args:
+        segmentation: the segmentation that the next preview will change; None if it will add one.
+    """
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
 
