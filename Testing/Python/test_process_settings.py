@@ -1,4 +1,4 @@
-"""Test that DCAMT leaves the settings of the process unchanged, even if several threads use DCAMT."""
+"""DCAMT leaves the settings of the calling program's process unchanged, also if several threads call DCAMT at once."""
 
 from __future__ import annotations
 

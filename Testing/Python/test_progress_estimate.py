@@ -1,4 +1,7 @@
-"""Test `ProgressEstimate` with given clock times (seconds), so that the tests do not wait."""
+"""Test `ProgressEstimate`: the fraction of the work that is done, and the remaining time.
+
+The tests give the progress reports and the clock times (seconds) to `ProgressEstimate`, so the tests do not wait.
+"""
 
 from __future__ import annotations
 

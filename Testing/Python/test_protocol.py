@@ -1,4 +1,4 @@
-"""Test the writing and parsing of the worker's requests and events."""
+"""Requests and events of the worker are written and parsed without loss; an invalid one causes a one-line error."""
 
 from __future__ import annotations
 

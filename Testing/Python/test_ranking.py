@@ -1,4 +1,4 @@
-"""Test the ranking of unlabelled cases and the command `dcamt rank`."""
+"""Test the ranking of unlabelled cases: scores, places of highest disagreement, and the command `dcamt rank`."""
 
 from __future__ import annotations
 

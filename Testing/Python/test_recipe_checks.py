@@ -1,4 +1,4 @@
-"""Test the limits of recipe values."""
+"""Recipe values beyond their limits are refused with a specific message; values at their limits are accepted."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_infinite_and_nan_floats_are_refused_in_every_section() -> None:
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
 def test_removed_settings_are_accepted_only_when_turned_off(key: str) -> None:
-    """Run folders and models of version 0.1 hold the removed keys."""
+    """Run folders and models of version 0.1 hold keys of the copy-paste loss and the blur, both removed later."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this setting was removed"):

@@ -1,4 +1,4 @@
-"""Test the report of a run."""
+"""A run's report is a self-contained page with settings, results, charts and pictures, without a patient's identity."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run with `PLANTED` in paths, headers and the names of cases."""
+    """Train a run with four validation cases and a patient's name in paths, headers and the names of cases."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
@@ -217,7 +217,8 @@ def test_report_leaves_out_a_removed_validation_scan_and_needs_no_labelled_scan(
     )
     labelled.unlink()  # the report reads only the scans of validation cases
     validation.unlink()
-    # `dcamt report` refuses to write a report that lacks a score of validation.csv.
+    # validation.csv has a score of the removed case. A new report would lack this score, so `dcamt report` would refuse
+    # to write the report. Therefore, the test also removes validation.csv.
     (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err

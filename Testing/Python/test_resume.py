@@ -61,7 +61,8 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does. The loop at iteration `last` keeps the run from finishing.
+# This script ends the process as abruptly as SIGKILL does. At iteration `last` the script loops until the process ends,
+# so that the run cannot finish.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -113,7 +114,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
 
 @needs_signals
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
-    """Otherwise, a comparison with the reference run would prove little."""
+    """If the reference run lacked a loss or the averaged weights, a comparison with it would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
@@ -159,7 +160,7 @@ def restored_sighup() -> Iterator[None]:
 
 
 def send_in_iterations(trainer: trainer_module.Trainer, number: int, steps: Sequence[int]) -> None:
-    """Send the signal `number` to this process in the iterations `steps`."""
+    """Let a trainer send a signal to this process in each iteration that begins at one of `steps`."""
     iterate = trainer.iterate
 
     def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
@@ -251,7 +252,7 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
 
 
 def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: Path, table: Path) -> None:
-    """The shapes of the weights do not differ."""
+    """The weights have the same shapes, but another meaning."""
     new_trainer(tmp_path / "run", table, "attention_heads=4").save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table, "attention_heads=2").resume()
@@ -260,7 +261,7 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
 
 @pytest.mark.parametrize("setting", ["spacing=1,1,2", "radius_mm=9"])
 def test_checkpoint_is_refused_after_spacing_or_radius_was_edited(tmp_path: Path, table: Path, setting: str) -> None:
-    """Otherwise, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
+    """If the run resumed, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
     new_trainer(tmp_path / "run", table).save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table, setting).resume()

@@ -1,4 +1,4 @@
-"""Test the creation and opening of run folders."""
+"""Run folders are created, opened and moved; incomplete files are removed, and unusable folders are refused."""
 
 from __future__ import annotations
 
@@ -105,7 +105,11 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
-    """`RunFolder.create` writes a checkpoint before the case list. So a person wrote a list that has no checkpoint."""
+    """A case list in a folder without a checkpoint was written by a person, so a new run must not replace it.
+
+    `RunFolder.create` writes the checkpoint before the case list. So if an interrupted `RunFolder.create` has left a
+    case list, the folder also has a checkpoint.
+    """
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())
@@ -190,7 +194,7 @@ def test_link_within_a_run_is_allowed(tmp_path: Path, table: Path) -> None:
 
 
 def test_finished_run_whose_model_is_a_link_is_accepted(tmp_path: Path, table: Path) -> None:
-    """Programs such as git-annex replace large files by links."""
+    """Programs that store large files elsewhere, such as git-annex, put links in their place."""
     run, stored = RunFolder(tmp_path / "run"), tmp_path / "store" / "model"
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
     stored.parent.mkdir()

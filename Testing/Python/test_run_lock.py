@@ -104,7 +104,7 @@ def test_lock_is_held_until_its_holder_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
 def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
-    """Earlier versions locked the file with `flock`, not with `filelock`."""
+    """Earlier versions locked the same file with `flock` instead of the package `filelock`."""
     import fcntl
 
     path = tmp_path / "train.lock"

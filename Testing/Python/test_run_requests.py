@@ -193,7 +193,7 @@ def test_resumed_run_writes_the_model_of_its_checkpoint_if_the_run_is_stopped_wh
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
-    """The learning rate is so high that later results may be worse."""
+    """The learning rate is so high that a later result may be worse than an earlier result."""
     run = RunFolder(tmp_path / "run")
     arguments = train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5")
     assert start_dcamt(arguments, tmp_path / "out", UNTHROTTLED).wait(HANGING_S) == 0
@@ -367,7 +367,8 @@ def test_run_on_a_full_disk_is_paused(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*own_disk, "true"], check=False).returncode:
         pytest.skip("needs the right to mount a disk in a Linux namespace")
     cases = write_cases_folder(tmp_path / "cases", labelled=1)
-    # Not `interpreter()`: its processes start outside the new namespace and do not see the mounted disk.
+    # This test starts `sys.executable`, not `interpreter()`. The server of `interpreter()` runs outside the new
+    # namespace and forks its processes there. Such processes do not see the mounted disk.
     program = [sys.executable, "-c", TRAIN_UNTIL_THE_DISK_IS_FULL, tmp_path / "disk", cases, *TINY, "iterations=2"]
     done = subprocess.run([*own_disk, *program], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.startswith("paused True True "), done.stdout + done.stderr

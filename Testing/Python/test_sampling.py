@@ -40,7 +40,7 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
 
 
 def eight_bit_values(batch: Batch) -> np.ndarray:
-    """Return the images of a batch in 8-bit values, not rounded to integers."""
+    """Return the images of a batch on the scale of 8-bit values, 0 to 255, but not rounded to integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 
@@ -110,7 +110,8 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             index_in_label = batch.labels.numpy() - 1
             difference = np.abs(index_in_image - index_in_label)
             assert difference.max() <= 0.51
-            # Only the image is interpolated. So a difference shows that patch voxels lie between scan voxels.
+            # The image is interpolated; the label is that of the nearest scan voxel. The two indices differ only where
+            # a patch voxel lies between scan voxels. A difference above 0.3 shows that there are such patch voxels.
             assert difference.max() > 0.3
 
 
@@ -126,7 +127,10 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """A patch that reached beyond the scan would repeat border voxels, without a rise of the intensity."""
+    """Along one axis of the scan, the intensity rises by 5 per voxel.
+
+    A patch that reached beyond the scan would repeat the scan's border voxels there, without a rise.
+    """
     label = np.zeros((40, 40, 40), np.uint8)
     label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()

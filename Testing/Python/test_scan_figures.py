@@ -1,4 +1,4 @@
-"""Test the figures and units in a scan's report."""
+"""Test a scan's report: pictures of slices, colours of the wall, and units of measurements."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
 
 
 def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
-    """Return a scene with an ellipsoid in the middle half of each axis."""
+    """Return a scene whose labels fill an ellipsoid in the middle half of each side of the scan."""
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
     size = np.array(shape)[:, None, None, None]
     labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1

@@ -205,11 +205,11 @@ def fail_after_checks(*_: object) -> NoReturn:
 def test_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output is checked before a scan is opened, so missing or empty scans do not matter here.
+    """The command checks the output before it opens a scan, so missing or empty scans do not matter here.
 
     With --overwrite, the command accepts the output and fails for another reason.
     """
-    if command.startswith("rank"):  # fail instead of loading the model
+    if command.startswith("rank"):  # fail after the check of the output instead of loading the model
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
     make_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"

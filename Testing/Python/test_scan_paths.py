@@ -1,4 +1,4 @@
-"""Test which files and folders on a command line are scans."""
+"""Scans on a command line: files, folders of patients, DICOM folders and data sets; labels and results are no scans."""
 
 from __future__ import annotations
 

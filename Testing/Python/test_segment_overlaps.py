@@ -1,4 +1,4 @@
-"""Test the notes on a file's overlapping segments."""
+"""Test the notes about a file's overlapping segments: how many voxels of a segment are read as another segment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 SHAPE = (9, 8, 7)
 ADVICE = re.compile(r'as in "([^"]+)"')
-"""Group 1 is the label mapping that a note advises."""
+"""Pattern of the advice in a note; group 1 is the label mapping that the note advises."""
 
 
 def box(*planes: int) -> np.ndarray:

@@ -82,8 +82,8 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
     assert "esearch use only" in card.licence
     assert card.trained_on["labelled_patients"] == 80
     assert card.measured
-    # The shipped model was trained with the labels of all patients. So the card states the accuracy of a twin, which
-    # was trained without the labels of 20 cases.
+    # The shipped model was trained with the labels of all 80 patients. So the card states the accuracy of a second
+    # model, the twin, on 20 cases. The twin was trained in the same way, but without the labels of these 20 cases.
     for measured in card.measured:
         assert "20" in measured["on"]
         assert "a twin of this model, trained in the same way" in measured["on"]
@@ -136,7 +136,7 @@ def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> Non
 
 @pytest.fixture(scope="module")
 def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volume, Labelmap, float]:
-    """Return a scan that is cropped around the atrium, its label, and the Dice in fast quality."""
+    """Return a scan of the data set (all are cropped around the atrium), its label, and the Dice in fast quality."""
     if not LA.is_dir():
         pytest.skip("the patients' scans are not part of the repository")
     scan = read_scan(LA / f"{request.param}_image.nii.gz")

@@ -111,7 +111,7 @@ def test_dicom_measurements_of_a_deleted_segmentation_are_refused(
 def test_table_of_measurements_describes_the_existing_segmentation(
     noise_model: Path, tmp_path: Path, option: list[str]
 ) -> None:
-    """Only with the option, the new segmentation equals the existing one."""
+    """Without the option, the new segmentation differs from the existing one. With the option, both are equal."""
     result, table = tmp_path / "out" / "s.seg.nrrd", tmp_path / "m.csv"
     segment = ["segment", save_noise_scan(tmp_path / "s.nrrd"), "-o", result.parent, "--model", noise_model]
     assert call_dcamt([*segment, "--measurements", table]) == 0

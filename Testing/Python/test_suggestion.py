@@ -173,7 +173,7 @@ def split_class(path: Path, value: int) -> None:
 def test_component_is_removed_only_if_no_label_has_several_components_of_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int, number: int
 ) -> None:
-    """With `MAX_CASES` 1, only the first scan is read, but all labels are read."""
+    """With `MAX_CASES` 1, only the scan of the first case is read, but the labels of all labelled cases are read."""
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
     cases = read_cases(write_task(tmp_path, (24, 24, 24), (1.0, 1.0, 1.0), (5.0, 4.0)))
     assert suggest_recipe(cases, None).inference.largest_component

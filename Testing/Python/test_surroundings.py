@@ -15,7 +15,7 @@ SHAPE = (12, 15, 18)
 
 
 def patch() -> tuple[Tensor, Tensor]:
-    """Return an image and its labels. All voxels differ, so that copies identify their source."""
+    """Return an image and its labels. All voxels of the image differ, so that copied voxels identify their source."""
     image = torch.stack(
         [torch.arange(float(np.prod(SHAPE))).reshape(SHAPE), -torch.arange(float(np.prod(SHAPE))).reshape(SHAPE)]
     )
@@ -97,7 +97,7 @@ def test_every_side_can_become_air_or_noise_or_a_mirror_image() -> None:
         axis, depth, at_the_end = slab
         assert depth <= DEEPEST * SHAPE[axis]
         flip = (lambda t, axis=axis: t.flip(axis)) if at_the_end else (lambda t: t)
-        # The slab is moved to the start of the first axis.
+        # The arrays are flipped and transposed so that the slab is at the start of the first axis.
         now, old = flip(new_image.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
         now_label, old_label = flip(new_label).movedim(axis, 0), flip(label).movedim(axis, 0)
         assert torch.equal(now[depth:], old[depth:])

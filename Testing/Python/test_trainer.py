@@ -122,7 +122,7 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
 def test_mixed_precision_changes_the_weights_nearly_like_float32(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without this line, mixed precision would use float32 on CPUs where bfloat16 is slow.
+    # On many CPUs bfloat16 is not fast. There, mixed precision would use float32 without the next line.
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
     steps = []
     for mixed in ("true", "false"):
@@ -190,7 +190,8 @@ def test_early_validation_takes_place_only_if_it_and_the_final_validation_fit_in
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.
-    # A validation is one pass on a case of 24^3 voxels, as long as 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
+    # A validation is one pass on a case of 24^3 voxels, so the trainer expects that it takes as long as
+    # 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:

@@ -1,4 +1,4 @@
-"""Test the validations of a run."""
+"""A validation averages Dice over cases, uses tiles for large scans, and is cancelled by a pause."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def test_validation_dice_is_the_mean_over_cases(
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     # Branch B predicts Scar in both cases. The first case's label contains no Scar: Dice 0.
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
-    # Branch A is more certain of its class (0.93) than branch B (0.8), so the mean is highest for branch A's class.
+    # "mean" is the Dice of the mean of both branches' probabilities. Branch A's probability for its class is higher
+    # (0.93) than branch B's for its own (0.8), so the mean is highest for branch A's class in every voxel.
     assert dice["mean"] == pytest.approx(dice["A"])
     without_scar_label = validation_dice(network, cases[:1], recipe)
     assert without_scar_label is not None
@@ -130,7 +131,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
 
     monkeypatch.setattr(validation, "predict_bounded", predict_and_request_pause)
     cases = read_cases(table)
-    # A request during the first case can cancel the validation only if there is a second case.
+    # A request during the prediction of the first case can cancel the validation only if there is a second case.
     cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit(cases)
     assert (outcome.finished, outcome.step, predicted_at) == (False, 2, [2])

@@ -1,4 +1,4 @@
-"""Test the reading and writing of scans and labelmaps."""
+"""Scans and labelmaps in files of DCAMT and of other libraries are read with the right voxels and positions."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         a, b, c = expected
         assert labelmap.voxels[:, 0, 0].tolist() == [0, a, a, c, c, 0, b, b, b]
         for mapping, mapped in (
-            # Without a mapping, plane 3 belongs to the third segment, which overlaps the first. A mapping of the first
-            # segment alone also reads plane 3.
+            # Without a mapping, plane 3 (counted from 0) belongs to the third segment, which overlaps the first. A
+            # mapping of the first segment alone reads the whole first segment, also plane 3.
             ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({"S0": 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({c: 2, a: 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),

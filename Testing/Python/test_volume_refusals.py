@@ -62,7 +62,8 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, capfd: pytest.Ca
 def test_flipped_bits_and_missing_end_of_gzip_data_are_detected(tmp_path: Path, part: str) -> None:
     path = tmp_path / "x.nii.gz"
     save_nifti(path.with_suffix(""), scan())
-    # Compression level 0 stores the bytes as they are, so only the checksum reveals a flipped bit in a voxel.
+    # Compression level 0 stores the bytes as they are, so a flipped bit in a voxel does not disturb the decompression,
+    # and only the checksum reveals the flipped bit.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
     np.testing.assert_array_equal(read_scan(path).voxels[0], scan())
@@ -218,7 +219,7 @@ def test_scan_with_two_sides_above_600_mm_causes_a_warning(sides_mm: tuple[int, 
 
 
 def test_labelmaps_of_an_impossible_size_are_refused(tmp_path: Path) -> None:
-    # These are spacings in micrometres and in metres.
+    # If the spacing is in micrometres or metres, `dcamt evaluate` would compute wrong distances and volumes.
     for spacing, size in ((1000.0, "9 x 10 x 11 m"), (1e-3, "0.009 x 0.01 x 0.011 mm")):
         path = save_nifti(tmp_path / "x.nii.gz", labels(), np.diag([spacing, spacing, spacing, 1.0]))
         refused(lambda path=path: read_labelmap(path), path, f"has an implausible size: {size}")

@@ -1,4 +1,4 @@
-"""Test wall analyses of phantoms whose wall and bright patch are known."""
+"""Wall analysis of phantoms whose wall and bright patch are known: burden, areas, ratios, blood pool, notes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
 # The mean thickness of a real atrial wall (Varela, IEEE Trans Med Imaging 2017).
 THIN_WALL_MM = 2.4
-# DCAMT samples intensities up to 6 mm outside the blood (`PROFILE_TO_MM`), and tests shift scans by up to 0.4 mm.
+# Smallest distance between the blood and the border of a scan centred at the atrium. Even if a test shifts the scan by
+# 0.4 mm, the distance exceeds the 6 mm up to which DCAMT samples intensities outside the blood (`PROFILE_TO_MM`).
 MARGIN_MM = 7.5
 
 
@@ -245,7 +246,8 @@ def test_background_import_continues_after_a_missing_and_a_faulty_module(
     import_in_background(["no_such_module_of_a_test", "faulty_module_of_a_test", "slow_module_of_a_test"])
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "imports of the wall"]
     assert thread.daemon, "the end of the process would wait for the import"
-    # `import_in_background` has not waited for the slow import, which cannot end before the test sets `continues`.
+    # The import of the slow module cannot end before the test sets the event `continues`. `import_in_background` has
+    # returned already, so it did not wait for this import. Wait until the import has begun.
     while "slow_module_of_a_test" not in sys.modules or not hasattr(sys.modules["slow_module_of_a_test"], "continues"):
         time.sleep(0.001)
     module = sys.modules["slow_module_of_a_test"]

@@ -1,4 +1,4 @@
-"""Test `dcamt wall` and `dcamt segment --wall` on phantoms."""
+"""`dcamt wall` and `dcamt segment --wall` on phantoms: results, events, folders, painted openings, refused input."""
 
 from __future__ import annotations
 
@@ -300,7 +300,8 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, labels = wall_phantom
-    # The scan ends 10 mm (55 / 2 - 17.5) below the atrium's centre.
+    # The scan extends 27.5 mm below its centre, which lies 17.5 mm above the atrium's centre. So the scan ends 10 mm
+    # below the atrium's centre.
     volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5), shift=(0, 0, 17.5)))
     scan, label = folder / SCAN, folder / LABEL
     write_volume(volume, scan)
@@ -308,9 +309,11 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert measure_scan(folder) == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # The surface is a sphere of radius 20 mm. A point is measured only if the scan contains the point's outermost
-    # sample, 23 mm from the centre. On one ray, depths below the centre are proportional to distances from the centre,
-    # so a measured point lies at most 10 mm * 20 / 23 = 8.7 mm below the centre.
+    # The surface is a sphere with a radius of 20 mm, so each outward normal lies on a ray from the sphere's centre. The
+    # scan is sampled along the normals, up to 3 mm outside the surface. A point is measured only if the scan, which
+    # ends 10 mm below the centre, contains the point's outermost sample, 23 mm from the centre. On one ray, depths
+    # below the centre are proportional to distances from the centre, so a measured point lies at most
+    # 10 mm * 20 / 23 = 8.7 mm below the centre.
     # The measured points form a spherical zone of height h with the area 2 pi r h: r = 2 cm and h = 2 cm + 0.87 cm.
     measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)

@@ -1,4 +1,4 @@
-"""Test openings of the wall and the scan's border."""
+"""Test openings of the wall: proposed valves and veins, painted and changed openings, and the scan's border."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     result = analyse_wall(volume, domed)
     # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    # At an opening, the first 6 mm (PROFILE_TO_MM) along the outward normal are blood. At `largest_angle` from the
-    # valve's axis, these 6 mm end at the side of the cylinder.
+    # `analyse_wall` looks for openings where the first 6 mm (PROFILE_TO_MM) along the outward normal are blood. At
+    # `largest_angle` from the valve's axis, these 6 mm end exactly at the side of the cylinder.
     largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + PROFILE_TO_MM)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98
@@ -55,7 +55,7 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
 
 def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
-    # After half a turn about the anterior axis, the flat cut faces right, anterior and superior.
+    # The same heart after half a turn about the anterior axis: its flat cut faces right, anterior and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
     grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
@@ -149,8 +149,9 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # The surface is a sphere. A point is wall only if the scan contains the point's outermost sample, `WALL_TO_MM`
-    # outside the surface.
+    # The surface is a sphere, so each outward normal lies on a ray from the sphere's centre. The scan is sampled along
+    # the normals, up to `WALL_TO_MM` outside the surface. A point is wall only if the scan contains the point's
+    # outermost sample.
     radius_mm, scan_below_centre_mm = 20, 10
     sample_to_centre_mm = radius_mm + WALL_TO_MM
     # On one ray, depths below the centre are proportional to distances from the centre.

@@ -1,4 +1,4 @@
-"""Test the result files of `dcamt wall`."""
+"""The result files of `dcamt wall`: existing and incomplete results, and files that other programs write meanwhile."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def test_existing_results_are_refused_or_skipped(
 def test_table_of_interrupted_work_is_completed_later(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """The rows of a lost table are read from the scans' own tables. Excel saves tables as utf-8-sig."""
+    """The table of all scans is lost. The rows of a finished scan are then read from the scan's own table.
+
+    If the user opened the scan's own table in Excel and saved it, the table has the encoding utf-8-sig.
+    """
     add_case(folder, wall_phantom, "b")
     table = folder / "out" / "wall.csv"
 
@@ -97,7 +100,7 @@ def test_scan_whose_own_table_has_other_separators_is_named(folder: Path, capsys
 
 @pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
 def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: Path, lost: str) -> None:
-    """A command was killed after it had renamed only one of its two temporary files."""
+    """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""
     assert measure_folder(folder) == 0
     (folder / "out" / lost).unlink()
     assert measure_folder(folder, "--skip-existing") == 0

@@ -1,4 +1,4 @@
-"""Test surfaces of segments, samples along their normals, and the erosion of masks."""
+"""Test surfaces of segments, samples along the normals of a surface, and the erosion of masks."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
 def test_rounding_of_the_spacing_in_a_file_changes_no_blood_pool_and_no_profile(
     spacing: tuple[float, float, float], factor: float
 ) -> None:
-    """3 mm are a whole number of voxels, so the result would depend on rounding without a tolerance."""
+    """3 mm are a whole number of voxels, so the result depends on the rounding if there is no tolerance."""
     from scipy.ndimage import distance_transform_edt
 
     grid = grid_about(24, spacing)
@@ -211,13 +211,14 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     halved = ramp.astype(np.float16)
     np.testing.assert_allclose(profiles(halved, grid, surface, distances), expected, rtol=1e-3)
     np.testing.assert_allclose(interpolate(halved, grid, surface.points), surface.points @ slope + 300, rtol=1e-3)
-    # The smallest voxel spacing is 1 mm, so samples are 0.5 mm apart.
+    # Samples are at most half the smallest voxel spacing apart, so that they do not miss a structure of one voxel. The
+    # smallest spacing is 1 mm, so the 7 samples from 0 to 3 mm are 0.5 mm apart.
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
 def test_reaches_border_finds_normals_that_leave_the_scan() -> None:
     surface = extract_surface(Atrium().mask(points_of(grid_about(48, FINE))), grid_about(48, FINE)).surface
-    lower = grid_about(48, FINE, shift=(0, 0, -3))  # from 7 mm below to 1 mm above the sphere
+    lower = grid_about(48, FINE, shift=(0, 0, -3))  # from 7 mm below the sphere to 1 mm above the sphere
     ends = surface.points + 3.0 * surface.normals
     found = reaches_border(lower, surface, np.array([0.0, 3.0]))
     np.testing.assert_array_equal(found, ~inside_scan(lower, ends))
@@ -232,7 +233,11 @@ def test_reaches_border_finds_normals_that_leave_the_scan() -> None:
 
 
 def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_squared_radius() -> None:
-    """Smoothing moves points inwards by a distance proportional to 1 / radius; area / volume is 3 / radius."""
+    """Smoothing moves points inwards by a distance proportional to 1 / radius.
+
+    The lost volume is about the area times this distance. The ball's area is 3 / radius times its volume, so the lost
+    fraction of the volume is proportional to 1 / radius².
+    """
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3
@@ -245,7 +250,8 @@ def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_s
         volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
         losses.append(1 - volume / (ball.sum() * 0.7 * 1.2 * 2.5))
         known = 4 / 3 * np.pi * radius**3 * 0.7 * 1.2 * 2.5
-        # Smoothing removes a fraction of about 4.15 / radius², and rounding to voxels at most 1.7 / radius².
+        # Smoothing removes a fraction of about 4.15 / radius² of the volume.
+        # Rounding the ball to voxels removes a fraction of at most 1.7 / radius².
         assert volume == pytest.approx(known, rel=5.85 / radius**2)
     assert losses[1] == pytest.approx(0.0072, abs=0.0005)
     assert losses[0] / losses[1] == pytest.approx(4, rel=0.05)

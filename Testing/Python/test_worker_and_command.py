@@ -1,4 +1,4 @@
-"""Test that the worker and the command `segment` give the same labels, errors and warnings."""
+"""The worker and the command `segment` give the same labels, and report the same errors and warnings for a scan."""
 
 from __future__ import annotations
 
@@ -186,7 +186,8 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     for number, voxels in enumerate(channels[::-1]):
         write_scan(tmp_path / f"y_{number:04d}.nrrd", voxels, SPACING)
     (tmp_path / "result.nrrd").unlink()
-    assert not np.array_equal(segment_by_command(tmp_path / "y_0000.nrrd", model), labels)  # the order matters
+    # the order of the channels matters
+    assert not np.array_equal(segment_by_command(tmp_path / "y_0000.nrrd", model), labels)
 
 
 def test_worker_and_command_report_the_same_error_if_a_scan_lacks_a_channel(

@@ -1,4 +1,4 @@
-"""Test the worker's reactions to faults."""
+"""Test the worker with invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes and kills."""
 
 from __future__ import annotations
 

@@ -22,9 +22,12 @@ stepped_task.DOUBLE_CLICK_S = 0.0
 
 
 def write_python(folder: Path, script: str, module: str) -> str:
-    """Write a program that runs `script` and then `module`; return the program's path.
+    """Write a program that a test starts instead of Python; the program runs `script` and then `module`.
 
-    A test starts the program instead of Python. The program ignores its first two arguments, `-m NAME`.
+    The program ignores its first two arguments, `-m NAME`, and passes the remaining arguments to `module`.
+
+    Returns:
+        The program's path.
     """
     run = f"import runpy, sys; del sys.argv[1:3]; runpy.run_module({module!r}, run_name='__main__')"
     program, python = folder / "script.py", folder / "python"
@@ -43,7 +46,7 @@ class EngineCase(unittest.TestCase):
             warm_python.start()
 
     def use_home(self, folder: Path) -> None:
-        """Set DCAMT_HOME during the test; imported models lie in `folder/models`."""
+        """Set DCAMT_HOME to `folder` during the test; imported models then lie in `folder/models`."""
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(folder)})
         patch.start()
         self.addCleanup(patch.stop)

@@ -34,10 +34,11 @@ class FakeWorker:
 
     Attributes:
         labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
-        notes: the notes of every result of a segmentation.
+        notes: the notes that every result of a segmentation gets.
 
     Args:
-        trust: the agreement of the two branches in each result of accurate quality.
+        trust: the agreement of the two branches in each result. A result of fast quality has no trust, map of doubt or
+            doubtful places.
         places: the number of doubtful places of each result of accurate quality; all lie at the mean position of the
             labelled voxels.
     """
@@ -169,7 +170,7 @@ class PanelCase(unittest.TestCase):
         return self.module.settings
 
     def prepare(self, volume: VolumeNode) -> None:
-        """Choose a volume and the shipped model, and accept the model's terms."""
+        """Choose a volume and the shipped model, and record that the model's terms are accepted."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
@@ -178,7 +179,7 @@ class PanelCase(unittest.TestCase):
         process_events_until(lambda: self.ui.applyButton.text == "Apply" and not self.logic.isRunning(), "the answer")
 
     def segment(self, volume: VolumeNode) -> Any:
-        """Segment with the shipped model; return the segmentation node."""
+        """Choose a volume and the shipped model, click Apply and wait; return the segmentation node."""
         self.prepare(volume)
         click(self.ui.applyButton)
         self.wait()

@@ -67,5 +67,5 @@ class FaultCase(SegmentationCase):
         self.use_worker_script(self.gate_script())
 
     def gate_script(self) -> str:
-        """Return a script that makes the worker wait while the gate file exists."""
+        """Return a script that makes the worker wait in each segmentation while the gate file exists."""
         return wait_while_exists(self._gate)

@@ -1,4 +1,4 @@
-"""Make segmentation results without a worker, insert them into the scene, and measure them."""
+"""Make segmentation results without a worker, insert them into the scene, and measure their segments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def oblique() -> np.ndarray:
 
 LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
 SHAPE = (16, 20, 24)
-"""The default shape (K, J, I) of `add_scan`."""
+"""The shape (K, J, I) of a scan that `add_scan` adds by default."""
 
 
 def block(start: int, size: int = 4) -> np.ndarray:
@@ -41,7 +41,13 @@ def block(start: int, size: int = 4) -> np.ndarray:
 
 
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
-    """Return the result that a worker would send for labels (K, J, I); the result's box is (I, J, K)."""
+    """Return the result that a worker would send for a class.
+
+    Args:
+        labels: (K, J, I), not 0 in the voxels of the class. The result's box (I, J, K) encloses these voxels; if there
+            are none, the box is None.
+        info: the class.
+    """
     box = None
     if labels.any():
         planes = [np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
@@ -61,7 +67,7 @@ def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None, sho
 
 
 def mass_properties(surface: Any) -> Any:
-    """Return the `vtkMassProperties` (mm³, mm²) of a closed surface."""
+    """Return the `vtkMassProperties` of a closed surface, with its volume (mm³) and its area (mm²)."""
     triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
     triangles.SetInputData(surface)
     mass.SetInputConnection(triangles.GetOutputPort())

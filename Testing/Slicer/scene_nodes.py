@@ -13,9 +13,9 @@ from dcamt_testing.ellipsoids import ellipsoid_scan
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 SHAPE = (24, 22, 20)
-"""The shape (I, J, K) of the scan that `ellipsoid` returns."""
+"""The shape (I, J, K) of the scan that the function `ellipsoid` returns."""
 ORIGIN_MM = (-7.0, -2.0, 3.0)
-"""The position (R, A, S) of the first voxel of the volumes of `add_volume`."""
+"""The position (R, A, S) of the first voxel of each volume that `add_volume` adds."""
 
 
 def ellipsoid(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,11 @@ def ellipsoid(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
-    """Add a volume node from voxels (K, J, I) that are `spacing` mm apart along each axis."""
+    """Add a volume node from voxels (K, J, I).
+
+    Args:
+        spacing: mm, the same along each axis.
+    """
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)
     matrix = vtk.vtkMatrix4x4()
@@ -59,7 +63,7 @@ def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] =
 def add_shared_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
     """Add an outline whose segments share one labelmap, as in Segment Editor.
 
-    The segment "rest" holds the voxels with the label 0.
+    The outline also has the segment "rest". It holds the voxels with the label 0.
     """
     rest = np.where(labels == 0, len(names) + 1, labels)
     segmentation = add_outline(volume, rest, (*names, "rest"))
@@ -106,7 +110,7 @@ def add_scan(
 
 
 def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int = 0) -> np.ndarray:
-    """Return the mask (K, J, I) of a segment, resampled on the volume's grid."""
+    """Return the mask (K, J, I) of the segment at `index`, resampled on the volume's grid."""
     identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 
@@ -142,7 +146,7 @@ def run_to_end(steps):
 
 
 def write_endless_program(folder: Path) -> str:
-    """Write a program that ends when its stdin closes; return the program's path."""
+    """Write a program that prints nothing and ends when its stdin closes; return the program's path."""
     program = folder / "endless"
     program.write_text("#!/bin/sh\nexec cat > /dev/null\n", encoding="utf-8")
     program.chmod(0o755)

@@ -46,7 +46,7 @@ class SegmentationCase(EngineCase):
         process_events_until(lambda: self.ui.applyButton.text == "Apply", "the button")
 
     def segment(self, volume: VolumeNode, model: str = "Tiny") -> Any:
-        """Segment a volume; return the segmentation node."""
+        """Choose a volume and a model, click Apply and wait; return the segmentation node."""
         self.prepare(volume, model)
         click(self.ui.applyButton)
         self.wait()

@@ -1,4 +1,4 @@
-"""Test the fake worker and the fake panel."""
+"""The fake worker's events have the ids of their requests, and closing a fake panel destroys its widget."""
 
 from __future__ import annotations
 

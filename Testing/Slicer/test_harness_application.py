@@ -1,4 +1,4 @@
-"""Test the application that the harness (`slicer_harness`) simulates."""
+"""Test the harness (`slicer_harness`): files, layout, settings, modules, sample data, and module base classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test the opening, leaving and closing of modules in the harness, and resets."""
+"""The harness opens, leaves, enters and closes a module of the extension, and resets the application."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ class RealSlicerPersonTest(unittest.TestCase):
 
 
 class DialogWatcherTest(unittest.TestCase):
-    """The dialogs really open, as a module's own dialogs do in Slicer."""
+    """`DialogWatcher` with dialogs that really open, as a module's own dialogs do in Slicer."""
 
     def setUp(self) -> None:
         self.watcher = DialogWatcher()

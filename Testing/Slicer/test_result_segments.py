@@ -1,4 +1,4 @@
-"""Test the segments that DCAMT writes."""
+"""Segments that DCAMT writes: identifiers, fingerprints, classes with the same code, and removal during a job."""
 
 from __future__ import annotations
 
@@ -254,7 +254,8 @@ class UnchangedSegmentsTest(unittest.TestCase):
         written = fingerprint_of({"first": first, "second": second, "third": empty})
         now = {"first": empty, "second": second, "third": empty, "copy": first, "edited copy": edited}
         self.assertEqual(unchanged_segments(written, fingerprint_of(now)), {"second", "third", "copy"})
-        # Older versions stored only four numbers for each segment, under the code of its class.
+        # Older versions stored only four numbers for each segment; the keys were the codes of the classes, not
+        # identifiers.
         older = fingerprint_of({"SCT 1": first[:4], "SCT 2": second[:4]})
         self.assertEqual(unchanged_segments(older, fingerprint_of({"first": first, "second": edited})), {"first"})
 
@@ -320,7 +321,7 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Fail unless the job sends its request.
+        """Start the job and fail if the job does not send its request.
 
         The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`.
         """

@@ -36,8 +36,9 @@ class ClickTest(PanelCase):
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
-        # The job starts 20 s after the first click. The second click, 0.2 s later, is ignored only if the double-click
-        # time is counted from the job's start.
+        # On the test's simulated clock, the start takes 20 s, far longer than a double click. The second click comes
+        # 0.2 s after the job has started. It is ignored only if the double-click time is counted from that moment, and
+        # not from the first click, which came 20.2 s before.
         now = [100.0]
 
         def ensure_packages() -> None:

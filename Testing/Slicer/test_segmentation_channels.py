@@ -197,7 +197,8 @@ class ChannelsTest(unittest.TestCase):
         self.assertTrue(is_changed(2, 1, 0))
         self.assertTrue(is_changed(1, 1, 2))
         self.assertFalse(is_changed(0, 1, 2))
-        # The seeds 0 to 2 give the voxels of a, b and c, as if these channels were loaded again.
+        # With the seeds 0 to 2, `add_scan` adds new volumes with the voxels of the channels a, b and c. Each new volume
+        # stands for a channel that was loaded again.
         for seed in range(3):
             self.assertFalse(result_scan.is_of_other_scan(segmentation, add_scan(seed=seed)))
 
@@ -251,7 +252,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertNotIn("Apply", remark)
         self.assertEqual(self.module.logic.addTrainingCase(segmentation).segmentation, segmentation)
         slicer.mrmlScene.RemoveNode(segmentation)
-        # A new result of one channel needs no other channel.
+        # A new result that was made from the first channel alone needs no other channel.
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         self.apply()
@@ -527,7 +528,7 @@ class ChannelsTest(unittest.TestCase):
     def test_choosing_the_second_channel_as_the_input_does_not_change_the_second_and_third_channel(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
-        # The volume "b" is chosen twice until the user chooses another second channel.
+        # The volume "b" is then chosen twice, until the user chooses another second channel.
         self.assertEqual(self.module.settings.inputVolume, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 

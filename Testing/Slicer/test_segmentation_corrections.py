@@ -171,7 +171,7 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
 
 class UnknownHistoryTest(ReplacementCase):
     def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
-        """Return a copy of a result without DCAMT's attributes, as if loaded from a file."""
+        """Return a node with a result's segment and tags, but without DCAMT's attributes, as if loaded from a file."""
         result = self.segment(volume)
         loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "from file")
         loaded.CreateDefaultDisplayNodes()

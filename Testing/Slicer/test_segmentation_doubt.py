@@ -1,4 +1,4 @@
-"""Test the review of doubt in the panel."""
+"""The review of doubt in the panel: the map, the doubtful places, the agreement and the expected overlap."""
 
 from __future__ import annotations
 

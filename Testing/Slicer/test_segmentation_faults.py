@@ -20,7 +20,11 @@ from unchanged_scene import scene_state
 
 class WorkerFaultTest(FaultCase):
     def assert_one_error(self, text: str, start: Callable[[], None]) -> str:
-        """Fail unless `start` leads to one error with `text` and leaves the scene unchanged; return the details."""
+        """Fail unless `start` leads to one error with `text` and leaves the scene unchanged.
+
+        Returns:
+            The error's details.
+        """
         with Person() as person:
             person.expects(text, "Ok")
             start()

@@ -1,4 +1,4 @@
-"""Test the installation of missing packages before a job."""
+"""Installation of missing packages before a job: the question to the person, and failures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """Replace the PyTorch extension and the version number of the installed torch.
+    """Replaces the PyTorch extension and the version number of the installed torch.
 
     Args:
-        outcome: what `installTorch` returns or raises.
-        version: the version of torch before `installTorch`; None if torch is missing.
+        outcome: the value that `installTorch` returns, or the exception that it raises.
+        version: the version of torch that counts as installed before `installTorch`; None if torch is missing.
     """
 
     def __init__(self, test: unittest.TestCase, outcome: Any = "installed", version: str | None = None) -> None:
@@ -160,7 +160,7 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                # The harness only counts restarts, so the job continues after both answers.
+                # The harness only counts a restart and does not perform it, so the job continues after both answers.
                 self.wait()
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)

@@ -1,4 +1,4 @@
-"""Test the table of measurements."""
+"""The table of measurements: its numbers, and their export to the clipboard and to a file."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class MeasurementsTest(PanelCase):
         process_events()
         self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
         segments.RemoveSegment(identifier)
-        # Apply opens no dialog, because no segment is left to replace.
+        # Apply opens no dialog, because no segment is left that the new result would replace.
         click(self.ui.applyButton)
         self.wait()
         self.assertEqual(segments.GetNumberOfSegments(), 1)

@@ -1,4 +1,4 @@
-"""Test the list of models in the panel."""
+"""The list of models in the panel: import, removal, and refusals."""
 
 from __future__ import annotations
 

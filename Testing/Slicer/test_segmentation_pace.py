@@ -1,4 +1,4 @@
-"""Test that the event loop has no long pause."""
+"""Responsiveness: the event loop has no long pause while DCAMT segments or writes a scan, or inserts a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test the worker's process."""
+"""The worker's process: when it starts and ends, how its events are delivered, and its log."""
 
 from __future__ import annotations
 

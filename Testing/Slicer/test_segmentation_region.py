@@ -1,4 +1,4 @@
-"""Test the region of interest."""
+"""Test the placement and the display of the region of interest, and its use in requests."""
 
 from __future__ import annotations
 

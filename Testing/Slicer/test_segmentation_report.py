@@ -1,4 +1,4 @@
-"""Test the one-page report that the panel requests."""
+"""The one-page report that the panel requests: its content, and the absence of the patient's name."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class FakeReportWorker(FakeWorker):
 
 
 def send_report_requests(module: FakePanel, path: str, replace: str = "") -> list[ReportRequest]:
-    """Click *Report…* and return the requests to the worker.
+    """Click *Report…* and return the requests that this sends to the worker.
 
     Args:
         replace: the answer to the question whether to replace a file; "" if this question must not appear.
@@ -154,7 +154,8 @@ class ReportRequestTest(InsertedWallCase):
         return request
 
     def test_panel_asks_to_replace_a_file_only_if_the_chosen_name_has_no_html_ending(self) -> None:
-        # The file dialog has already asked about the chosen name, but not about the name with the added `.html`.
+        # The file dialog itself asks before it accepts the name of an existing file. If the chosen name has no ending,
+        # the panel adds `.html` afterwards. The dialog has not checked this longer name, so the panel asks.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()
@@ -450,7 +451,8 @@ class ResultReportRequestTest(PanelCase):
         self.open(FakeReportWorker())
         doubt_map = get_referenced_node(self.segment(add_scan()), DOUBT_MAP)
         assert doubt_map is not None
-        doubt_map.SetAndObserveImageData(None)  # as Slicer loads a map whose file is missing
+        # If the map's file is missing, Slicer loads the map without an image.
+        doubt_map.SetAndObserveImageData(None)
         self.module.leave()
         self.module.enter()
         self.assertFalse(self.ui.doubtCheckBox.enabled)

@@ -1,4 +1,4 @@
-"""Test a result in the scene."""
+"""A result in the scene: voxels, geometry, name, terminology and folder; replacement by a new result; saving."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CommandTest(SegmentationCase):
         for name, mask, expected in zip(affines, masks, segment_by_command(volumes), strict=True):
             with self.subTest(name):
                 self.assertGreater(int(mask.sum()), 50)
-                # The order in which threads sum numbers can change voxels at the segment's boundary.
+                # Threads may sum numbers in another order, which can change voxels at the segment's boundary.
                 self.assertLessEqual(int((mask != expected).sum()), 2)
 
 
@@ -316,7 +316,7 @@ class ExistingSegmentationTest(PanelCase):
         voxels = (slicer.util.arrayFromVolume(anna) > 175).astype(np.uint8)
         slicer.util.updateVolumeFromArray(labelmap, voxels)
         labelmap.CopyOrientation(anna)
-        # Slicer's import makes the labelmap the reference of the segmentation's geometry.
+        # Slicer's import of a labelmap makes the labelmap the reference of the segmentation's geometry.
         imported = add_outline(labelmap, voxels)
         self.prepare(bernd)
         choose(self.ui.outputSelector, imported)
@@ -423,7 +423,7 @@ class PersistenceTest(SegmentationCase):
         self.assertFalse(correction_marks.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.trainingCaseLabel.text)
-        # The restored map can be hidden.
+        # The map, which was visible when the scene was saved, can be hidden.
         self.ui.doubtCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE doubt").GetID())

@@ -199,7 +199,7 @@ class SceneTest(PanelCase):
         def are_images_freed() -> bool:
             gc.collect()
             kept = [name for name, weak in images if weak.Get() is not None]
-            # The slice views keep the last volume and the last map.
+            # Return whether at most one volume and one map remain: the slice views keep the last images.
             return sorted(kept) in ([], ["map"], ["volume"], ["map", "volume"])
 
         process_events_until(are_images_freed, "the images to be freed")

@@ -38,7 +38,7 @@ def add_bend(push_mm: float = 6.0) -> Any:
 
 
 def add_turn() -> Any:
-    """Add a quarter turn about the S axis, and a shift."""
+    """Add a linear transform: a quarter turn about the S axis, and a shift."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "turn")
     matrix = np.array([[0, -1, 0, 7.0], [1, 0, 0, -3.0], [0, 0, 1, 11.0], [0, 0, 0, 1]])
     node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
@@ -151,8 +151,8 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
-        # The cropped grid has the scan's spacing. So the spacing does not tell whether the segments were resampled or
-        # moved.
+        # Test a cropped grid with the spacing of the scan. The cropped grid differs from the scan's grid only by a
+        # shift and its size. So the spacing does not tell whether the segments were resampled or moved.
         segmentation = self.segment(add_scan())
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())

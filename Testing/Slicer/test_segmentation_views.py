@@ -1,4 +1,4 @@
-"""Test that the views and the panel agree on the scan and the result."""
+"""The views and the panel agree on the scan and the result after a choice, a new result or the import of a scene."""
 
 from __future__ import annotations
 
@@ -297,7 +297,8 @@ class ImportTest(PanelCase):
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
         try:
-            # During an import, the reference cannot be resolved yet. Removing the reference has the same effect.
+            # During an import, the reference to the volume cannot be resolved yet. Removing the reference has the
+            # same effect.
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")

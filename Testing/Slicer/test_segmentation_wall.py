@@ -82,7 +82,8 @@ class OutlineTest(InsertedWallCase):
             volume.SetAndObserveTransformNodeID(of_volume)
             self.module.panel.enter()
             self.assertEqual("The outline was changed after" in self.ui.wallLabel.text, is_moved)
-        # The volume still has the transform `large`. Hardening moves neither the outline nor the scan.
+        # The volume still has the transform `large`. Hardening a node's transform keeps the node's position in the
+        # world, so the outline does not move relative to its scan.
         segmentation.SetAndObserveTransformNodeID(large)
         for node in (segmentation, volume):
             node.HardenTransform()
@@ -266,13 +267,14 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallOpenButton)
         points = self.wall.surface.points - (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
         cosine = points @ axis / np.linalg.norm(axis) / np.linalg.norm(points, axis=1)
-        # Between its twelve control points, the curve may lie inside the circle of 60 degrees. So only the points up to
-        # 52 degrees are checked.
+        # The curve has only twelve control points on the circle of 60 degrees. Between these points, it may lie inside
+        # the circle. So only the points up to 52 degrees are checked.
         inside = cosine > np.cos(np.radians(52))
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
     def test_no_burden_is_stated_if_no_wall_is_left(self) -> None:
-        # The caps around the axes to the 6 faces and 8 corners of a cube cover the ball.
+        # Each curve encloses a cap of the ball. The axes of the caps point from the ball's centre to the 6 faces and
+        # the 8 corners of a cube. Together, the caps cover the ball.
         faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
         for axis in (*faces, *itertools.product((-1, 1), repeat=3)):
             choose(self.ui.wallCurveSelector, add_closed_curve(np.array(axis, float), degrees=50))

@@ -1,4 +1,4 @@
-"""Test the nodes of a wall."""
+"""The nodes of a wall: saving, copies of the segmentation, and nodes that other modules change or remove."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class WallSceneTest(InsertedWallCase):
         reader = vtk.vtkSTLReader()
         reader.SetFileName(str(self.export("wall.stl")))
         reader.Update()
-        # The STL file has LPS coordinates, so the signs of x differ.
+        # The STL file has LPS coordinates, and the scene has RAS coordinates. So the signs of x differ.
         minus_right, plus_right, *_others = reader.GetOutput().GetBounds()
         np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""Test the measurement of a wall by the worker."""
+"""The section Wall: measurement by the worker, refusals, and changes of the scene during a measurement."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class WorkerWallTest(WorkerWallCase):
             self.assertIsNone(get_referenced_node(segmentation, WALL_MODEL))
 
     def test_worker_gets_the_chosen_segment_and_not_the_first(self) -> None:
-        # The worker refuses the second segment, because it is tiny.
+        # The first segment is the atrium; the chosen second segment is refused, because it is tiny.
         tiny = np.zeros(SHAPE, np.uint8)
         tiny[26:32, 26:32, 26:32] = 1
         self.segmentation.GetSegmentation().AddEmptySegment("tiny", "tiny")
@@ -335,7 +335,7 @@ PLACED_BELOW_SEGMENTATION = (WALL_MODEL, WALL_TABLE)
 
 class InterruptedInsertionTest(FakeWallCase):
     def fail_after_each_step(self) -> None:
-        """Check that a failure in any step of the insertion leaves the scene unchanged."""
+        """Check that the scene is unchanged after a failed measurement, whichever step of the insertion failed."""
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
@@ -396,7 +396,11 @@ class InterruptedInsertionTest(FakeWallCase):
             self.assertGreater(step, 1)
 
     def measure_and_cancel_in_step(self, step: int) -> bool:
-        """Measure the wall and cancel in a step of `WallJob.take_answer`; return whether it was cancelled."""
+        """Measure the wall and cancel in a step; return whether the measurement was cancelled.
+
+        Args:
+            step: the index of a step of `WallJob.take_answer`.
+        """
         take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 
         def take_answer_and_cancel(job: Any, event: WallMeasured) -> Any:

@@ -1,4 +1,4 @@
-"""Test `SteppedTask` and `DelayedCall`."""
+"""The steps, end, failure and cancelling of a `SteppedTask`, and the single call of a `DelayedCall`."""
 
 from __future__ import annotations
 

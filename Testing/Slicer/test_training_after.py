@@ -1,4 +1,4 @@
-"""Test the results of a finished run and the ranking of unlabelled cases."""
+"""A finished run: preview, scores, report, use and export of its models, and the ranking of unlabelled cases."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
         shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
         self.assertEqual(len(shown), 1)
-        # The case is shown on its own volume, not on a copy.
+        # A case from the scene is shown on its own volume, not on a loaded copy.
         self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), volume)
         drawn = segment_mask(shown[0], volume)
         np.testing.assert_array_equal(drawn, np.load(preview.labels))
@@ -115,7 +115,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual({model.name for model in stored_models()} - before, {name})
 
     def check_ranking(self, run: RunFolder) -> None:
-        # A correction that was saved in Slicer is not replaced.
+        # A proposal that a person corrected and saved in Slicer is not replaced.
         saved = run.path / "ranking" / "corrected.seg.nrrd"
         saved.parent.mkdir(exist_ok=True)
         saved.write_bytes(b"NRRD0004\n")
@@ -154,7 +154,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual((row.role, row.source.segmentation), (LABELLED, proposal.GetID()))
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(len(self.session.table), 4)
-        # The saved ranking is shown again.
+        # When the run is selected again, its saved ranking is shown.
         self.module.widget.outlining.set_run(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
 
@@ -222,7 +222,8 @@ class ModelInUseTest(TrainingCase):
                 person.expects(f"“{target}” exists. Replace the file?", answer)
                 click(self.ui.exportModelButton)
             self.assertEqual(target.read_bytes(), content)
-        # The existing calibration file has the content that the export would write, so the export is not refused.
+        # A further export to the same path replaces the model. The model's calibration file also exists already. The
+        # export accepts the calibration file, since it already has the content that the export would write.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)

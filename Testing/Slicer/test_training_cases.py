@@ -1,4 +1,4 @@
-"""Test the table of cases in the training panel."""
+"""The table of cases in the training panel: rows, roles, background checks, and saving with the scene."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
         save_rows(node, rows)
         self.assertEqual(load_cases(node).rows, rows)
         with scene_saved_and_closed():
-            # These nodes take the IDs of the saved nodes.
+            # These nodes take the IDs that the saved nodes had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
         node = slicer.util.getFirstNodeByName("node with cases")
@@ -291,7 +291,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
                 if reloads:
                     save_rows(node, rows)
                     with scene_saved_and_closed():
-                        # These nodes take the IDs of the saved nodes.
+                        # These nodes get the IDs that the saved nodes had.
                         add_case("already here", 3)
                     node = slicer.util.getFirstNodeByName("node with cases")
                 loaded = load_cases(node).rows
@@ -318,7 +318,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
             node.AddNodeReferenceID("DCAMT.caseVolume", row.source.volume)
             node.AddNodeReferenceID("DCAMT.caseSegmentation", row.source.segmentation)
         text = rows_to_json(rows)
-        # After an import, the references have the nodes' new IDs, but the text has the old IDs.
+        # After the import of a scene, the references have the nodes' new IDs, and the text still has the old IDs.
         node.SetParameter("cases", text.replace("Node1", "Node7"))
         self.assertEqual(load_cases(node).rows, rows)
         node.SetParameter("cases", text)
@@ -353,7 +353,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
             save_rows(node, *saved)
             if not reloads:
                 with scene_saved_and_closed():
-                    # These nodes take the IDs of the saved nodes.
+                    # These nodes get the IDs that the saved nodes had.
                     add_case("already here", 3)
                 node = slicer.util.getFirstNodeByName("node with cases")
 
@@ -407,7 +407,7 @@ class CaseCheckTest(unittest.TestCase):
     def test_case_whose_path_is_not_utf_8_is_reported_and_the_others_are_checked(self):
         write_scan(self.folder / "good.nrrd", ellipsoid()[0])
         table = CaseTable()
-        # In a path, U+DCFC stands for the byte 0xfc.
+        # Python represents the byte 0xfc of such a name by the character U+DCFC.
         for name in ("M\udcfcller", "good"):
             table.add([CaseRow(name, FileScan(str(self.folder / f"{name}.nrrd")), UNLABELLED)])
         self.check(table)
@@ -427,7 +427,7 @@ class CaseCheckTest(unittest.TestCase):
         table.add([CaseRow("copy", FileScan(path), UNLABELLED)])
         self.check(table)
         self.assertIn("used for training and for validation: “copy” has the same file", table.rows[0].remark)
-        # A case that is left out is not used.
+        # A case that is left out is used neither for training nor for validation.
         for left_out in (1, 0):
             table.set_role([left_out], LEFT_OUT)
             self.ended.clear()

@@ -1,4 +1,4 @@
-"""Test the curves of a run and their charts."""
+"""Curves of a run: thinning, and charts in the plot view."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # The curve of the MMD has 5 points. NaN fills the last 4 of the 9 rows.
+        # The table has 9 rows, but the curve of the MMD has only 5 points. NaN fills the last 4 rows of this curve's
+        # columns.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
     def test_resuming_a_run_at_step_2_removes_the_point_at_step_5(self):
@@ -312,7 +313,8 @@ class LongRunTest(unittest.TestCase):
         run.path.mkdir()
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 20_000
-        # Formatting each event would take most of the test's time. So one line is formatted, and its -1 is replaced.
+        # Formatting each progress event separately would take most of the test's time. So one event is formatted, with
+        # the step -1. Each progress line of the file has its own step in place of this -1.
         line = run_event_line(progress_event(-1, count, **dict.fromkeys(names, 0.5)))
         before, after = line.split("-1", 1)
         with run.events.open("w", encoding="utf-8") as file:

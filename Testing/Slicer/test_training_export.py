@@ -137,7 +137,7 @@ class ExportTest(SceneCase):
             node.SetAndObserveTransformNodeID(transform.GetID())
         segments = segments_of(outline, self.recipe)
         np.testing.assert_array_equal(run_to_end(label_array(outline, segments, volume)), label)
-        # Now only the segmentation is transformed.
+        # If only the segmentation is transformed, the label moves relative to the scan.
         volume.SetAndObserveTransformNodeID(None)
         moved = run_to_end(label_array(outline, segments, volume))
         self.assertTrue((moved != label).any())
@@ -185,7 +185,7 @@ class ExportTest(SceneCase):
         label[60:100, 100:200, 100:200] = 1
         outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
-        # `longest_step` may export several times, and each export needs its own files.
+        # `longest_step` may export several times: number the exports, so that each writes its own files.
         numbers = itertools.count(1)
         assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)

@@ -1,4 +1,4 @@
-"""Test the layout of the training panel on a laptop's screen."""
+"""The training panel on a laptop's screen: columns, sections, and their titles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slicer_harness import choose, click, process_events
 from training_case import TrainingCase
 
 PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560
-"""Size of the panel in a laptop's window of 1366 x 740 pixels."""
+"""Assumed width and visible height of the panel in a laptop's window of 1366 x 740; all in pixels."""
 
 
 class WidthTest(TrainingCase):
@@ -74,7 +74,7 @@ class SectionsTest(TrainingCase):
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
     def show_as_on_a_laptop(self) -> Any:
-        """Show the panel with `PANEL_WIDTH` and at least `VISIBLE_HEIGHT`."""
+        """Show the panel with `PANEL_WIDTH` and `VISIBLE_HEIGHT`, or with the larger height that its contents need."""
         panel = self.module.widget.parent
         panel.setFixedWidth(PANEL_WIDTH)
         panel.show()

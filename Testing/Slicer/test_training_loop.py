@@ -1,4 +1,4 @@
-"""Test the workflow of segmentation, correction, training and segmentation with the new model."""
+"""The whole workflow: segment, correct, add as a case, train from the current model, segment with the new model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class LoopTest(TrainingCase):
         add_case("for validation", 13)
         self.choose_tiny_model_and_settings(iterations="60", learningRate="0.05")
 
-        # Segment with random weights.
+        # Segment with the existing model, whose weights are random.
         segmentation_module = open_module("DCAMTSegmentation")
         self.addCleanup(segmentation_module.close)
         first = self.segment(segmentation_module, volume, "Tiny")
         before = dice(segment_mask(first, volume), truth)
         unseen_before = dice(segment_mask(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
 
-        # Correct the result, and add it as a case.
+        # Correct the result in the scene, and add it to the training cases.
         draw_segment(first, volume, truth)
         choose(segmentation_module.ui.inputSelector, volume)
         choose(segmentation_module.ui.outputSelector, first)
@@ -69,7 +69,7 @@ class LoopTest(TrainingCase):
         self.assertGreater(unseen_again, 0.7)
 
     def segment(self, module, volume, model: str = ""):
-        """Segment a volume into a new node; return the node."""
+        """Segment a volume into a new segmentation node, with `model` if given; return the node."""
         choose(module.ui.inputSelector, volume)
         if model:
             choose(module.ui.modelComboBox, model)

@@ -1,4 +1,4 @@
-"""Test the training panel: saved state, folder of runs, packages and closing."""
+"""The training panel: saving with the scene, the folder of runs, packages, translation, and closing."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class SavedStateTest(TrainingCase):
                 close_scene()
                 add_case("mine", 1)
                 click(self.ui.addSceneButton)
-                reload_scene()  # From now on, Slicer reuses the IDs of removed nodes.
+                reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
                 self.wait_for(lambda: self.session.checked, "the check")
                 identifier = getattr(self.session.table.rows[0].source, kind)
                 slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(identifier))
@@ -237,7 +237,7 @@ class SavedStateTest(TrainingCase):
 
     def test_removed_volumes_that_had_the_same_id_stay_two_cases(self) -> None:
         add_case("first", 1)
-        reload_scene()  # From now on, Slicer reuses the IDs of removed nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         identifiers = set()
         for name in ("first", "second"):
             click(self.ui.addSceneButton)
@@ -256,7 +256,7 @@ class SavedStateTest(TrainingCase):
     def test_unread_case_of_a_removed_volume_does_not_get_a_new_volume_with_the_same_id(self) -> None:
         add_case("mine", 1)
         click(self.ui.addSceneButton)
-        reload_scene()  # From now on, Slicer reuses the IDs of removed nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         node = self.session._node
         self.module.widget._detach()
         node.SetParameter("cases", node.GetParameter("cases").replace(LABELLED, "dancer"))
@@ -286,7 +286,7 @@ class SavedStateTest(TrainingCase):
     def test_unused_run_name_is_suggested(self) -> None:
         (self.runs / "run-1").mkdir()
         (self.runs / "run-2").mkdir()
-        close_scene()  # the default name, run-1, is taken
+        close_scene()  # the default name in a new scene is run-1, which is taken here
         self.assertEqual(self.ui.runNameEdit.text, "run-3")
         other = self.folder / "other runs"
         other.mkdir()
@@ -337,7 +337,7 @@ class FolderOfRunsTest(TrainingCase):
             self.assertIn(f"{self.runs}, is not writable", self.ui.problemsLabel.text)
 
     def type_folder(self, path: Path | str) -> Any:
-        """Replace the path in the field, without Enter; return the line edit."""
+        """Replace the path in the field by typing, without the Enter key; return the field's line edit."""
         edit = self.ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
         edit.selectAll()
         type_keys(edit, str(path))
@@ -402,7 +402,7 @@ class FolderOfRunsTest(TrainingCase):
 
 class TypingTest(TrainingCase):
     def type_within(self, edit: Any, before: str, typed: str, after: str) -> None:
-        """Type between `before` and `after`; check the text and the cursor."""
+        """Type characters between two others, and assert that the text and the cursor are as in any line edit."""
         edit.setCursorPosition(len(before))
         type_keys(edit, typed)
         self.assertEqual((edit.text, edit.cursorPosition), (before + typed + after, len(before + typed)))
@@ -463,7 +463,7 @@ class PackagesTest(TrainingCase):
             self.assertFalse(self.module.widget.starting.starting)
 
     def click_and_select_another_run_during_the_installation(self, button: Any) -> RunFolder:
-        """Return the run that was selected first."""
+        """Select a run, click, and select another run during the installation; return the first run."""
         first, second = (self.make_run(name, STARTED, PAUSED) for name in ("first", "second"))
         for run in (first, second):
             run.model.write_bytes(b"a model")

@@ -41,7 +41,7 @@ from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class PreviewCase(unittest.TestCase):
-    """A test case with an empty scene and without the panel."""
+    """A test case with an empty scene, to which previews are added without the panel."""
 
     def setUp(self) -> None:
         start_afresh()
@@ -190,7 +190,7 @@ def backgrounds() -> set[str]:
 
 
 class UsedPreviewTest(PreviewCase):
-    """The next preview does not change nodes that a person uses; the scene saves these nodes."""
+    """The next preview adds nodes instead of changing those that a person uses; the scene saves the used nodes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -332,7 +332,11 @@ class UsedPreviewTest(PreviewCase):
 
 class ShownPreviewTest(TrainingCase):
     def show_run(self, name: str, *cases: str, last: dict[str, Any] = PAUSED, seed: int = 0) -> RunFolder:
-        """Write and select a run with validation cases; if `seed` is not 0, with a preview of the case "one"."""
+        """Write a run with validation cases, and select the run.
+
+        Args:
+            seed: if not 0, the run has a preview from iteration 4, which shows `ellipsoid(seed)` as the case "one".
+        """
         run = self.make_run(name, STARTED, last, cases=tuple(f"{case},a.nrrd,b.nrrd,validation" for case in cases))
         run.model.write_bytes(b"a model")
         if seed:

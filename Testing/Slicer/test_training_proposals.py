@@ -1,4 +1,4 @@
-"""Test the proposals for ranked cases."""
+"""Proposals for ranked cases are opened, corrected, and added as labelled cases."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CaseFilesTest(TrainingCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), saved.image)
         labels = segment_mask(proposal, loaded)
         np.testing.assert_array_equal(labels, saved.proposed)
-        # A proposal that nobody corrected is not a label.
+        # The proposal is not a label, because nobody has corrected it.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
         # Saving the proposal later must not write into the run's folder.
@@ -67,7 +67,7 @@ class CaseFilesTest(TrainingCase):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
-        # Opening the case again keeps the correction.
+        # A case that is opened again keeps the person's correction.
         draw_segment(proposal, loaded, saved.correct_label)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
@@ -99,7 +99,7 @@ class CaseFilesTest(TrainingCase):
         saved = self.save_proposal_in_run()
         run = self.runs / "earlier"
         run.rename(self.runs / "renamed")
-        # Another run's proposal now has the former path.
+        # Another run, with another proposal, has the renamed run's former path.
         other = run / "ranking" / "plain.seg.nrrd"
         other.parent.mkdir(parents=True)
         shutil.copy(self.folder / "other.seg.nrrd", other)
@@ -135,7 +135,7 @@ class CaseFilesTest(TrainingCase):
         self.assertIs(editor.segmentationNode(), proposal)
 
     def save_proposal_in_run(self) -> SavedProposal:
-        """Write a run that contains a scan and its proposal; also write the proposal `other.seg.nrrd`."""
+        """Write a run whose folder has a ranked case's scan and proposal; write another proposal, `other.seg.nrrd`."""
         saved = self.save_proposal_of_earlier_run()
         run = self.runs / "earlier"
         scan, proposal = run / "scans" / "00001.nrrd", run / "ranking" / "plain.seg.nrrd"
@@ -310,7 +310,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
-        # A proposal with restored voxels counts as unchanged.
+        # A proposal with edited and then restored voxels counts as unchanged.
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
             draw_segment(proposal, volume, voxels)
@@ -318,7 +318,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Ok")
             click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
-        # A removed case is not listed again.
+        # A case that the user removes is not listed again when the module is opened.
         self.session.table.remove([0])
         self.module.leave()
         self.module.enter()
@@ -464,7 +464,7 @@ class ProposalTest(TrainingCase):
 
 
 def open_nodes(case: dict[str, Any], rows: list[CaseRow], recipe: Recipe | None = None) -> tuple[Any, Any]:
-    """Open a proposal; return its volume and its segmentation."""
+    """Open a proposal; return its volume node and its segmentation node."""
     ends: list[tuple[Any, ...]] = []
     ProposalOpening(case, rows, recipe or tiny_recipe(), lambda *end: ends.append(end)).start()
     process_events_until(lambda: bool(ends), "the case")

@@ -1,4 +1,4 @@
-"""Test the ranking of unlabelled cases and the opening of proposals."""
+"""The ranking of unlabelled cases: enabled buttons, and the opening of proposals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RankingTest(TrainingCase):
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**self.case, "name": f"case {number}", "score": score})
             self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)
-            # An update neither ends the ranking nor removes its cases.
+            # An update during the ranking neither ends the ranking nor removes its cases.
             self.module.widget.outlining.update()
             self.assertEqual(self.ui.rankButton.text, "Cancel")
             self.assertEqual(self.ui.rankTable.model().rowCount(), number)
@@ -106,7 +106,7 @@ class RankingTest(TrainingCase):
         self.assertFalse(self.ui.addCaseButton.enabled)
 
     def rank_again(self) -> FakeCommand:
-        """Start to rank a and b again; return the command, which has ranked only b so far."""
+        """Start to rank the cases a and b again; return the running command, which has ranked only b so far."""
         earlier = [{**self.case, "name": name, "score": score} for name, score in (("a", 0.1), ("b", 0.2))]
         self.write_ranking(earlier)
         run = RunFolder(self.runs / "earlier")

@@ -1,4 +1,4 @@
-"""Test the list of runs and their states."""
+"""The list of runs and the state of each run, read from run folders."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class RunsTest(CasesCase):
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
         assert_stays_responsive(monitor.pause)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
-        # The other sections are closed so that the results fit on a laptop's screen.
+        # All other sections are closed so that the results and their buttons fit on a laptop's screen.
         opened = [name for name in SECTIONS if not getattr(self.ui, name).collapsed]
         self.assertEqual(opened, ["resultsButton"])
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
@@ -90,7 +90,7 @@ class RunsTest(CasesCase):
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 2)  # the case and the mean
         self.assertTrue(self.ui.reportButton.enabled)
         self.assertEqual(self.session.settings.runName, "run-2")
-        # The scene's three volumes and their labels were written.
+        # The scene's volumes and labels were written to the run's folder, and no volume was added to the scene.
         self.assertEqual(len(list(run.scans.glob("*.nrrd"))), 6)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 3)
 
@@ -194,8 +194,8 @@ class LauncherTest(TrainingCase):
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
-                # Cancelling kills the launcher and closes stdin. The child's second thread then ends the child. So
-                # wait for this thread.
+                # Cancelling kills only the launcher, and closes stdin. The child's second thread waits until stdin
+                # closes, and then ends the child. So cancel only after the child started this thread.
                 process_events_until(lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running)
                 self.assertTrue(command.running)
                 command.cancel()
@@ -203,8 +203,8 @@ class LauncherTest(TrainingCase):
         self.assertEqual(received, [])
 
 
-# An application that starts a run and is then killed. The import of `start_process` needs Slicer's modules, so mocks
-# replace them.
+# An application that starts a run and is killed immediately afterwards. The import of `start_process` also imports
+# Slicer's modules. Starting a process does not use these modules, so mocks replace them.
 KILLED_APPLICATION = """
 import json, os, signal, sys
 from pathlib import Path
