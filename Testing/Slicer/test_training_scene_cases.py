@@ -1,4 +1,4 @@
-"""Test which volumes are scans, and which segmentation is the label of a scan."""
+"""Cases of the scene: which volumes are scans, and which segmentation is the label of a scan."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SceneSourceTest(unittest.TestCase):
         return identifier
 
     def copy_segment(self, segmentation, name):
-        """Copy the first segment as the module Segmentations does; return the copy's identifier."""
+        """Add a copy of the first segment, as the module Segmentations does; return the copy's identifier."""
         copy, segments = slicer.vtkSegment(), segmentation.GetSegmentation()
         copy.DeepCopy(segments.GetNthSegment(0))
         copy.SetName(name)
@@ -236,7 +236,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, second, volume)
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((first, 1), (second, 2)))
-        # The user's segment replaces the model's uncorrected segment.
+        # A segment that the user added replaces the model's segment that nobody corrected.
         own = self.add_segment(result, volume, (halves == 1).astype(np.uint8), "LA")
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((own, 1), (second, 2)))
@@ -246,7 +246,7 @@ class SceneSourceTest(unittest.TestCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
         self.add_segment(outline, volume, np.zeros_like(label))  # An empty segment is no choice.
-        # Two equal segments need no choice either.
+        # A segment with the same voxels as the first segment needs no choice either.
         self.add_segment(outline, volume, label, "left-atrium")
         (row,) = scene_rows(self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
@@ -258,7 +258,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(scene_remark(replace(row.source, chosen=True), LABELLED, self.recipe)[0], "")
 
     def add_corrected_result_of_second_scan(self, segmentation):
-        """Return the second scan and the ID of its segment."""
+        """Write DCAMT's result of a second scan into a segmentation, and correct it; return scan and segment ID."""
         second = add_volume("second", ellipsoid(2)[0])
         written = segmentation.GetSegmentation().AddEmptySegment("written", "Left atrium")
         segmentation.GetSegmentation().GetSegment(written).SetTag(CLASS_TAG, "SCT 82471001")
@@ -279,7 +279,7 @@ class SceneSourceTest(unittest.TestCase):
             register()
             rows = scene_rows(self.recipe)
             self.assertEqual({row.source.volume: row.source.segments for row in rows}, expected)
-            # Matching again changes nothing.
+            # A second matching of segments to classes changes nothing.
             matched = rematch_segments(rows, self.recipe, keeps_unmatched=False)
             self.assertEqual([row.source for row in matched], [row.source for row in rows])
         # The segment that remains was drawn on the first scan.
@@ -503,7 +503,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(choice_note(row.source, self.recipe), row.note)
 
     def load_from_file(self, segmentation, crop: bool = False):
-        """Save and load a segmentation; with `crop`, only the box of its segments."""
+        """Save a segmentation (if `crop`, only the box of its segments), remove its node, and load the file."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
             if crop:

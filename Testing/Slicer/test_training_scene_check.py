@@ -280,7 +280,7 @@ class EqualScansTest(SceneCheckCase):
         return replace(row_of(volume, outline, self.recipe), role=role)
 
     def clone(self, volume, name):
-        """Return a copy of a volume node with its own image, no file and another origin."""
+        """Return a copy of a volume node. The copy has its own image, no file and another origin."""
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         slicer.util.updateVolumeFromArray(copy, slicer.util.arrayFromVolume(volume).copy())
         copy.CopyOrientation(volume)

@@ -1,4 +1,4 @@
-"""Test the table of a run's scores."""
+"""The table of a run's scores for its validation cases."""
 
 from __future__ import annotations
 

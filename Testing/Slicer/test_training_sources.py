@@ -1,4 +1,4 @@
-"""Test the sources of training cases and the mapping of label values."""
+"""Adding cases from folders, lists, the scene and the segmentation module, and mapping values of label files."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class StartTest(CasesCase):
         self.assertEqual(list(self.runs.iterdir()), [])
 
     def test_start_fails_if_a_new_volume_gets_the_id_of_a_case_whose_volume_was_removed_during_the_start(self) -> None:
-        reload_scene()  # From now on, Slicer reuses the IDs of removed nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), tuple(self.session.table.rows), "quick")
         steps = prepare_and_start(plan)
         while not plan.run.scans.exists():
@@ -125,7 +125,7 @@ class StartTest(CasesCase):
         self.assertTrue(self.session.checked)
 
     def test_start_checks_changed_labels_for_the_chosen_spacing(self) -> None:
-        """The thin label has voxels on the chosen grid of 2 mm, but none on the recipe's grid of 8 mm."""
+        """The thin label has voxels on a grid of 2 mm, the chosen spacing, but none on the recipe's grid of 8 mm."""
         thin = np.zeros((20, 22, 24), np.uint8)
         thin[10, 5:15, 5:15] = 1
         draw_segment(slicer.util.getFirstNodeByName("scan0 outline"), slicer.util.getFirstNodeByName("scan0"), thin)
@@ -169,7 +169,10 @@ class StartTest(CasesCase):
         now = [100.0]
 
         class FakeJob(mock.Mock):
-            """Replaces the job that starts a run; `start` seems to take 20 s."""
+            """Replaces the job that starts a run.
+
+            `start` moves the simulated clock on by 20 s, as if it had blocked the event loop for so long.
+            """
 
             def start(self) -> None:
                 now[0] += 20.0

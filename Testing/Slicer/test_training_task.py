@@ -1,4 +1,4 @@
-"""Test the task of a run and the estimates of its time, memory and disk space."""
+"""The task of a run: classes, suggested recipe, model to start from; estimates of time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class TaskTest(TrainingCase):
         self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the suggestion")
         self.assertEqual(self.ui.taskSelector.currentText, "Suggested from the cases", self.ui.suggestionLabel.text)
         recipe = self.session.recipe()
-        # The scans have voxels of 2 mm; `la` is the default task.
+        # The scans have voxels of 2 mm; the classes are those of the recipe `la`, the default task.
         self.assertEqual(recipe.spacing, (2.0, 2.0, 2.0))
         self.assertEqual([info.name for info in recipe.classes], [info.name for info in load_recipe("la").classes])
         self.assertIn("2×2×2 mm", self.ui.suggestionLabel.text)
@@ -382,8 +382,8 @@ class EstimateTest(TrainingCase):
         count = math.prod(row.size)
         voxels = count * math.prod(row.spacing) / math.prod(spacing)
         resident = 2 * voxels
-        # The process takes 500 MB. The scan and its resampled and normalised intensities are in float32; two local
-        # moments are in float64.
+        # The process takes 500 MB. Three arrays are in float32: the scan, its resampled intensities and its normalised
+        # intensities. Two local moments are in float64.
         loading = 500e6 + resident + 4 * count + (4 + 4 + 2 * 8) * voxels
         for device, measured, expected in (
             ("cpu", 0, loading),

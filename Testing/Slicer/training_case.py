@@ -64,7 +64,7 @@ class SavedProposal:
 
 
 class TrainingCase(EngineCase):
-    """A test case with an open panel and a temporary folder for runs and models."""
+    """A test case with an open panel (`self.module`) and a temporary folder for runs and models (`self.folder`)."""
 
     def setUp(self) -> None:
         start_afresh()
@@ -112,7 +112,7 @@ class TrainingCase(EngineCase):
         self.module.widget.task.refresh()
 
     def measure(self, **estimate: object) -> None:
-        """Click Measure; give the panel an estimate instead of running `dcamt estimate`."""
+        """Click Measure; give the panel an estimate with the given values instead of running `dcamt estimate`."""
         event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
         event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
         with mock.patch.object(estimation_module, "EngineCommand") as command:
@@ -134,7 +134,7 @@ class TrainingCase(EngineCase):
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 
     def write_run(self, name: str = "earlier") -> RunFolder:
-        """Write a run with a recipe and an empty file of events."""
+        """Write the folder of a run that has only a recipe and an empty file of events."""
         run = RunFolder(self.runs / name)
         run.path.mkdir()
         run.events.touch()
@@ -142,7 +142,11 @@ class TrainingCase(EngineCase):
         return run
 
     def make_run(self, name: str, *events: dict[str, Any], cases: tuple[str, ...] = ()) -> RunFolder:
-        """Write a run with a checkpoint, events and the lines `cases` of a case list."""
+        """Write the folder of a run with a checkpoint, events and a case list.
+
+        Args:
+            cases: lines of the case list: name, image, label, role.
+        """
         run = self.write_run(name)
         run.checkpoint.parent.mkdir(exist_ok=True)
         run.checkpoint.touch()
@@ -151,10 +155,10 @@ class TrainingCase(EngineCase):
         return run
 
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
-        """Save an unlabelled case, close the scene, and write a run that ranks the case.
+        """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
 
         Args:
-            place: where the branches disagree most, in RAS mm.
+            place: the position, RAS mm, that the ranking states for the case: where the branches disagree most.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)

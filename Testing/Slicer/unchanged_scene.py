@@ -20,18 +20,19 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 
 def scene_content() -> list[str]:
-    """Return lines that describe `scene_state`, the saved scene, and the data of tables, volumes and models.
+    """Return lines that describe `scene_state`, the saved scene, and the data of nodes.
 
-    The saved scene contains attributes, references, display settings and the subject hierarchy.
+    The saved scene contains attributes, references, display settings and the subject hierarchy. Data is taken from
+    tables, colour tables, volumes and Slicer's model nodes.
     """
     scene, util = slicer.mrmlScene, slicer.util
-    # The simulated Slicer may lack a subject hierarchy node. This call creates the node, because a later creation would
-    # count as a change.
+    # In the simulated Slicer, this call creates the scene's subject hierarchy node if there is none. Without the call,
+    # a later creation of the node would count as a change.
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     scene.SetSaveToXMLString(1)
     scene.Commit()
     lines = [*map(str, scene_state()), *scene.GetSceneXMLString().splitlines()]
-    # Input in the panel changes parameter nodes.
+    # Leave out parameter nodes, as `scene_state` does: input in the panel changes them.
     lines = [line for line in lines if "ScriptedModuleNode" not in line]
     scene.SetSaveToXMLString(0)
     for node in util.getNodesByClass("vtkMRMLTableNode"):
@@ -62,7 +63,11 @@ def changed_content(before: list[str]) -> list[str]:
 
 
 def fail_after(module: Any, name: str, call: int = 0) -> Any:
-    """Return a context in which a function raises MemoryError at the end of the call with index `call`."""
+    """Return a context in which a function of a module works, but raises MemoryError at the end of one call.
+
+    Args:
+        call: the index of the call.
+    """
     real, calls = getattr(module, name), []
 
     def fail(*arguments: Any, **options: Any) -> Any:

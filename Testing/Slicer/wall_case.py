@@ -1,4 +1,4 @@
-"""A phantom of an atrium with its wall, and test cases with the phantom."""
+"""A phantom of an atrium with its wall, the phantom's nodes in a scene, and test cases with the phantom."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 
 
 def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
-    """Add a circle on the ball at an angle of `degrees` to the direction `towards` (RAS)."""
+    """Add a circle of points on the ball, each at an angle of `degrees` to the direction `towards` (RAS)."""
     axis = towards / np.linalg.norm(towards)
     side = np.cross(axis, [0.3, 0.2, 1.0])
     side /= np.linalg.norm(side)
@@ -133,7 +133,7 @@ class ChosenPhantomCase(unittest.TestCase):
 
 
 class WorkerWallCase(ChosenPhantomCase, EngineCase):
-    """A test case with a chosen phantom and a real worker process."""
+    """A test case with a panel in which a phantom is chosen, and with a real worker process."""
 
     worker: LastingWorker
 
@@ -148,7 +148,7 @@ class WorkerWallCase(ChosenPhantomCase, EngineCase):
 
 
 class InsertedWallCase(ChosenPhantomCase):
-    """A test case with a chosen phantom whose measured wall is in the scene."""
+    """A test case with a panel in which a phantom is chosen; the phantom's measured wall is in the scene."""
 
     def setUp(self) -> None:
         super().setUp()

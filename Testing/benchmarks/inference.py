@@ -18,9 +18,9 @@ whole     `Predictor.segment` on padded cases of 576x576x88 voxels. The padding 
           tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are processor times, since other programs affect these less than elapsed times; with one thread, both are equal
-on an idle machine. For each case, the shortest time of the repeats is taken; `pass` has one repeat more, to warm up.
-The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time.
+Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
+of the repeats is taken; `pass` has one repeat more, to warm up. The windows of `protocol` are measured once. `cold` is
+also measured once, in elapsed time. With one thread, processor time equals the elapsed time on an idle machine.
 `protocol` is measured in float32, and `cold` in the precision that the command chooses. The other parts are measured in
 float32, and also in bfloat16 if the CPU has bfloat16 instructions.
 

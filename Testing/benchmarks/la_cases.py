@@ -19,7 +19,8 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases: the last cases of `cases.csv`.
 
-The shipped model is trained with their labels, so its twin, trained without them, is measured (see `shipped_model.py`).
+The shipped model is trained with the labels of these cases, so its twin, which is trained without these labels, is
+measured instead. The docstring of `shipped_model.py` describes both trainings.
 """
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of the intervals of doubt in which wrong voxels are counted."""
@@ -47,7 +48,7 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
     """Segment the held-out cases at their own resolution and compare the results with their labels.
 
     Returns the mean of each of `METRICS`, and the standard deviation and the minimum of Dice. A distance that is
-    undefined for all cases has the mean None.
+    undefined for all cases, as with empty segmentations, has the mean None.
     """
     predictions, labels = work / f"held_out_{quality}", work / "held_out_labels"
     for folder in (predictions, labels):
@@ -78,7 +79,7 @@ def train_run(folder: Path, settings: Iterable[str], *more: str) -> Path:
 
 
 def claim_folder(work: Path, model: Path) -> None:
-    """Create the folder `work` for a model's results; end the process if it has another model's results."""
+    """Create the folder `work` for a model's results; end the process if the folder has results of another model."""
     message = f"{work} has results of another model; choose another folder for the results of {model}"
     claim(work / "model.txt", open_model(model).card.checksum, message)
 
@@ -110,10 +111,13 @@ def doubt_histograms(doubt: np.ndarray, *weights: np.ndarray) -> np.ndarray:
 
 
 def reliability_rows(sums: np.ndarray) -> list[dict[str, Any]]:
-    """Return a row for each interval of doubt: mean doubt, fraction of wrong voxels, and percentage of all voxels.
+    """Return a row for each interval of doubt.
+
+    A row has the mean doubt in the interval, the fraction of the interval's voxels that are wrong, and the percentage
+    of all counted voxels that lie in the interval.
 
     Args:
-        sums: (3, intervals): number of voxels, total doubt, number of wrong voxels.
+        sums: (3, intervals), the number of voxels, their total doubt, and the number of wrong voxels.
     """
     number, doubt, wrong = sums
     return [

@@ -5,10 +5,10 @@
 A first model is trained with the labels of the first `--labelled` cases of LA_FOLDER/cases.csv, and with the other
 training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then
 further models are trained from scratch with the same labels and `--add` more, the same number of iterations and the
-same seed. One of these models adds the labels of the first cases in the ranking; each of the others adds labels of
-unlabelled cases chosen at random. All models are measured on the last 20 cases, which training never uses, at the
-cases' native spacing. The script prints a table, and writes `outline_next.json` to WORK. After an interruption, the
-same command continues the work.
+same seed. For one of these models, the added labels are those of the first cases in the ranking. For each of the
+remaining models, they are those of unlabelled cases chosen at random. All models are measured on the last 20 cases,
+which training never uses, at the cases' native spacing. The script prints a table, and writes `outline_next.json` to
+WORK. After an interruption, the same command continues the work.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> lis
     rows = [{"row": "start", "seed": seed, **measure(la, start, model), "added": []}]
     additions = {"ranking": chosen_by_ranking(start, options.add)}
     for draw in range(options.draws):
-        # All seeds of the training add the same random cases.
+        # The draw does not depend on the training's seed, so all seeds add the same random cases.
         additions[f"random{draw}"] = Random(draw).sample(rest, options.add)
     for row, added in additions.items():
         place = work / f"{row}-{options.labelled}+{options.add}-seed{seed}"

@@ -12,7 +12,7 @@ mmd: MMD^2 between two sets of bottleneck features. Each column compares two set
     `branches`: branch A and branch B,
     `labelled, unlabelled`: labelled and unlabelled cases, in branch A,
     `bias of the estimator`: two halves of the bottleneck voxels of the unlabelled cases, in branch A. Both halves have
-        nearly the same distribution, so the value shows the estimator's bias.
+        nearly the same distribution, so their true MMD^2 is about 0, and the value shows the estimator's bias.
 contrast: for each class, the fraction of its voxels whose features are nearest (by cosine) to the prototype of this
     class. The table shows the mean of the two fractions, background and atrium. The features are those of the decoder
     at half the resolution. A prototype is the mean direction of a class's features. Prototypes are computed on labelled
@@ -101,7 +101,10 @@ def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
 def dice_of(
     network: DualVNet, batches: list[Batch], forward: Callable[[Batch], tuple[BranchOutput, BranchOutput]]
 ) -> float:
-    """Return the Dice of the branches' mean probabilities, counting the voxels of all patches together."""
+    """Average the branches' probabilities, and return the Dice of the resulting segmentation.
+
+    The voxels of all patches are counted together.
+    """
     both = total = 0
     for batch in batches:
         with torch.no_grad():

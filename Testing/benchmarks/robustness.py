@@ -5,10 +5,10 @@
     python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.dcamt
 
 `segment` reads the last 20 cases of LA_FOLDER/cases.csv. MODEL must be trained without the labels of these cases.
-Each case is segmented undisturbed and with `--rounds` disturbances, in the qualities `fast` and `accurate`. Each result
-is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the branches'
-agreement), features of doubt. The line of an undisturbed scan in quality `accurate` also has the numbers of voxels and
-of wrong voxels in intervals of doubt (`count_doubt`). Existing lines are not computed again.
+Each case is segmented undisturbed and with `--rounds` disturbances, in quality `fast` and in quality `accurate`. Each
+result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the
+branches' agreement), features of doubt. The line of an undisturbed scan in quality `accurate` also has the numbers of
+voxels and of wrong voxels in intervals of doubt (`count_doubt`). Existing lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
@@ -16,9 +16,9 @@ of wrong voxels in intervals of doubt (`count_doubt`). Existing lines are not co
   unseen disturbances,
 - for each interval of doubt, the fraction of wrong voxels, without and with the scaling of the doubt.
 
-`calibrate` fits the shipped model's calibration to the results in WORK/robustness.jsonl, and writes it beside the
-shipped model. The results must be those of the twin: a model trained like the shipped model, but without the labels of
-the held-out cases (`shipped_model.py`).
+`calibrate` fits the calibration of the shipped model to the results in WORK/robustness.jsonl, and writes the
+calibration beside the shipped model. The results must be those of the twin: a model trained like the shipped model, but
+without the labels of the held-out cases (`shipped_model.py`).
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ from la_cases import DOUBT_EDGES, HELD_OUT, case_names, claim_folder, doubt_hist
 from scipy import ndimage
 
 CASE = "case"
-"""Cross-validation: the expected overlap comes from a fit to scans of other cases."""
+"""Cross-validation in which a scan's expected overlap comes from a fit to scans of other cases."""
 CASE_AND_DISTURBANCE = "case and disturbance"
-"""Cross-validation: a disturbed scan's expected overlap comes from a fit to other cases with other disturbances."""
+"""Cross-validation in which a disturbed scan's expected overlap comes from a fit to scans of other cases with other
+disturbances."""
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
 Row = dict[str, Any]
 
@@ -263,9 +264,12 @@ def robustness_table(rows: list[Row], quality: str) -> list[Row]:
 
 
 def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row]:
-    """Return the rows with their expected overlap (key `expected`) by a cross-validation, one of `SPLITS`.
+    """Return the rows with their expected overlap (key `expected`), by cross-validation.
 
     The expected overlap of an empty result is 0.
+
+    Args:
+        split: the cross-validation, one of `SPLITS`.
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:

@@ -3,16 +3,16 @@
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8]
         [--coarse] [--set …]
 
-A row (an entry of `--rows`) is a way of training. The printed table has a line for each row, seed and quality. The row
-`all-labelled` uses the labels of all training cases. Each other row uses the labels of the first `--labelled` cases of
-LA_FOLDER/cases.csv, and uses the remaining training cases without labels, or leaves them out. The model is evaluated on
-the last 20 cases, which training never uses, at their own resolution. All rows have the same iterations and seeds.
-They also have the same augmentation, except that only some rows mix patches (CutMix). Only `la-best` has another number
-of patches per iteration and another learning rate.
+A row (an entry of `--rows`) is a way of training. The printed table has a line for each row, seed and quality. In each
+row except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv; the
+other training cases are used without labels, or left out. `all-labelled` uses the labels of all training cases.
+Training never uses the last 20 cases: the model segments them at their own resolution, and is evaluated on them. All
+rows have the same iterations and seeds. They also have the same augmentation, except that only some rows mix patches
+(CutMix). Only `la-best` has another number of patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption. Several processes can run
-different rows. Use a separate folder WORK for each combination of `--coarse` and `--set`. The command also writes
-`semi_supervised.json` and `semi_supervised.svg` to WORK.
+different rows. Use a separate folder WORK for each combination of `--coarse` and `--set`. The command prints a table,
+and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prepare the training of the shipped left-atrium model, and measure its twin.
 
-The twin is trained like the shipped model, but without the labels of the last 20 of the 80 cases. These are the
-held-out cases, on which the twin is measured.
+The twin is trained like the shipped model, but without the labels of the last 20 of the 80 cases. The twin is measured
+on these 20 cases, the held-out cases.
 
     python Testing/benchmarks/shipped_model.py prepare LA_FOLDER WORK      # write case lists, print training commands
     dcamt train …                                                          # the four printed commands

@@ -4,8 +4,8 @@
 
 *thick* has voxels of 1 x 1 x 8 mm. In *small*, one of two structures fills only 0.1% of the scan. Of six scans,
 three are labelled, two are unlabelled, and one is for validation. Prints the network, the time, and the Dice of each
-class on the validation scan. A later call resumes an interrupted run, without regard to `--iterations`, and prints the
-time of the whole run.
+class on the validation scan. A later call resumes an interrupted run. `--iterations` does not affect a resumed run; the
+printed time is that of the whole run.
 """
 
 from __future__ import annotations

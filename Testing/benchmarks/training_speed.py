@@ -3,16 +3,17 @@
     python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
 
 The conventional loop follows published code for semi-supervised segmentation. It uses float32, PyTorch's default
-memory format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read
-the normalised image and the label of a whole case, both on the network grid. The workers rotate the case by multiples
-of 90 degrees, mirror it and crop a patch, all in NumPy. DCAMT's loop is that of the trainer, with the augmentation of
-recipe `la`. Each further loop is DCAMT's loop without one of its optimisations. The loop "DCAMT with a DataLoader"
-makes its patches as the conventional loop does.
+memory format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read a
+whole case from two files, the image and the label. The image is already normalised, and both are on the network grid.
+The workers rotate the case by multiples of 90 degrees, mirror it and crop a patch, all in NumPy. DCAMT's loop is that
+of the trainer, with the augmentation of recipe `la`. Each further loop is DCAMT's loop without one of its
+optimisations. The loop "DCAMT with a DataLoader" makes its patches as the conventional loop does.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. The column `waiting` is the fraction of the time
-in which a loop's process makes batches or waits for them. With `--device cuda`, the GPU makes a part of each
-batch of DCAMT's loop. The process does not wait for this part, so `waiting` excludes it.
+the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which a
+loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`, DCAMT's loop
+makes a part of each batch on the GPU. The process only starts this part and does not wait for its end. So the time that
+the GPU needs to make batches counts only in the total time, not in `waiting`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ VARIANTS = {
 
 
 class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Samples are random patches of cases: image (1, X, Y, Z) and label (X, Y, Z)."""
+    """A data set of case files. A sample is a random patch of a case: image (1, X, Y, Z) and label (X, Y, Z)."""
 
     def __init__(self, folder: Path, names: list[str], patch: tuple[int, int, int]) -> None:
         self.folder = folder
@@ -88,7 +89,10 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Yields batches of case numbers for ever. Numbers below `labelled` are labelled cases and come first."""
+    """Yields batches of case numbers for ever. In each batch, the labelled cases come first.
+
+    Cases with a number below `labelled` are labelled.
+    """
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training
@@ -160,7 +164,11 @@ def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[s
 def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """Return DCAMT's step and trainer; if `loaded`, batches come from a DataLoader instead of cases in memory."""
+    """Return a pair: a function that runs one of DCAMT's iterations, and the trainer.
+
+    Args:
+        loaded: whether batches come from a DataLoader, which reads case files, instead of cases held in memory.
+    """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
     training = recipe.training
@@ -190,11 +198,11 @@ def dcamt_step(
 
 
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
-    """Answer the requests from `pipe`, in a separate process, until None is received.
+    """Serve the requests from `pipe` until None is received; meant for a separate process.
 
-    A number N requests N iterations. The answer is the seconds that they took, the seconds in which the process made
-    batches or waited for them, and the peak memory in bytes. "validate" requests a validation; the answer is the
-    seconds for one case.
+    A number N asks for N iterations. The answer has three numbers: the seconds that the N iterations took, the seconds
+    in which the process made batches or waited for them, and the peak memory in bytes. "validate" requests a
+    validation; the answer is the seconds for one case.
     """
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):
@@ -224,7 +232,7 @@ def serve(variant: str, options: argparse.Namespace, names: list[str], files: Pa
 
 
 def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: list[str]) -> float:
-    """Return the seconds of a validation for one case."""
+    """Return the seconds that the trainer's validation takes for one case."""
     held = [load_case(la_case(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
     began = time.perf_counter()
     validation_dice(trainer.learner.network, held, trainer.recipe)
@@ -250,7 +258,7 @@ def recipe_of(options: argparse.Namespace, mixed_precision: bool = True) -> Reci
 
 
 def measure(options: argparse.Namespace, names: list[str], files: Path) -> tuple[list[dict[str, Any]], float]:
-    """Return a row for each loop, and the seconds of DCAMT's validation for one case."""
+    """Return a row for each loop, and the seconds that DCAMT's validation takes for one case."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for variant in options.variants:

@@ -41,7 +41,8 @@ class Pair:
     """The walls of a case, measured on the expert's label and on the automatic segmentation.
 
     Attributes:
-        seconds, cpu_seconds: elapsed and CPU seconds, each for `expert` and `automatic`.
+        seconds: elapsed seconds of the measurements `expert` and `automatic`, in this order.
+        cpu_seconds: CPU seconds of the measurements, in the same order.
     """
 
     case: str
@@ -52,7 +53,11 @@ class Pair:
 
 
 def icc(first: np.ndarray, second: np.ndarray) -> float:
-    """Return ICC(A,1), the intraclass correlation for absolute agreement of two measurements (N,) of N cases."""
+    """Return ICC(A,1), the intraclass correlation for absolute agreement.
+
+    Args:
+        first, second: (N,), two measurements of each of N cases.
+    """
     both = np.stack([first, second], axis=1)
     n, k = both.shape
     mean = both.mean()
@@ -83,7 +88,10 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
-    """Segment the held-out cases that lack a segmentation; return the measured pairs and the reasons of refusals."""
+    """Segment the held-out cases that lack a segmentation, and measure all held-out cases.
+
+    Returns the pairs of the measured cases and the reasons of the refused cases.
+    """
     claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]

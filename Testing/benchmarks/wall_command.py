@@ -2,9 +2,10 @@
 
     python Testing/benchmarks/wall_command.py SCAN [--pairs 8] [--quality fast]
 
-Runs pairs of commands on one scan, with and without `--wall`. For the processor time (user and system) and the elapsed
-time, prints the medians with and without `--wall`, and the median and quartiles of the difference within a pair, in
-seconds. Processor time depends little on other programs. Elapsed time depends on the number of idle cores.
+Runs pairs of commands on one scan, with and without `--wall`. Measures each command's processor time (user and system)
+and its elapsed time, in seconds. For each of these two times, prints the median with `--wall`, the median without, and
+the median and quartiles of the difference within a pair. Processor time depends little on other programs. Elapsed time
+depends on the number of idle cores.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
         common = ["segment", str(options.scan), "-o", folder, "--overwrite", "--quality", options.quality]
         run_timed(common)  # reads all files into the system's cache
         for number in range(options.pairs):
-            # The order alternates, so that a machine that becomes slower favours neither variant.
+            # The order alternates, so that a machine that becomes slower over time favours neither variant.
             order = (False, True) if number % 2 else (True, False)
             times = {has_wall: run_timed([*common, *(["--wall"] if has_wall else [])]) for has_wall in order}
             pairs.append((times[True], times[False]))

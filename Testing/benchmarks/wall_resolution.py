@@ -6,10 +6,10 @@ A phantom is a ball of blood with a radius of 20 mm, surrounded by a wall. The s
 measured with the default settings (threshold IIR > 1.2).
 
 Prints a table with a row for each size of the voxels. Each column is of one thickness of the wall and one ratio of the
-scar's intensity to the blood's. A cell is the largest error of the burden in 24 scans, with its sign, in percentage
-points. In these scans, the scar covers 9, 25 or 54% of the wall, the slices have four directions relative to the scar,
-and the phantom has two positions. In a row such as "1.25 x 1.25 x 2.5 to 1.25", slices of 2.5 mm were interpolated to
-1.25 mm by zero-filling in the Fourier domain, as many scanners do.
+scar's intensity to the blood's. A cell contains the largest error of the burden in 24 scans, with its sign, in
+percentage points. In these scans, the scar covers 9, 25 or 54% of the wall, the slices have four directions relative to
+the scar, and the phantom has two positions. A row such as "1.25 x 1.25 x 2.5 to 1.25" is of scans whose slices of 2.5
+mm were interpolated to slices of 1.25 mm by zero-filling in the Fourier domain, as many scanners do.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ DIRECTIONS = (
     (rotation(20, -35, 50), POSTERIOR),
     (rotation(-50, 25, 10), POSTERIOR),
 )
-"""Directions of the grid's axes, as columns, and of the scar. In the second pair, the scar's rim is parallel to the
-slices.
+"""Each pair consists of a matrix, whose columns are the directions of the grid's axes, and the direction of the scar.
+In the second pair, the scar's rim is parallel to the slices.
 """
 EXTENT_MM = 60.0
 """Width of the scans. DCAMT samples intensities up to 6 mm (`PROFILE_TO_MM`) outside the ball, whose diameter is 40 mm.
@@ -74,7 +74,9 @@ def interpolate_slices(volume: Volume) -> Volume:
 def burden_errors(wall_mm: float, ratio: float, voxel_mm: tuple[float, float], interpolated: bool) -> Iterator[float]:
     """Yield the error of the burden, in percentage points, for each size of the scar, direction and position.
 
-    `ratio` and `voxel_mm` are as in `RATIOS` and `VOXELS_MM`.
+    Args:
+        ratio: the scar's intensity divided by the blood's.
+        voxel_mm: spacing in the plane of a slice, and thickness of the slices.
     """
     in_plane_mm, slice_mm = voxel_mm
     for degrees, (axes, centre), shift in product(CAP_DEGREES, DIRECTIONS, positions(slice_mm)):

@@ -1,6 +1,6 @@
 """Make grids, a small scan given by a formula, and a tiny model with random weights.
 
-This module does not import pytest, which Slicer's Python lacks.
+This module does not import pytest, since tests in Slicer use it and Slicer's Python lacks pytest.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def points_of(grid: Grid) -> np.ndarray:
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Dice of two masks, not both empty."""
+    """Return the Dice of two masks, of which at least one is not empty."""
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
@@ -69,7 +69,10 @@ def analytic_scan(grid: Grid) -> Volume:
 
 
 def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
-    """Return a model with random weights; for one class, each branch labels about a third of `scan` as foreground."""
+    """Return a model with random weights.
+
+    If the recipe has one class, each branch labels about a third of `scan` as foreground.
+    """
     # Importing torch takes seconds, and most users of this module need no network.
     import torch
     from dcamt.networks.dual_vnet import DualVNet

@@ -30,8 +30,8 @@ predictor.predict_bounded = predict_bounded
 """
 """A script after which the network computes a scan again and again, until the request is cancelled.
 
-The worker sets a hook only while it segments the scan of a request, not while it measures the model's speed. After a
-cancellation, the hook raises an error in `predict`.
+The worker sets a hook only while it segments the scan of a request, so the loop does not run when the worker measures
+the model's speed. If the request is cancelled, the hook raises an error in `predict`, which ends the loop.
 """
 
 EXPECTS_LONG_WORK = """

@@ -19,19 +19,21 @@ MR, ENHANCED_MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 SECONDARY_CAPTURE, RT_DOSE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.481.2"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 SIZE = 16
-"""Number of rows and of columns."""
+"""Number of rows of a slice, equal to its number of columns."""
 STEP = 2.0
 """Distance in mm between neighbouring slices, rows or columns."""
 SERIES = "1.2.3.4"
 
 
 def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
-    """Return a DICOM object with attributes of patient, study, series and pixel format, but without pixels.
+    """Return a DICOM object with attributes of patient, study, series and pixel format.
+
+    The object has pixels only if `PixelData` is among the further attributes.
 
     Args:
         series: UID of the series.
         number: instance number; the instance's UID depends on the series and this number.
-        attributes: further DICOM attributes, such as `PixelData`.
+        attributes: further DICOM attributes.
     """
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -51,7 +53,11 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of one frame for each place (see `write_slice`), with the intensity `add` + 10 * place."""
+    """Return the pixels of one frame for each place (see `write_slice`).
+
+    Args:
+        add: intensity at place 0; the intensity rises by 10 per place.
+    """
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
@@ -157,7 +163,10 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume has `slices` slices, each with the intensity of its place z / `STEP` (see `pixels`)."""
+    """Fail unless the volume has `slices` slices, each with the intensity of its place (see `pixels`).
+
+    The place of a slice is its z in the volume's grid, divided by `STEP`.
+    """
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)

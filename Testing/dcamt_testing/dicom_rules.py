@@ -22,10 +22,10 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Describe the missing or wrongly empty attributes of the mandatory modules and of a structured report's content.
+    """Describe the required attributes that are missing or wrongly empty, in the mandatory modules of the SOP class.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
-    checked. `highdicom` ships the standard's tables.
+    checked. In a structured report, the content items are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []

@@ -2,8 +2,9 @@
 
 `PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
 
-A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages,
-also through local variables, lists, parameters, module constants and the results of functions.
+A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
+Such a text is followed back through local variables, lists, parameters, module constants and the results of
+functions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "UnplacedError": ("what",),
     "Preset": ("threshold", "source"),
 }
-"""For each class, the constructor's parameters that hold messages."""
+"""For each class, the parameters of its constructor that are searched for messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
 """Fields of dataclasses that hold messages."""
 CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")
@@ -66,7 +67,9 @@ def engine_modules() -> list[ast.Module]:
 
 
 def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
-    """Return the texts of errors and notes, with `{}` for values, and the titles of the shipped recipes.
+    """Return the texts that form the messages of errors and notes, and the titles of the shipped recipes.
+
+    `{}` is a placeholder for a value.
 
     Args:
         modules: syntax trees to use instead of the engine's modules and recipes.
@@ -104,7 +107,7 @@ class Names:
 
 
 class MessageSources:
-    """Finds the texts of the messages in modules, starting from the constructors that take the messages."""
+    """Finds the texts of the messages in a set of modules, starting from the constructors that take the messages."""
 
     def __init__(self, modules: list[ast.Module]) -> None:
         self._fields = dict(CONSTRUCTORS)
@@ -231,9 +234,11 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the values that the functions called by `function` append to its list `name`.
+        """Yield the values that other functions append to a list.
 
         Args:
+            name: the variable that holds the list.
+            function: the function that has this variable and passes the list to the other functions.
             followed: variables, each with its function, that are not searched again.
         """
         followed |= {(name, function)}
@@ -290,7 +295,7 @@ def _called(call: ast.Call) -> str:
 
 
 def table() -> str:
-    """Return the source code of the module `TABLE`."""
+    """Return the source code of the module with the table of sentences."""
     lines = [HEAD]
     for sentence in sorted(engine_sentences()):
         first, *others = sentence.split("{}")

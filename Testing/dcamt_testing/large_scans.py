@@ -37,7 +37,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.n
 
 
 def small_scan() -> np.ndarray:
-    """Return the small scan, (I, J, K): tissue and a bright organ off-centre."""
+    """Return the small scan, (I, J, K): tissue and a bright organ that is not at the centre."""
     return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 

@@ -21,8 +21,8 @@ def write_task(
 ) -> Path:
     """Write six cases (three labelled, two unlabelled, one for validation); return the path of the case list.
 
-    Every case has one ball for each class: bright for an odd label value, else dark. A ball may hide parts of the balls
-    of smaller label values. Unlabelled cases have a label file too, but the list does not name it.
+    Every case has one ball for each class, bright if the class's label value is odd, else dark. A ball may hide parts
+    of the balls of smaller label values. Unlabelled cases have a label file too, but the list does not name it.
 
     Args:
         spacing: mm.

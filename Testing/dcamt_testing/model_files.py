@@ -23,7 +23,7 @@ BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0
 
 
 def make_tiny_network() -> DualVNet:
-    """Return a tiny network with random weights, none of them exactly 0 or 1."""
+    """Return a tiny network. Its weights are random with a fixed seed, and none is exactly 0 or 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         network = DualVNet(tiny_recipe())
@@ -70,8 +70,8 @@ class Trap:
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message of the InputError that `check(path)` raises, without the path.
 
-    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the working
-    directory, the folder of `path` or its parent.
+    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
+    working directory, the folder of `path` or the parent of this folder.
     """
     folders = (path.parent.parent, path.parent, Path())
     before = [sorted(os.listdir(folder)) for folder in folders]

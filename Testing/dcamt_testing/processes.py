@@ -22,7 +22,7 @@ import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
 HANGING_S = 600.0
-"""A test that waits longer fails. The time is long, since the machine may be busy."""
+"""A test that waits longer fails. The time is long, so that no test fails because the machine is busy."""
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
@@ -56,7 +56,7 @@ def run_with_file_size_limit(
 ) -> subprocess.CompletedProcess[str]:
     """Run `dcamt`, or a script, in a process that cannot write files of more than `limit` bytes (POSIX only).
 
-    The operating system refuses further bytes, as when a disk is full.
+    The operating system refuses further bytes, as it does when a disk is full.
     """
     return subprocess.run(
         [interpreter(), "-c", FILE_SIZE_LIMIT.format(limit=limit) + script, *map(str, arguments)],
@@ -97,7 +97,8 @@ def run_team(
 
     Args:
         script: a program to run instead of `dcamt`.
-        leader_interpreter: the leader's Python interpreter, instead of `interpreter()`.
+        leader_interpreter: the Python interpreter of the leader; None for `interpreter()`, which the other processes
+            always use.
 
     Returns:
         The exit status of the first process that failed, or 0; the standard output and the standard error of all
@@ -130,7 +131,7 @@ def run_team(
 
 
 def own_lines(text: str) -> list[str]:
-    """Return DCAMT's lines of errors and notes, without torchrun's lines."""
+    """Return the lines of errors and notes that DCAMT wrote, without torchrun's lines."""
     return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
@@ -143,7 +144,7 @@ def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HA
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
+    """Return whether a process runs; False if it has ended, even if its parent has not waited for it yet."""
     import psutil
 
     try:

@@ -113,7 +113,7 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """Write voxels as NIfTI with nibabel; by default, the spacing is 2 x 3 x 4 mm."""
+    """Write voxels as NIfTI with nibabel; without an affine, the spacing is 2 x 3 x 4 mm."""
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
     return path
 

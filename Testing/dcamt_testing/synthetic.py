@@ -69,7 +69,7 @@ def save_noise_scan(path: Path, seed: int = 0) -> Path:
 
 
 def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:
-    """Write voxels (I, J, K) with axes along R, A, S; return the path."""
+    """Write voxels (I, J, K) with axes along R, A, S to a NIfTI file; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
     return path
@@ -91,7 +91,7 @@ def write_cases_folder(
     shape: tuple[int, int, int] = (24, 24, 24),
     spacing_mm: float = 2.0,
 ) -> Path:
-    """Write the scans, labels and case list of a training run; return the case list's path."""
+    """Write scans, labels and the CSV file of a training run into `folder`; return the CSV file's path."""
     rows = []
     for role, count in (("labelled", labelled), ("unlabelled", unlabelled), ("validation", validation)):
         for index in range(count):
@@ -124,7 +124,11 @@ def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
 
 
 def resident(image: np.ndarray, label: np.ndarray | None = None) -> ResidentCase:
-    """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z) and a label (X, Y, Z)."""
+    """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
+
+    Args:
+        label: (X, Y, Z).
+    """
     channels = image if image.ndim == 4 else image[None]
     voxels = ()
     if label is not None:

@@ -41,7 +41,11 @@ def temporary_files() -> set[Path]:
 
 
 def wait_until_added_files_are_removed(before: set[Path], at_most: float) -> None:
-    """Wait until `temporary_files` returns only files of `before`; fail after `at_most` seconds."""
+    """Wait until `temporary_files` returns only files of `before`; after `at_most` seconds, fail and name the others.
+
+    Args:
+        before: the temporary files at an earlier time.
+    """
     end = time.monotonic() + at_most
     while added := temporary_files() - before:
         assert time.monotonic() < end, f"not removed: {sorted(map(str, added))}"

@@ -24,7 +24,7 @@ TINY = (
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """Return the recipe `la` with `TINY` and `settings`."""
+    """Return the recipe `la` with `TINY` (a tiny network, small patches, few iterations) and with `settings`."""
     from dcamt.recipe_files import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])

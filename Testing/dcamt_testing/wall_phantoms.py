@@ -81,7 +81,7 @@ class Atrium:
         if self.valve_mm is not None:
             beyond = p @ MITRAL - self.valve_mm
             across = np.linalg.norm(p - (p @ MITRAL)[..., None] * MITRAL, axis=-1)
-            # The valve's radius, for a ball: all phantoms with a valve are balls.
+            # This formula for the valve's radius holds for a ball; all phantoms with a valve are balls.
             rim = np.sqrt(self.radii[0] ** 2 - self.valve_mm**2)
             in_blood = np.where(beyond > 0, across < rim, in_blood)
             values = np.where((beyond > 0) & (across < rim + 6.0), WALL, values)

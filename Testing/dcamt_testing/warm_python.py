@@ -5,10 +5,10 @@ Importing PyTorch takes 4 s of processor time, and the tests start hundreds of p
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
 where the Slicer modules look for PythonSlicer.
 
-The launcher asks the server for a child with the launcher's stdin, stdout, stderr, environment and working directory,
-passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is killed, the
-server kills the child shortly afterwards. When the process that started the server ends, for whatever reason, the
-server and its children end, too.
+The launcher asks the server for a child with the launcher's stdin, stdout, stderr, environment and working directory.
+The launcher passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is
+killed, the server kills the child shortly afterwards. When the process that started the server ends, for whatever
+reason, the server and all its children end, too.
 
 A child runs only `-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. For any other command line, or if
 the server cannot be reached, the launcher runs the real interpreter. Without Linux's pidfd there is no launcher, and
@@ -101,8 +101,8 @@ def start() -> bool:
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
-    # The server ends when its stdin closes, that is, when this process ends. The server works in `/`, since a test may
-    # remove the working folder of this process.
+    # The server ends when its stdin closes, that is, when this process ends. The server's working folder is `/`, since
+    # a test may remove the working folder of this process.
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -275,7 +275,10 @@ class _Children:
 
 
 def serve(descriptor: int) -> Request | None:
-    """Fork a child for each request until stdin closes; return the request in each child, and None in the server."""
+    """Fork a child for each request until stdin closes.
+
+    Returns the request in each child, and None in the server after stdin has closed.
+    """
     import gc
     import importlib
     import shutil
@@ -302,7 +305,8 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher_id: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    To end a program at once, kill this process. If only the launcher is killed, the child runs on for a moment.
+    To end a program at once, kill the process with this id. If only the launcher is killed, the server's child runs on
+    for a moment.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
@@ -316,7 +320,10 @@ def _name_of_child(launcher: int) -> str:
 
 
 def _die_with_parent() -> None:
-    """Let this process end with its parent. Otherwise, a training run of a test could go on for days."""
+    """Let the system kill this process when its parent ends.
+
+    Otherwise, a training run that a test started could go on for days.
+    """
     _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -367,8 +374,8 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # A signal alone does not end `select` (PEP 475). Therefore Python writes the number of each signal to `wakeup`,
-    # which makes `signals` readable.
+    # A signal alone does not end `select` (PEP 475). Therefore Python writes the number of each signal to the socket
+    # `wakeup`. The number arrives at the connected socket `signals`, and `select` below returns.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

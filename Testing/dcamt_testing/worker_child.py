@@ -38,8 +38,8 @@ class Child:
     """A worker process, started by the constructor.
 
     Args:
-        script: Python code that runs in the process before the worker.
-        arguments: of the worker's command line; ignored if there is a script.
+        script: a Python program that runs in the process before the worker starts.
+        arguments: arguments of the worker's command line; ignored if there is a script.
     """
 
     def __init__(self, script: str = "", *arguments: str) -> None:
@@ -117,7 +117,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
     """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
 
     Args:
-        more: fields to replace in the request.
+        more: fields of the request, which replace those set here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
@@ -137,7 +137,10 @@ def make_other_scan() -> Volume:
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """Fail unless labels, doubt, trust and volumes of the event equal those of `Predictor`, up to rounding."""
+    """Fail unless labels, doubt, trust and volumes of the event equal those that `Predictor` gives in this process.
+
+    A level (0 to 255) in the map of doubt may differ by 1, and the trust may differ by a rounding error.
+    """
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8

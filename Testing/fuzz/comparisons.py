@@ -41,7 +41,11 @@ def is_dicom(path: Path) -> bool:
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two affines, in mm, are nearly equal."""
+    """Return whether two affines are nearly equal.
+
+    The elements of the 3x3 parts may differ by less than 0.001 mm, and the coordinates of the far corner by less than
+    0.01 mm.
+    """
     far_corner = np.array([*SHAPE, 1.0])
     return bool(
         np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ far_corner).max() < 0.01
@@ -49,7 +53,10 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "failed" if a slice has no frame with equal pixels, position and spacing in pydicom, else "other"."""
+    """Return "failed" if at least one slice has no equal frame in pydicom, else "other".
+
+    A frame is equal to a slice if it has the slice's pixels, position and pixel spacing.
+    """
     import pydicom
 
     folder = path.parent if path.name == "DICOMDIR" else path
@@ -82,10 +89,11 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "failed" if nibabel reads different voxels or directions, else "other".
+    """Return "failed" if nibabel reads different voxels, else "other".
 
-    Directions are compared only if the sform's code is 1. They may differ if DCAMT uses the qform instead of a sheared
-    sform. The spacing is not compared, because nibabel and DCAMT may take the spacing from different fields.
+    If the sform's code is 1, the directions are compared, too. Different directions are no failure if the sform is
+    sheared and there is a qform, because DCAMT then uses the qform. The spacing is not compared, because nibabel and
+    DCAMT may take the spacing from different fields.
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener

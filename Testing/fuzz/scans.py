@@ -2,9 +2,10 @@
 
     python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment] [--minutes M] [--keep FOLDER]
 
-A mutation changes one file of a scan. If the engine then reads changed voxels or positions, a second reader reads the
-mutated scan, too. A contradiction between the two readers is a failure (see `comparisons.py`). A zip archive has
-checksums, so a mutated archive must give the original scan or an InputError.
+A mutation changes one file of a scan. If the mutation changed the voxels or positions that the engine reads, another
+reader reads the mutated scan, too. A contradiction between the two readers is a failure (see `comparisons.py`).
+Checksums reveal damage to the files in a zip archive. If the engine reads a mutated archive without an InputError, the
+scan must therefore equal the original.
 
 Every read runs in a separate process with a time limit. Further failures are:
 
@@ -51,7 +52,7 @@ sys.path.insert(0, sys.argv[1])
 from dcamt import cli
 sys.exit(cli.main(sys.argv[3:]))
 """
-"""A program that runs `dcamt`; after a time limit, it prints the stack of each thread and ends."""
+"""A program that runs the command `dcamt`; after a time limit, it prints the stack of each thread and ends."""
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
@@ -112,9 +113,11 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
-    "segmented": the exit status is 0, and the only result, `x.seg.nrrd`, lies on the scan's grid. "refused": the exit
-    status is 1, there is no result, and all lines on stderr begin with "dcamt: ". "failed": every other case, and each
-    command that leaves a temporary file. A command that takes longer than `seconds` fails with its stack as the reason.
+    "segmented": the exit status is 0, the only result is `x.seg.nrrd`, and the result lies on the scan's grid.
+    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". In every other
+    case, the outcome is "failed". It is also "failed" if the command leaves a file in its folder for temporary files.
+    A command that takes longer than `seconds` prints its stack and ends; the outcome is then "failed", with the stack
+    as the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan
@@ -144,7 +147,10 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
 
 
 def write_tiny_model(path: Path) -> Path:
-    """Write a model with random weights in a new process, since this process is forked later and must not use torch."""
+    """Write a model with random weights in a new process.
+
+    The calling process is forked later, so it must not use torch.
+    """
     code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_network(pathlib.Path(sys.argv[1]))"
     search = os.pathsep.join(str(ROOT / folder) for folder in ("DCAMTSegmentation", "Testing"))
     subprocess.run([interpreter(), "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search}, check=True)
@@ -197,7 +203,7 @@ def main() -> int:
     failures = []
     import SimpleITK  # noqa: F401 - imported once, before the processes are forked
 
-    interpreter()  # Starts the server of Python processes, so that all forked processes use one server.
+    interpreter()  # Starts the server of Python processes before the fork, so that all forked processes use one server.
     with tempfile.TemporaryDirectory(prefix="dcamt-fuzz-") as temporary:
         seeds = Path(temporary, "seeds")
         seeds.mkdir()

@@ -18,10 +18,11 @@ FONT_PIXELS = 13
 def start() -> None:
     """Make `slicer` and `qt` importable. Call this before either is imported.
 
-    The pictures show the models and settings of a new installation, not the user's.
+    The pictures show the models and settings of a new installation. The user's own models and settings stay unchanged.
     """
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
-    # On a busy machine, several threads would wait for each other and lengthen the computing times in some pictures.
+    # One thread: on a busy machine, several threads would wait for each other, and so lengthen the computing times
+    # that some pictures show.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")

@@ -58,7 +58,7 @@ def draw(folder: Path) -> Iterator[Path]:
 
 
 def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Path:
-    """Write `count` synthetic hearts, `heart-1_image.nrrd`, …, and labels of the first `labelled` hearts."""
+    """Write `count` synthetic hearts, `heart-1_image.nrrd`, …, and a label for each of the hearts 1 to `labelled`."""
     folder.mkdir()
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for number in range(1, count + 1):

@@ -91,7 +91,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
 
 def show_volume(volume: Any) -> None:
-    """Show a volume in all slice views, as Slicer does after loading."""
+    """Show a volume as the background of all slice views and move them to its centre, as Slicer does after loading."""
     layout = slicer.app.layoutManager()
     for name in layout.sliceViewNames():
         logic = layout.sliceWidget(name).sliceLogic()

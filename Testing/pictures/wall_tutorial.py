@@ -50,7 +50,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
     """Render the surface off-screen; return the picture (H, W, 3), uint8.
 
     Args:
-        colors: of the surface's points, (N, 3), 0 to 1.
+        colors: (N, 3), 0 to 1, the colours of the surface's points.
         view: a key of `VIEWS`.
     """
     import vtk
@@ -87,7 +87,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Draw the two pictures; yield the path of each after writing it."""
+    """Draw the two pictures into `folder`; yield each picture's path after writing the picture."""
     import matplotlib
 
     matplotlib.use("agg")

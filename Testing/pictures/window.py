@@ -21,7 +21,7 @@ PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
 """Width of the views or charts beside a panel, unless `limit_to_window` was called."""
 BAR = 20
-"""Height of the bar above a view; above a panel, twice as much."""
+"""Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN = 16
 """Space below the lowest widget of a panel."""
 OUTSIDE_HEIGHT = 140
@@ -55,7 +55,8 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     _settle_height(panel)
     edge = MARGIN
     if _window:
-        # In Slicer, a panel has the height of its scroll area, or of its content if that is higher.
+        # In Slicer, a panel fills the height of its scroll area. If the panel's content needs more height, the panel
+        # has the height of its content.
         room = _window[1] - OUTSIDE_HEIGHT - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
@@ -74,7 +75,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 
 def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
-    """Return a panel's picture with Slicer's four views to its right, in the panel's height."""
+    """Return a panel's picture with Slicer's four views to its right; together the views have the panel's height."""
     return _stacked([panel, grab_views(_width_beside(panel), round(panel.height() / SCALE), fit, **camera)])
 
 
@@ -82,7 +83,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
     """Return the axial, 3D, coronal and sagittal views in one picture.
 
     Args:
-        width, height: of the whole picture, in logical pixels of Qt.
+        width, height: size of the whole picture in logical pixels of Qt.
         fit: whether to show the whole volume; if not, each slice view keeps its centre and zoom.
         camera: see `views.three_d_picture`.
     """

@@ -42,7 +42,8 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
-        # One QSettings for all calls, as in Slicer: each deletion of a QSettings would write the settings file.
+        # `settings` returns this QSettings at every call, as in Slicer. If each call made a new QSettings, the deletion
+        # of each QSettings would write the settings file.
         self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()
@@ -86,7 +87,7 @@ class Application:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        """Return `testing`, which a test sets to imitate a Slicer started with --testing."""
+        """Return the attribute `testing`, which a test sets to imitate a Slicer started with --testing."""
         return self.testing
 
     def settings(self) -> Any:

@@ -42,7 +42,10 @@ def unwrap(value: Any) -> Any:
 
 
 def accepts(kind: str, value: Any) -> bool:
-    """Return whether PythonQt accepts a value for a property of the type `kind`; PySide6 would accept more."""
+    """Return whether a value is accepted for a property of the type `kind`.
+
+    PySide6 would accept further values, which PythonQt refuses.
+    """
     if kind in ("bool", "int", "double"):
         return isinstance(value, int | float)
     return value is not None and not isinstance(value, os.PathLike)

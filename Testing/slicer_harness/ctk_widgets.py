@@ -1,4 +1,4 @@
-"""Provide the CTK widgets that the modules' panels use, as far as the panels need them.
+"""Provide the CTK widgets that the modules' panels use, with the properties, slots and signals that panels need.
 
 Names and types are those of the C++ headers in CTK's Libs/Widgets.
 """
@@ -152,7 +152,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A line edit for a path; its button does nothing."""
+    """A line edit for a path, with a button that does nothing (in CTK, it opens a file dialog)."""
 
     currentPathChanged = Signal(str)
 

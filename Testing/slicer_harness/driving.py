@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
 """Shortest and longest pause between two turns of the event loop."""
 IDLE_TURN_S = 0.0005
-"""A shorter turn of the event loop counts as idle."""
+"""A turn of the event loop that is shorter than this counts as idle."""
 
 
 @dataclass
@@ -179,7 +179,7 @@ def scene_saved_and_closed() -> Iterator[None]:
 
 
 def reload_scene() -> None:
-    """Save, close and load the scene."""
+    """Save the scene to a file, close the scene and load the file."""
     with scene_saved_and_closed():
         pass
 
@@ -188,7 +188,7 @@ _settings_of_the_user: dict[str, Any] | None = None
 
 
 def _keep_settings() -> None:
-    """Restore the user's layout and the extension's settings when Slicer ends."""
+    """Remember the user's layout and the extension's settings, and restore them when Slicer ends."""
     global _settings_of_the_user
     settings = slicer.app.settings()
     if _settings_of_the_user is not None:
@@ -226,7 +226,7 @@ def delete_pending() -> None:
 def expect_no_hidden_errors() -> None:
     """Raise AssertionError if a slot or observer had an error that no message showed, or if a question had no answer.
 
-    Slicer only prints errors of slots and observers, so a test could pass in spite of them.
+    Slicer only prints an error of a slot or an observer, so without this check a test could pass in spite of the error.
     """
     delete_pending()
     shown = pop_shown_texts()

@@ -35,7 +35,7 @@ class EnumValue(int):
         return self._combined(int(self) & int(other), other)
 
     def __invert__(self) -> Any:
-        # So `flags & ~flag` has the class of the flags.
+        # The complement of flags has the class of the flags. Thus, `flags & ~flag` has this class, too.
         return type(self)(~self.member) if isinstance(self.member, enum.Flag) else ~int(self)
 
     __ror__, __rand__ = __or__, __and__

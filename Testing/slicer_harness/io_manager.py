@@ -1,4 +1,4 @@
-"""Provide `slicer.app.coreIOManager()`, which loads and saves nodes and scenes."""
+"""Define the object that `slicer.app.coreIOManager()` returns: it loads and saves nodes and scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-# For the file types that `_load` reads through a storage node.
+# The node class of each file type that `_load` reads through a storage node.
 _NODE_CLASSES = {
     "ModelFile": "vtkMRMLModelNode",
     "TransformFile": "vtkMRMLLinearTransformNode",
@@ -15,7 +15,7 @@ _NODE_CLASSES = {
     "TextFile": "vtkMRMLTextNode",
     "ColorTableFile": "vtkMRMLColorTableNode",
 }
-# A file with any other ending counts as a volume.
+# The file type of each ending of a file name. A file with another ending counts as a volume.
 _FILE_TYPES = {
     ".mrml": "SceneFile",
     ".mrb": "SceneFile",
@@ -88,7 +88,7 @@ class IOManager:
     def exportNodes(
         self, nodeIDs: Any, fileNames: Any, properties: dict[str, Any], hardenTransform: bool, messages: Any = None
     ) -> bool:
-        """Write nodes to files without changing the scene; raise NotImplementedError for a transform to harden."""
+        """Write nodes to files and leave the scene as it is; refuse to harden a transform (NotImplementedError)."""
         for node_id, path in zip(nodeIDs, fileNames, strict=True):
             node = slicer.mrmlScene.GetNodeByID(node_id)
             storage = _new_storage_node(node)

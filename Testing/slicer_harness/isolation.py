@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def _pytest(options: Sequence[str]) -> PytestResult:
-    """Run pytest in a separate process, forked if the system supports it."""
+    """Run pytest in a separate process, which is forked from this one if the system supports it."""
     arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *options]
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "pytest", *arguments]

@@ -64,7 +64,7 @@ class QtMethod:
 
 
 class BoundMethod:
-    """A Qt method of an object, or of a class if `wrapper` is None."""
+    """A Qt method of an object, or of a class (then `wrapper` is None)."""
 
     def __init__(self, method: QtMethod, wrapper: Any) -> None:
         self.method, self.wrapper = method, wrapper
@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the largest number of arguments that an overload takes; None if unknown."""
+        """Return the maximum number of arguments that an overload of the method takes; None if unknown."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None
@@ -98,7 +98,8 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # `getattr(target, name)` may be an override in Python, whose super() would call the override again.
+        # If a derived Python class overrides the method, `getattr(target, name)` would return the override, and
+        # super() in the override would call the override again.
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 

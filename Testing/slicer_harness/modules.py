@@ -127,7 +127,8 @@ class ScriptedModule(_ScriptedModuleParent):
 class Modules:
     """The class of `slicer.modules`; each module is an attribute with the module's name in lower case.
 
-    For a scripted module X, `XInstance` is the object of class X, and `XWidget` is the module's Python widget.
+    For a scripted module X, `XInstance` is the object of the module's class, and `XWidget` is the module's Python
+    widget.
     """
 
 
@@ -207,7 +208,7 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment, and make it the background of every slice view."""
+        """Choose the volume to segment, and make this volume the background of every slice view."""
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
@@ -227,7 +228,10 @@ class SegmentEditor:
         self._history.SaveState()
 
     def undo(self) -> None:
-        """Undo; as in Slicer, the segmentation sends SegmentModified, but not SourceRepresentationModified."""
+        """Restore the previous state.
+
+        As in Slicer, the segmentation then sends SegmentModified, but not SourceRepresentationModified.
+        """
         self._history.RestorePreviousState()
 
     def redo(self) -> None:

@@ -12,7 +12,10 @@ from .observation import Observation
 
 
 def _with_scene(base: type) -> Any:
-    """Return a subclass of `base` that has a scene; PySide would ignore the signals of a mix-in class."""
+    """Return a subclass of the widget class `base`; the subclass has a scene.
+
+    The subclass is made by a function, and not with a mix-in class, because PySide ignores the signals of mix-ins.
+    """
 
     class WithScene(base):
         SIGNATURES: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}

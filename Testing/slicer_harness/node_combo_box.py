@@ -22,7 +22,7 @@ def _on_scene(combo: Any) -> None:
 
 
 class qMRMLSortFilterProxyModel(QtCore.QObject):
-    """Holds the identifiers of the nodes that a node selector hides."""
+    """The filter of a node selector: holds the identifiers of the nodes to hide."""
 
     hiddenNodeIDs = stored("QStringList", [], lambda model: model.parent()._refresh())
 
@@ -127,7 +127,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         )
 
     def _refresh(self) -> None:
-        """Update the rows; if the current node is gone, choose another, as Slicer 5.12.3 does even if `noneEnabled`."""
+        """Update the rows; if the current node is no longer offered, choose another node.
+
+        Slicer 5.12.3 chooses another node even if the list has an item "None" (`noneEnabled`).
+        """
         before, rows = self._rows, self._nodes()
         if self.property("noneEnabled"):
             rows.insert(0, None)
@@ -136,7 +139,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if current is not None and current not in rows:
             row = before.index(current) if current in before else 0
             nodes = [node for node in rows if node is not None]
-            # The last offered node that stood before `current`, or else the first node.
+            # Choose the last node that stood before `current` in the list and is still offered, or else the first node.
             current = next((node for node in reversed(before[:row]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]

@@ -42,8 +42,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    In a real Slicer, message boxes of `slicer.util`, file dialogs and text inputs are answered without opening.
-    `DialogWatcher` answers other modal dialogs.
+    If the tests run in a real Slicer, this class answers message boxes of `slicer.util`, file dialogs and text inputs
+    without opening them. Other modal dialogs open, and `DialogWatcher` answers them.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -54,8 +54,8 @@ class Person:
         """Expect a window whose title, text or details contain `text`; case is ignored.
 
         Args:
-            answer: the name of a button, a path, a sequence of paths for the kind "open several", a text or, for a
-                dialog, a function that is called with the dialog.
+            answer: the name of a button, a path, a text or, for a dialog, a function that is called with the dialog.
+                For a question of the kind "open several" (a dialog to open several files), a sequence of paths.
         """
         self._expected.append((text, answer))
         return self
@@ -188,7 +188,7 @@ def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
 
 
 _ANSWERED = "_harness_answered"
-"""Marks an answered dialog; a list of the dialogs would keep them alive."""
+"""The property that marks an answered dialog; a list of answered dialogs would keep the dialogs alive."""
 _watchers: list[DialogWatcher] = []
 
 

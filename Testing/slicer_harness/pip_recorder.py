@@ -28,7 +28,8 @@ class PipRecorder:
     Attributes:
         missing: packages that count as not installed.
         returncode: pip's exit status.
-        output: the lines that pip writes; as in Slicer, the exception of a failed installation lacks them.
+        output: the lines that pip writes. As in Slicer, the lines are printed, and the exception of a failed
+            installation does not contain them.
         updates_imported: already imported packages that an installation would change.
         requested: for each request, the requirements that were not skipped.
         skipped: the packages that each request skips.
@@ -74,7 +75,7 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        # Not Slicer's kind of dialog, which `DialogWatcher` would answer.
+        # Slicer shows a dialog of another kind, which `DialogWatcher` would answer.
         window = qt.QProgressDialog(slicer.util.mainWindow())
         window.windowTitle = "DCAMT - Installing Python Packages"
         window.setModal(True)

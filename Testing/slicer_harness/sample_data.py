@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 import slicer
 
 _samples: dict[str, tuple[str, str]] = {}
-"""Name of a sample -> address of its file, name of its node."""
+"""Name of a sample -> the address of its file, and the name of its node."""
 
 
 class SampleDataLogic:

@@ -63,8 +63,8 @@ class SignalConnections:
         Raises:
             ValueError: the object has no such signal.
             TypeError: the receiver cannot be called.
-            FatalConnection: the receiver is a method of a dialog that Python owns, and the signal is another object's
-                (deletion.py).
+            FatalConnection: the receiver is a method of a dialog that Python owns, and the signal is another object's.
+                Such a connection would crash a real Slicer when the dialog is deleted (deletion.py).
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
@@ -124,7 +124,7 @@ class SignalConnections:
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
-        """Return the Qt object and the full signature of a signal; `signal` is a signature or a name."""
+        """Return the Qt object and the full signature of a signal; `signal` is the signal's signature or name."""
         target = self._target()
         # The caller holds the sender's wrapper, which keeps a reference to the object.
         assert target is not None
@@ -171,7 +171,7 @@ def release_connections(target: QtCore.QObject) -> None:
 
 
 def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
-    """Yield each method's signature, and whether the method is a signal."""
+    """Yield the signature of each method of a Qt object, and whether the method is a signal."""
     meta = target.metaObject()
     for method in (meta.method(index) for index in range(meta.methodCount())):
         is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
@@ -179,5 +179,5 @@ def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
 
 
 def _normalize(signature: str) -> str:
-    """Remove spaces, `const` and `&`; Slicer's widgets need no other normalisation."""
+    """Return a signature without spaces, `const` and `&`. Slicer's widgets need no other normalisation."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)

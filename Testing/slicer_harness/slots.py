@@ -14,7 +14,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
     """Return the function that Qt calls for a receiver.
 
     Args:
-        sender: returns the object that emits the signal; None if unknown.
+        sender: returns the object that emits the signal, or None if this object is unknown.
     """
     most = _most_arguments(receiver)
 

@@ -175,7 +175,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
-    # A property hides other members of its name, even inherited methods.
+    # A property hides any other member of the same name, even an inherited method.
     names.update({name: QtProperty(name, pyside_class) for name in properties})
     # In PythonQt, the attribute `name` is the property `objectName`.
     if "objectName" in properties and "name" not in properties:
@@ -205,8 +205,9 @@ def _is_qt(cls: type) -> bool:
 def _shell_class(derived: type) -> type:
     """Return the shell of `derived`: a PySide6 class through which Qt calls the overrides in `derived`.
 
-    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. The shell is a subclass
-    of the wrapped PySide6 class, with a method for each Qt method that `derived` overrides.
+    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell is
+    a subclass of the PySide6 class that the wrapper class wraps. For each Qt method that `derived` overrides, the shell
+    has a method that calls the override.
     """
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
@@ -224,7 +225,7 @@ def _shell_class(derived: type) -> type:
 def _virtual(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         result = unwrap(getattr(self._wrapper, name)(*(wrap(argument) for argument in args)))
-        # For an enum value from an item model, Qt's views expect the number.
+        # If an item model in Python returns an enum value as data, Qt's views expect the enum's number.
         is_data = name in ("data", "headerData") and isinstance(result, enum.Enum)
         return getattr(result.value, "value", result.value) if is_data else result
 
@@ -232,7 +233,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the recorded wrapper of a PySide6 object, or a new one."""
+    """Return the recorded wrapper of a PySide6 object, or a new wrapper if none is recorded."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

@@ -1,4 +1,7 @@
-"""Store values in a scripted module node as text parameters or node references, under the names that Slicer uses."""
+"""Store values in a scripted module node as text parameters or node references.
+
+The parameters and references have the same names as those that Slicer writes.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class NodeSerializer(Serializer):
 class NodeListSerializer(Serializer):
     """Stores a list of nodes as `<name>_len` and `<name>_0`, `<name>_1`, …
 
-    `read` returns a tuple; in Slicer, a list whose changes are written to the node.
+    `read` returns a tuple. In Slicer, `read` returns a list whose changes are written to the node.
     """
 
     def __init__(self, element: NodeSerializer) -> None:

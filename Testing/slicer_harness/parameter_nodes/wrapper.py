@@ -29,7 +29,8 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # Observers of the ModifiedEvent may read `self.value`, so `NodeModify` delays the event.
+            # Observers of the ModifiedEvent may read `self.value`. Therefore `NodeModify` delays the event until
+            # `self.value` is the new value.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self.value = self._fresh()
@@ -64,7 +65,7 @@ class _Methods:
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         """Connect each parameter to its widget, and return the tag for `disconnectGui`.
 
-        `mapping`: each parameter's name -> its widget or a connector of the widget.
+        `mapping` contains, for each parameter's name, the widget or a connector of the widget.
 
         Raises ValueError for an unknown parameter, RuntimeError for a widget that has no connector for its parameter.
         """
