@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from dcamt.errors import OutputError
-from dcamt.io import in_use
+from dcamt.io import file_names, in_use
 from dcamt.io.atomic import FileAppeared, atomic_path, write_text
 from dcamt.models.package import ModelPackage, write_package
 from dcamt.models.store import import_model, remove_model
@@ -41,6 +41,7 @@ class Windows:
         self._refusals = refusals
         self._counts: dict[tuple[str, str], int] = {}
         monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setattr(file_names, "_allows_long_paths", lambda: True)
         for owner, name in _OPERATIONS:
             monkeypatch.setattr(owner, name, self._refusing(name, getattr(owner, name)))
 

@@ -210,7 +210,7 @@ def test_command_refuses_an_existing_output_without_overwrite(
     With --overwrite, the command accepts the output and fails for another reason.
     """
     if command.startswith("rank"):  # fail after the check of the output instead of loading the model
-        monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
+        monkeypatch.setattr("dcamt.networks.packaging.verify_model", fail_after_checks)
     make_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
     cases.write_text("name,image,label,role\na,scan.nrrd,,unlabelled\n", encoding="utf-8")
