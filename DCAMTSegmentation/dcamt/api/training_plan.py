@@ -52,7 +52,7 @@ class TrainingPlan:
 
     Attributes:
         origin: the model with whose weights the run began or begins; None for random weights.
-        start: the same model, for a new run. The checkpoint of a resumed run contains the weights.
+        start: the same model, with its weights; None for a resumed run, whose checkpoint contains weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
         conclude: whether to validate the last checkpoint and write the models, without further training.
     """

@@ -50,8 +50,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     makes it a label may become a scan (`_with_segmented_sequences`).
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
-    label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels
-    of another structure.
+    label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) get
+    the kind `FileKind.OTHER_LABEL`.
 
     The result does not depend on the order of `named`.
     """
@@ -248,8 +248,8 @@ def _without_labelled_scans(
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}
-    without_scan = {loose_key(key) for key in left_over}  # `labels/p1` of the scan `cohort/p1`
-    without_modality = (loose_key(key) for key in left_over if not modalities(key))  # `p1_LA_seg` of the scan `p1_lge`
+    without_scan = {loose_key(key) for key in left_over}
+    without_modality = (loose_key(key) for key in left_over if not modalities(key))
     without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 
     def has_label(mask: NamedFile) -> bool:

@@ -161,9 +161,9 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
 
 def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Make the labels in MONAI Label's folder `original` results: a model predicted them.
+    """Give the labels in the folder `original` of MONAI Label the kind `FileKind.RESULT`.
 
-    Corrected labels lie in a folder `final` beside it.
+    MONAI Label stores predicted labels in a folder `original`, and corrected labels in a folder `final` beside it.
     """
     folders = {file.path.parent for file in named if file.kind is FileKind.LABEL}
     corrected = {folder.parent for folder in folders if folder.name.lower() == "final"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 _FEW_ZEROS = 0.2
-"""Largest fraction of zeros in a slice without padding or mask."""
+"""Largest fraction of zeros in a slice that is neither padded nor has a masked background."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
 """Smallest fraction of a slice's voxels that a run of zeros must have to count as a lost part of the file."""
