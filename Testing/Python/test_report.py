@@ -461,7 +461,7 @@ def test_report_of_a_class_named_after_a_patient_does_not_deny_the_name() -> Non
     recipe = replace(recipe, classes=(replace(recipe.classes[0], name="Atrium of Mueller"),))
     page = render_run_report(RunReport(recipe, {}))
     assert ["classes 1.name", "Atrium of Mueller"] in Page(page).rows
-    assert "This page names no patient, identifier or file, unless a name or title of the task does." in page
+    assert "This page names no patient, identifier or file, except in names and titles of the recipe." in page
 
 
 def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_path: Path) -> None:

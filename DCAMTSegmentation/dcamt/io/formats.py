@@ -84,10 +84,8 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 
 
 def in_resolved_folder(path: Path) -> Path:
-    """Return the absolute path. Links to folders are resolved; a link to the file is kept.
-
-    A scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link.
-    """
+    """Return the absolute path. Links to folders are resolved; a link to the file is kept."""
+    # Further channels (`x_0001`) and `dataset.json` lie beside the link, not beside its target.
     return path.parent.resolve() / path.name
 
 
