@@ -111,7 +111,7 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
-    """Return whether the DCAMT segments lie at other voxels of `volume` than at those of the segmented scan.
+    """Return whether the DCAMT segments were moved relative to the scan `volume`.
 
     The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None or
     has no image.

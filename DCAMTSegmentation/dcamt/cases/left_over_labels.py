@@ -117,9 +117,7 @@ def _labels_of_only_scans(
         name, start = scan_name(label.path), scan_name(scan.path)
         if label.path in left_over:
             is_similar_to_other_scan = scan.key not in similar.get(loose_key(label.key), {scan.key})
-            # If the label's name begins with the scan's name, only the rest must satisfy `describes_label`:
-            # `LGE Segmentation_1` beside `LGE`. Other names count as a whole: Slicer saves `Segmentation_1.seg.nrrd`
-            # beside a scan of any name.
+            # `LGE Segmentation_1` or `Segmentation_1`, beside `LGE`.
             return not is_similar_to_other_scan and describes_label(rest_of(name, start) or name, start)
         return label.key == scan.key and describes_label(name, start)
 
@@ -143,17 +141,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 
 
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key of the scan) for each left-over label that is named like one scan.
-
-    The comparisons are tried in order until four conditions hold:
-
-    - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
-      left-over label: `p1_seg`, `p1_seg_v2`.
-    - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - Only one scan's name begins with the label's name without outline words: with `p1_lge` and `p1_post`, `p1_LA_gt`
-      gets no scan.
-    """
+    """Yield (label, key of the scan) for each left-over label that is named like one scan."""
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
         (_loose, _loose, _without_outline_words),  # `p1_lge`, `p1_seg`
@@ -179,11 +167,14 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
         found = {}
         for label in remaining:
             keys = fitting.get(simplify_label(label), set())
+            # `p1_seg` fits neither `p1_lge` nor `p1_cine` beside it, and `MR_labels/p1` does not fit `CT/p1`.
             if len(keys) != 1 or not keys <= of_one_scan or not modalities(label.key) <= modalities(*keys):
                 continue
             (key,) = keys
+            # `p1_seg_v2` may be a further label of the scan of `p1_seg`.
             if key not in unlabelled and _name_of_case(label) not in names_of_cases[key]:
                 continue
+            # `p1_LA_gt` fits neither `p1_lge` nor `p1_post` beside it.
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
             if has_same_name or not other_scan_begins_with_name:

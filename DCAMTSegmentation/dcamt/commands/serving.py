@@ -267,7 +267,7 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:
-    """Return the volume to segment: the scan's or, if smaller, the region's."""
+    """Return the smaller one of the scan's volume and the region's volume."""
     extent = _extent_mm3(grid)
     if request.region is None:
         return extent

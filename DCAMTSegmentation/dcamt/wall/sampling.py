@@ -15,7 +15,7 @@ EROSION_MM = 3.0
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 _ROUNDING = 1e-3
-"""Part of a step that is ignored: files state rounded spacings, so a whole number of steps may seem slightly larger."""
+"""Tolerance for a whole number of steps, since files state rounded spacings."""
 
 
 @dataclass(frozen=True)
