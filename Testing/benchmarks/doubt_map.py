@@ -7,7 +7,7 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank, from 0 to 1, of the worst doubtful place (see docs/experiments.md, section "Map of doubt").
+- the rank of the worst doubtful place (defined in docs/experiments.md, section "Map of doubt").
 The last two are printed for the map of doubt and for a map of disagreement.
 """
 
