@@ -227,7 +227,7 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
         with atomic_path(target, replace) as model:
             model.write_bytes(data)
     if calibration is None:
-        # A failure does no harm: the calibration file contains the old model's checksum.
+        # DCAMT ignores a calibration file of another model.
         with suppress(OSError):
             remove_file(beside)
 
