@@ -27,7 +27,7 @@ _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", 
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_NAME = 0x800
-"""Flag of a file in a zip file whose name is stated to be UTF-8 (APPNOTE.TXT of PKWARE, 4.4.4)."""
+"""Flag of an entry with a UTF-8 name (APPNOTE.TXT of PKWARE, 4.4.4)."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def decode_file_name(name: bytes) -> str:
-    """Decode a file name in a header; as in ITK, the file's name on the disk has the same bytes in any locale."""
+    """Decode a file name in a header, so that the file is opened by the same bytes, as ITK does."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
 
 
