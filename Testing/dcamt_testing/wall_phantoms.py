@@ -130,8 +130,8 @@ class Atrium:
 class Ring(Atrium):
     """A ring-shaped tube of blood around the axis S, with a wall.
 
-    The angle about the tube's own axis is 0 where the wall is farthest from S, and 180 degrees where the wall is
-    nearest to S. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`. `radii`,
+    The angle about the tube's own axis is 0 where the wall is farthest from the axis S, and 180 degrees where the wall
+    is nearest to the axis S. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`. `radii`,
     `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no effect on the scan and its label.
 
     Attributes:

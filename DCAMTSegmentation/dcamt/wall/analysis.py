@@ -300,8 +300,7 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files store rounded directions of a grid's axes, so the spacings computed for scans whose voxels have the same
-    # size can differ slightly.
+    # Files store rounded directions of axes, so computed spacings differ in the last decimals.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:
