@@ -366,8 +366,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 
     Args:
         names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
-        labelmaps: the result of `labelmaps_by_case`: a segmentation with a scan's name (`a_image`) by its own name, any
-            other segmentation (`a_label`) by its case (`a`).
+        labelmaps: the result of `labelmaps_by_case`.
     """
     for case, names in sorted(names_by_case.items()):
         segmentation = labelmaps.get(case)

@@ -73,7 +73,7 @@ def free_path(path: Path) -> Path:
 
 
 def accent_forms(name: str) -> list[str]:
-    """Return a name as stated, with composed accents (NFC) and with decomposed accents (NFD): systems store either."""
+    """Return three forms of a name: unchanged, with composed accents (NFC), with decomposed accents (NFD)."""
     return [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
 
 
