@@ -33,7 +33,7 @@ from .words import (
 )
 
 MIN_NAMES_OF_CASES = 10
-"""If similar paths have at least this many different names at one place, these names are taken for names of cases.
+"""If `*` stands for at least this many different names, these names are taken for names of cases.
 
 Names of structures, such as `LA_wall`, do not count.
 """

@@ -152,7 +152,7 @@ def add_evaluate(commands: Commands[Parser]) -> None:
         "--prediction-mapping",
         default="",
         metavar="VALUE=CLASS",
-        help="map values or segments of the predictions to the labels' values or segments",
+        help="change values in the predictions, as --label-mapping does in the labels",
     )
     parser.add_argument("--csv", type=parse_path, metavar="FILE", help="write the scores of each case to this table")
     add_existing(parser)
