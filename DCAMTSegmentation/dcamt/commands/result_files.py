@@ -280,7 +280,7 @@ def refuse_open_table(path: Path) -> None:
 
 
 def write_beside(table: Path, error: DCAMTError, write: Callable[[Path], None]) -> DCAMTError:
-    """Write the rows of a table that failed with `error` to a new file beside the table; return the error to print.
+    """Write the rows of a table that could not be written (`error`) beside the table; return the error to print.
 
     Args:
         write: writes the rows to a path.

@@ -16,7 +16,7 @@ NAME_HEIGHT = 14
 MARK_WIDTH = 16
 """Width of the piece of a line beside the line's name."""
 DASHES = ("none", "7 3", "2 2", "9 3 2 3")
-"""Dashes of lines; all colours are used with a kind of dashes before the next kind."""
+"""Dashes of lines. The first lines are solid, in all colours; the next ones are dashed, in all colours; and so on."""
 MAX_POINTS = 300
 """Largest number of points of a line; a longer line is averaged to this many points."""
 

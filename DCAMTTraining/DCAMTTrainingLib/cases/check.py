@@ -324,7 +324,7 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
 
 def _choice_remark(source: SceneScan, recipe: Recipe) -> str:
     names = {info.label: info.name for info in recipe.classes}
-    text = _("Several segments may be “{name}”: {segments}. Choose one of them with Segments….")
+    text = _("It is not clear which segment is “{name}”: {segments}. Choose one of them with Segments….")
     return " ".join(
         text.format(name=names[label], segments=", ".join(f"“{segment}”" for segment in segments))
         for label, segments in competing_segments(source, recipe).items()
