@@ -166,7 +166,8 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(edited[0], result, copied, volume)
         (row,) = scene_rows(self.recipe)
         self.assertIn(
-            "It is not clear which segment is “Left atrium”: “Left atrium”, “corrected”. Choose one of them with Segments….",
+            "It is not clear which segment is “Left atrium”: “Left atrium”, “corrected”."
+            " Choose one of them with Segments….",
             scene_remark(row.source, LABELLED, self.recipe)[0],
         )
 
@@ -252,7 +253,10 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
         self.add_segment(outline, volume, np.roll(label, 2, axis=0), "left atrium")
         self.add_segment(outline, volume, label, "aorta")
-        text = "It is not clear which segment is “Left atrium”: “Left atrium”, “left atrium”. Choose one of them with Segments…."
+        text = (
+            "It is not clear which segment is “Left atrium”: “Left atrium”, “left atrium”."
+            " Choose one of them with Segments…."
+        )
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], text)
         self.assertEqual(scene_remark(row.source, UNLABELLED, self.recipe)[0], "")
         self.assertEqual(scene_remark(replace(row.source, chosen=True), LABELLED, self.recipe)[0], "")
