@@ -63,7 +63,7 @@ def render_picture(
         path: the file, `.png`, which is written completely or not at all.
 
     Returns:
-        The characters of names that are boxes in the picture, since no font of `font_families` has them.
+        Characters in names for which no font of `font_families` has a glyph; the picture shows boxes instead.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -261,7 +261,7 @@ def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measureme
     lines = [_Line(header)]
     volumes = [f"{fixed_number(row.volume_ml, 1)} mL" for row in measured]
     room = (_VOLUME_X - _NAME_X) * _SIDE - 0.1 - max(text_width(volume, 10) for volume in volumes)
-    # A name in two lines has a little less than twice the room, since a word may not fill the first line.
+    # Two lines have less than twice the room, since lines are divided between words.
     names = _distinct_names(segments, lambda name: shorten_middle(name, lambda text: text_width(text, 8) <= 1.8 * room))
     for segment, name, volume, row in zip(segments, names, volumes, measured, strict=True):
         in_one_line = text_width(name, 10) <= room
