@@ -83,7 +83,7 @@ def write_outline_report(
     """Write the report of a segment; the report names no model.
 
     Without `identity`, the report states that it holds no name, identifier, date or file path of the patient or scan.
-    The caller must then pass a `segment.name` that holds none.
+    The caller must then pass a `segment.name` without such data.
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys.

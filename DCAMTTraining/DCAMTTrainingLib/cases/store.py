@@ -145,8 +145,7 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    If `node` has no reference to a saved node, that node was removed from the scene, and another node may have got its
-    ID. So a `removed_id` replaces the saved ID.
+    The ID of a removed node becomes a `removed_id`, since another node may have got the saved ID.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:
