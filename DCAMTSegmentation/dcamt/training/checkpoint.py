@@ -50,26 +50,18 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
         MemoryError, RuntimeError: memory ran out, and the file is intact.
     """
     try:
+        # torch ignores the checksums of its zip archives.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy=remedy) from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        # Loading a damaged file can also exhaust the memory, if the file states too large a size.
-        if is_out_of_memory(error) and _is_intact(path):
+        if is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:
             remedy = "Check the file's permissions and its disk."
             raise InputError(f"cannot be read ({error.strerror})", path=path, remedy=remedy) from error
         raise InputError("the checkpoint is damaged", path=path, remedy=remedy) from error
     return state
-
-
-def _is_intact(path: Path) -> bool:
-    # `torch.save` writes zip archives, whose members have checksums.
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (MemoryError, OSError):
-        raise
-    except Exception:  # zipfile raises errors of several types for a damaged file
-        return False
