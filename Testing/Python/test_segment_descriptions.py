@@ -14,6 +14,7 @@ from dcamt.io.writers import write_labelmap
 from dcamt.report.picture import describe_segments
 from dcamt.segment_colors import SEGMENT_COLORS
 from dcamt.volume import Labelmap
+from dcamt_testing.scan_files import refused
 
 SHAPE = (70, 44, 26)
 
@@ -65,3 +66,28 @@ def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> Non
     assert [(s.name, s.color) for s in described] == [("Segment 1", SEGMENT_COLORS[0]), ("wall", SEGMENT_COLORS[1])]
     write_labelmap(Labelmap(voxels, Grid(SHAPE, np.eye(4))), tmp_path / "x.nii.gz")
     assert read_segments(tmp_path / "x.nii.gz") == ()
+
+
+@pytest.mark.parametrize("mapping", [None, {"atrium": 1}])
+@pytest.mark.parametrize(("kind", "value"), [("u1", 3), ("i2", 300), ("i2", -1), ("f4", 1.5)])
+def test_segmentation_with_voxels_of_no_segment_is_refused(
+    tmp_path: Path, kind: str, value: float, mapping: dict[str, int] | None
+) -> None:
+    path, voxels = tmp_path / "x.seg.nrrd", np.zeros(SHAPE, kind)
+    voxels[2:5] = 1
+    header = {"space": "LPS", "space directions": np.eye(3), "kinds": ["domain"] * 3}
+    header |= {"Segment0_LabelValue": "1", "Segment0_Name": "atrium"}
+    nrrd.write(str(path), voxels, header)
+    np.testing.assert_array_equal(read_labelmap(path, mapping).voxels, voxels)
+    voxels[6:9] = value
+    nrrd.write(str(path), voxels, header)
+    refused(lambda: read_labelmap(path, mapping), path, f"does not describe its segment {value}.")
+
+
+def test_segmentation_with_voxels_in_a_layer_without_segments_is_refused(tmp_path: Path) -> None:
+    voxels = np.zeros((2, *SHAPE), np.uint8)
+    voxels[:, 2:5] = 1
+    segment = {"id": "atrium", "name": "atrium", "color": [1, 0, 0], "labelValue": 1, "layer": 0}
+    path = tmp_path / "x.seg.nrrd"
+    slicerio.write_segmentation(str(path), {"voxels": voxels, "ijkToLPS": np.eye(4), "segments": [segment]})
+    refused(lambda: read_labelmap(path), path, "does not describe its segment 1")

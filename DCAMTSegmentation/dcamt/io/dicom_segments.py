@@ -54,7 +54,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
             pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
             is_labelmap = _is_labelmap(data)
             if is_labelmap:
-                _refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
+                refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
             layers = np.zeros((len(numbers), *shape), np.uint8)
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
                 if is_labelmap:
@@ -114,7 +114,8 @@ def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any
     return numbers
 
 
-def _refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> None:
+def refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> None:
+    """Raise InputError if a segment in `used` is neither in `numbers` nor 0, the background."""
     missing = sorted(used - {0, *numbers})
     if missing:
         listed = list_names([str(number) for number in missing])
@@ -207,7 +208,7 @@ def _segments_of_frames(
         what = "has frames that do not state their segment (ReferencedSegmentNumber)"
         raise InputError(what, path=path, remedy=_REMEDY)
     segments = [numbers[0] if segment is None else segment for segment in stated]
-    _refuse_undescribed(path, set(segments), numbers)
+    refuse_undescribed(path, set(segments), numbers)
     return segments
 
 

@@ -47,7 +47,7 @@ from .dicom_files import (
     quiet_pydicom,
     stated_class,
 )
-from .dicom_segments import is_dicom_segmentation, open_dicom_segments
+from .dicom_segments import is_dicom_segmentation, open_dicom_segments, refuse_undescribed
 from .dicom_stacks import ScanChoice
 from .formats import (
     DICOM_SLICE_ENDINGS,
@@ -192,6 +192,8 @@ def read_labelmap(
             remedy = "Save each labelmap as a file of its own."
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
         layers, segments = image.load(), image.segments
+    if segments:
+        _refuse_undescribed_values(layers, segments, path)
     notes = image.notes
     if mapping is not None:
         labels = _map_labels(layers, segments, mapping, path)
@@ -446,6 +448,12 @@ def _is_stated_dicom(file: Path) -> bool:
 def _is_image_of_scan(file: Path) -> bool:
     sop_class = stated_class(file) or ""
     return is_image_class(sop_class) and not is_unplaced_capture(file, sop_class)
+
+
+def _refuse_undescribed_values(layers: np.ndarray, segments: Sequence[StoredSegment], path: Path) -> None:
+    for index, layer in enumerate(layers):
+        described = [segment.value for segment in segments if segment.layer == index]
+        refuse_undescribed(path, set(np.unique(layer[layer != 0]).tolist()), described)
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> tuple[np.ndarray, bool]:
