@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,28 @@ def test_metaimage_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, uni
     line = f"DistanceUnits = {unit}\n".encode()
     path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line + b"ElementDataFile"))
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ElementSpacing = 0.625 0.625 2.5",
+        "Offset = 1 2 3",
+        "TransformMatrix = 0 1 0 1 0 0 0 0 1",
+        "BinaryDataByteOrderMSB = True",
+        "DistanceUnits = cm",
+    ],
+)
+def test_metaimage_with_a_field_in_other_capitals_is_refused(
+    tmp_path: Path, line: str, change: Callable[[str], str]
+) -> None:
+    path, field = write_scan(tmp_path / "x.mha"), line.split()[0]
+    other = line.replace(field, change(field))
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", f"{other}\nElementDataFile".encode()))
+    assert change(field) in sitk.ReadImage(str(path)).GetMetaDataKeys()  # for ITK, a field without a meaning
+    message = f"has the field {change(field)} in its header, but ITK reads only the spelling {field}."
+    refused(lambda: read_scan(path), path, message)
 
 
 def test_metaimage_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:

@@ -29,6 +29,29 @@ from .temporary import temporary_folder
 
 _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_FIELDS = (
+    "NDims",
+    "DimSize",
+    "ElementSpacing",
+    "ElementSize",
+    "DistanceUnits",
+    "Offset",
+    "Position",
+    "Origin",
+    "TransformMatrix",
+    "Rotation",
+    "Orientation",
+    "ElementType",
+    "ElementNumberOfChannels",
+    "BinaryData",
+    "BinaryDataByteOrderMSB",
+    "ElementByteOrderMSB",
+    "CompressedData",
+    "CompressedDataSize",
+    "HeaderSize",
+    "ElementDataFile",
+)
+"""The fields on which voxels and geometry depend, in the spelling of ITK."""
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a header."""
 _SAMPLE = 1024
@@ -50,12 +73,21 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
         name, *values = re.split("[=:]", decode_file_name(line), maxsplit=1)  # ITK accepts both separators.
         if not values:
             raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
-        fields[name.strip().lower()] = values[0].strip()
-        if name.strip().lower() == "elementdatafile":
+        name = name.strip()
+        _refuse_other_spelling(path, name)
+        fields[name.lower()] = values[0].strip()
+        if name == "ElementDataFile":
             break
     else:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     return fields, head, start
+
+
+def _refuse_other_spelling(path: Path, name: str) -> None:
+    spelling = next((field for field in _FIELDS if field.lower() == name.lower()), name)
+    if name != spelling:
+        what = f"has the field {name} in its header, but ITK reads only the spelling {spelling}"
+        raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
 
 
 def check_metaimage(path: Path) -> None:
