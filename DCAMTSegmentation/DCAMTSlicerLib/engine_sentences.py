@@ -570,6 +570,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the column '{0}' twice"),
         _('has the coordinate system (space) "{0}" in its header, so left and right are unknown'),
         _('has the coordinate system (space) "{0}" in its header: 3D Slicer would mirror the image'),
+        _("has the field '{0}' twice in its header"),
         _("has the field {0} in its header, but ITK reads only the spelling {1}"),
         _("has the key '{0}' twice in one object"),
         _("has the label value {0}, but classes have label values up to {1}"),

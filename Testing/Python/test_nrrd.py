@@ -149,6 +149,22 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
     refused(lambda: read_scan(path), path, word)
 
 
+@pytest.mark.parametrize("line", [b"space origin: (9,9,9)", b"Space Origin: (71.3,-40.9,12.5)", b"sizes: 9 10 11"])
+def test_nrrd_with_a_repeated_field_is_refused(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + line + b"\n"))
+    with pytest.raises(RuntimeError):
+        sitk.ReadImage(str(path))
+    field = line.decode().partition(":")[0].lower()
+    refused(lambda: read_scan(path), path, f"has the field '{field}' twice in its header")
+
+
+def test_nrrd_with_a_repeated_key_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"key:=a\nkey:=b\n"))
+    assert_written_scan(path, "")
+
+
 def test_nrrd_of_four_spatial_axes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nrrd"
     header = (

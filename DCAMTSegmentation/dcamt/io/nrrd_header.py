@@ -73,6 +73,9 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
                 raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=DAMAGED)
             name = " ".join(name.lower().split())
             name = _ALIASES.get(name, name)
+            if name in fields:
+                what = f"has the field '{name}' twice in its header"
+                raise InputError(what, path=path, remedy="Correct the header, or export the image again.")
             fields[name] = decode_file_name(line.partition(b":")[2]) if name == "data file" else value.strip()
             if name == "data file" and fields[name].upper().startswith("LIST"):
                 names = file.read(HEADER_LIMIT - used)
