@@ -84,7 +84,7 @@ def test_evaluate_names_the_folder_of_labels_that_does_not_exist(folders: tuple[
     refused(lambda: dcamt.evaluate(folders[0], missing), missing, "missing: does not exist")
 
 
-def test_evaluate_refuses_a_folder_of_files_with_labels_that_are_no_folder(folders: tuple[Path, Path]) -> None:
+def test_evaluate_refuses_a_folder_together_with_a_file_or_list(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     file = labels / "c0.nii.gz"
     labelmap = dcamt.read_labelmap(file)
