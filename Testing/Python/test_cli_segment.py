@@ -364,8 +364,6 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     arguments = ["-o", result.parent, "--format", form, "--model", noise_model, "--skip-existing"]
     assert call_dcamt(["segment", first, *arguments]) == 0
     before = result.read_bytes()
-    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the map of the agreement
-    # is missing, so the scan would be segmented.
     for option in ([], ["--agreement"]):
         capsys.readouterr()
         assert call_dcamt(["segment", second, *arguments, *option]) == 1

@@ -75,7 +75,7 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        # Slicer shows a dialog of another kind, which `DialogWatcher` would answer.
+        # Not of the kind that Slicer shows, which `DialogWatcher` would answer.
         window = qt.QProgressDialog(slicer.util.mainWindow())
         window.windowTitle = "DCAMT - Installing Python Packages"
         window.setModal(True)
