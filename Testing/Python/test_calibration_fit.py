@@ -67,9 +67,9 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """The interval is computed from residuals; the fit for a scan leaves out scans with the same stated disturbance.
+    """A scan's residual comes from a fit without the scans of the same stated disturbance.
 
-    So the fit for scans with ghosts includes no ghosts: these scans have large residuals, which widen the interval.
+    The residuals of scans with ghosts come from a fit without ghosts, so they are large and widen the interval.
     """
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):

@@ -35,7 +35,7 @@ for scan in scans:
 
 
 def zip_files(path: Path, files: list[Path], name: bytes) -> Path:
-    """Pack files under `name` and their endings, without the flag that states that names are UTF-8."""
+    """Pack each file as `name` with the file's ending, without the flag for UTF-8 names."""
     plain = b"@" * len(name)
     with zipfile.ZipFile(path, "w") as archive:
         for file in files:
@@ -53,7 +53,9 @@ def name_slices(header: Path, pattern: str, how: str) -> None:
     header.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # UTF-8 of Ġ and à ends with the bytes of blanks in Latin-1
+@pytest.mark.parametrize(
+    "name", ["Müller", "山田", "Ġà"]
+)  # in UTF-8, the last byte of each of these letters is a blank in Latin-1
 @pytest.mark.parametrize("how", ["raw", "zraw", "pattern", "list"])
 def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, name: str, how: str) -> None:
     path = write_scan(tmp_path / f"{name}.mhd", compressed=how == "zraw")

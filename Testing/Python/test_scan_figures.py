@@ -109,7 +109,7 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
 
 
 def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
-    """Return a scene whose labels fill an ellipsoid in the middle half of each side of the scan."""
+    """Return a scene whose labels fill an ellipsoid in the scan's centre, half as long as the scan along each axis."""
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
     size = np.array(shape)[:, None, None, None]
     labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1
