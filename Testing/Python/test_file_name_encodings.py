@@ -53,9 +53,7 @@ def name_slices(header: Path, pattern: str, how: str) -> None:
     header.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "name", ["Müller", "山田", "Ġà"]
-)  # in UTF-8, the last byte of each of these letters is a blank in Latin-1
+@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # In Latin-1, the last bytes of Ġ and à are blanks.
 @pytest.mark.parametrize("how", ["raw", "zraw", "pattern", "list"])
 def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, name: str, how: str) -> None:
     path = write_scan(tmp_path / f"{name}.mhd", compressed=how == "zraw")

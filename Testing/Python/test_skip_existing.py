@@ -1,4 +1,4 @@
-"""With `--skip-existing`, `dcamt segment` and `dcamt wall` write missing results, but replace no result of a scan."""
+"""With `--skip-existing`, `dcamt segment` and `dcamt wall` write missing results, and replace no result file."""
 
 from __future__ import annotations
 
