@@ -172,6 +172,39 @@ def test_tiff_stack_with_1_bit_pages_or_tiles_is_refused(tmp_path: Path) -> None
     refused(lambda: read_scan(path), path, "stores its voxels in tiles")
 
 
+@pytest.mark.parametrize(
+    ("tag", "count", "value", "message"),
+    [
+        (274, 1, 2, "has the TIFF orientation 2, which is not supported"),
+        (274, 1, 6, "has the TIFF orientation 6, which is not supported"),
+        (262, 0, 0, "lacks the TIFF tag PhotometricInterpretation"),
+        (262, 1, 3, "stores its voxels as colours of a palette"),
+    ],
+)
+def test_grey_tiff_stack_that_itk_would_read_as_colours_is_refused(
+    tmp_path: Path, tag: int, count: int, value: int, message: str
+) -> None:
+    path = write_scan(tmp_path / "x.tif")
+    path.write_bytes(set_values(path.read_bytes(), tag, count, value))
+    refused(lambda: read_scan(path), path, message, "TIFF stack")
+
+
+def test_tiff_stack_with_grey_and_transparency_is_refused(tmp_path: Path) -> None:
+    """ITK would read the samples of a pixel as neighbouring voxels."""
+    pages = list(np.arange(9 * 10 * 11 * 2).reshape(9, 10, 11, 2).astype(np.uint8))
+    path = _write_tiff(tmp_path / "x.tif", pages, [0] * 9)
+    refused(lambda: read_scan(path), path, "has 2 samples per pixel", "without transparency")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("components", [3, 4])
+def test_colour_tiff_stack_is_called_a_colour_image(tmp_path: Path, kind: type, components: int) -> None:
+    voxels = np.arange(9 * 10 * 11 * components).reshape(9, 10, 11, components).astype(kind)
+    path = tmp_path / "x.tif"
+    sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=True), str(path))
+    refused(lambda: read_scan(path), path, "is a colour (RGB) image")
+
+
 @pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
 def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
     """The headers of the last pages are zero; ITK would read only the pages before them."""

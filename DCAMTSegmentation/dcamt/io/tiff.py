@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InputError
+from ..volume import GREY_SCALE_REMEDY
 
 _BITS, _SAMPLES = 258, 277
 """The TIFF tags of the bits of each sample, and of the number of samples."""
+_PHOTOMETRIC, _GREY, _PALETTE = 262, (0, 1), 3
+"""The TIFF tag PhotometricInterpretation, and its values for grey pages and for pages with a palette."""
+_ORIENTATION, _READ_ORIENTATIONS = 274, (1, 4)
+"""The TIFF tag Orientation, and its values that ITK reads."""
 _LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
 _PAGE_KIND, _REDUCED_COPY, _TRANSPARENCY_MASK = 254, 1, 4
@@ -71,12 +76,26 @@ def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
     """Raise EOFError or InputError for a page that ITK would misread."""
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
         raise EOFError  # ITK would return other bytes of the file as voxels.
-    is_grey = values.get(_SAMPLES, (1,)) == (1,)
-    # ITK would read a grey page as a colour image if it has tiles, or a number of bits other than 8, 16 or 32.
-    if is_grey and (_TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32)):
+    if _PHOTOMETRIC not in values:
+        what = "lacks the TIFF tag PhotometricInterpretation"
+        remedy = "Save the slices as a grey-scale TIFF stack."
+    elif values[_PHOTOMETRIC][0] == _PALETTE:
+        what, remedy = "stores its voxels as colours of a palette", "Save the slices as a grey-scale TIFF stack."
+    elif values[_PHOTOMETRIC][0] not in _GREY:
+        what, remedy = "is a colour (RGB) image", GREY_SCALE_REMEDY
+    elif (samples := values.get(_SAMPLES, (1,))[0]) != 1:
+        what = f"has {samples} samples per pixel"
+        remedy = "Save the slices as a grey-scale TIFF stack without transparency."
+    elif (orientation := values.get(_ORIENTATION, (1,))[0]) not in _READ_ORIENTATIONS:
+        what = f"has the TIFF orientation {orientation}, which is not supported"
+        remedy = "Save the slices as a TIFF stack with the orientation 1."
+    elif _TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32):
+        # ITK would read a grey page as a colour image if it has tiles, or a number of bits other than 8, 16 or 32.
         what = "stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"
         remedy = "Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."
-        raise InputError(what, path=path, remedy=remedy)
+    else:
+        return
+    raise InputError(what, path=path, remedy=remedy)
 
 
 def has_pages(path: Path, count: int) -> bool:
@@ -121,7 +140,7 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
         values = {}
         for start in range(0, len(entries), entry):
             tag, kind = struct.unpack(f"{order}2H", entries[start : start + 4])
-            if tag in (*_STRIPS, *_TILES, *_LAYOUT, _PAGE_KIND, _COMPRESSION):
+            if tag in (*_STRIPS, *_TILES, *_LAYOUT, _PAGE_KIND, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION):
                 values[tag] = _values(file, order, word, kind, entries[start + 4 : start + entry])
         yield {tag: numbers for tag, numbers in values.items() if numbers}  # ITK ignores tags without values.
 
@@ -130,7 +149,7 @@ def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> 
     """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
     size = struct.calcsize(word)
     (count,) = struct.unpack(f"{order}{word}", entry[:size])
-    code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
+    code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind, "I")
     total = count * struct.calcsize(code)
     if total <= size:
         return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
