@@ -611,6 +611,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds colour images"),
         _("holds colour slices"),
         _("holds complex numbers"),
+        _("holds compressed pixels in {0} rows and {1} columns, but its header states {2} rows and {3} columns"),
         _("holds contours (RT Structure Set), not labels"),
         _("holds damaged compressed data ({0})"),
         _("holds files of the same slice that differ in their voxels: compare {0} with {1}"),

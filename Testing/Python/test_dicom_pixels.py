@@ -150,6 +150,19 @@ def test_file_with_more_compressed_frames_than_its_header_states_is_refused(fram
     refused(lambda: read_scan(frames), frames, "holds 7 compressed frames, but its header states 6")
 
 
+@pytest.mark.parametrize("compressor", COMPRESSORS[1:])
+@pytest.mark.parametrize(("rows", "columns"), [(SIZE - 1, SIZE), (SIZE // 2, 2 * SIZE)])
+def test_compressed_slices_of_another_size_than_their_headers_state_are_refused(
+    tmp_path: Path, compressor: str, rows: int, columns: int
+) -> None:
+    for path in write_slices(tmp_path, 8):
+        transcode(path, compressor)
+        with edit_dicom(path) as data:
+            data.Rows, data.Columns = rows, columns
+    message = f"{SIZE} rows and {SIZE} columns, but its header states {rows} rows and {columns} columns"
+    refused(lambda: read_scan(tmp_path), tmp_path / "0.dcm", message, "Export the series again")
+
+
 @pytest.mark.parametrize("has_bot", [True, False])
 def test_frames_that_consist_of_several_fragments_are_read(frames: Path, has_bot: bool) -> None:
     expected = read_scan(frames).voxels

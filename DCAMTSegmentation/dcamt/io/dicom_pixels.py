@@ -22,11 +22,14 @@ from .temporary import temporary_folder
 
 _TOO_MANY_PIXELS = "non-conformant padding"
 """Part of pydicom's warning about RLE data with more pixels than an image has."""
-_START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
+_JPEG_START, _JPEG_2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
+_START_MARKERS = (_JPEG_START, _JPEG_2000_START, b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: of JPEG or JPEG-LS, of JPEG 2000, and of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
 _MAXIMUM_PADDING = 15  # bytes
+_FRAME_HEADERS = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of the segments in which JPEG and JPEG-LS frames state their size."""
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -176,7 +179,7 @@ def _ends_with_padding(segment: bytes, size: int) -> bool:
 
 
 def check_fragments(file: Path, data: Any) -> None:
-    """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
+    """Raise InputError if compressed frames are cut, or contradict the header in their number or size.
 
     A JPEG frame counts as cut if it ends with many zeros instead of the end marker, as after an interrupted copy. GDCM
     would return random numbers for the missing part. Videos are not checked, because their frames share fragments.
@@ -201,6 +204,37 @@ def check_fragments(file: Path, data: Any) -> None:
     frames = fragments if len(fragments) == stated else [b"".join(fragments)]
     if starts and any(map(_has_zero_tail, frames)):
         raise InputError("is damaged: its compressed pixels end too early", path=file, remedy=COPY_AGAIN)
+    rows, columns = int(data.Rows), int(data.Columns)
+    for size in filter(None, map(_size_of, frames)):
+        if size != (rows, columns):
+            what = (
+                f"holds compressed pixels in {size[0]} rows and {size[1]} columns, but its header states {rows} rows"
+                f" and {columns} columns"
+            )
+            raise InputError(what, path=file, remedy="Export the series again.")
+
+
+def _size_of(frame: bytes) -> tuple[int, int] | None:
+    """Return the rows and columns that a compressed frame states; None if they are not found."""
+    if frame.startswith(_JPEG_START):
+        return _size_of_jpeg(frame)
+    place = frame.find(_JPEG_2000_START) if frame.startswith(_START_MARKERS) else -1
+    if place < 0 or len(frame) < place + 24:
+        return None
+    right, bottom, left, top = struct.unpack(">4I", frame[place + 8 : place + 24])
+    return bottom - top, right - left
+
+
+def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+    place = len(_JPEG_START)
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker in _FRAME_HEADERS:
+            rows, columns = struct.unpack(">2H", frame[place + 5 : place + 9])
+            return (rows, columns) if rows and columns else None  # Zero: a later segment states the size.
+        is_fill_byte = marker == 0xFF
+        place += 1 if is_fill_byte else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
 
 
 def _has_zero_tail(data: bytes) -> bool:
