@@ -26,7 +26,7 @@ from dcamt_testing.dicom_positions import (
 )
 from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     MPEG2MPML,
@@ -148,6 +148,16 @@ def test_file_with_more_compressed_frames_than_its_header_states_is_refused(fram
         stored = read_compressed_frames(data)
         data.PixelData = encapsulate([*stored, stored[0]], has_bot=False)
     refused(lambda: read_scan(frames), frames, "holds 7 compressed frames, but its header states 6")
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_compressed_frames_with_an_extended_offset_table_are_read(frames: Path, compressor: str) -> None:
+    expected = read_scan(frames).voxels
+    transcode(frames, compressor)
+    with edit_dicom(frames) as data:
+        stored = read_compressed_frames(data)
+        data.PixelData, data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = encapsulate_extended(stored)
+    np.testing.assert_array_equal(read_scan(frames).voxels, expected)
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS[1:])

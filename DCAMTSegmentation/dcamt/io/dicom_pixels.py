@@ -113,7 +113,7 @@ def _decode(data: Any) -> np.ndarray:
 def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
     """Return the pixels as ITK's library GDCM decompresses them, not rescaled."""
     syntax = data.file_meta.TransferSyntaxUID.name
-    if not _remove_scaling(data):
+    if not _remove_scaling_and_offsets(data):
         return _read_with_itk(file, syntax, file)
     with temporary_folder() as folder:
         copy = Path(folder, "unscaled.dcm")
@@ -121,12 +121,15 @@ def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
         return _read_with_itk(copy, syntax, file)
 
 
-def _remove_scaling(data: Any) -> bool:
-    """Remove the rescale slopes and intercepts; return whether there were any."""
+def _remove_scaling_and_offsets(data: Any) -> bool:
+    """Remove the rescale slopes and intercepts, and the extended offset table; return whether there were any."""
     shared, of_frames = (data.get(f"{name}FunctionalGroupsSequence") or () for name in ("Shared", "PerFrame"))
     found = False
     for item in (data, *shared, *of_frames):
-        for name in ("RescaleSlope", "RescaleIntercept", "PixelValueTransformationSequence"):
+        for name in (
+            *("RescaleSlope", "RescaleIntercept", "PixelValueTransformationSequence"),
+            *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),  # GDCM refuses files with this table.
+        ):
             if name in item:
                 delattr(item, name)
                 found = True
