@@ -358,6 +358,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Subtract the smallest intensity from all voxels."),
         _("The calibration beside the model is not used: {0}"),
         _("The case '{0}' has the same scan. Check that each case has its own scan."),
+        _("The case cannot be checked: {0}"),
         _("The case has the role {0}, but no label. Choose a label, or change the role."),
         _("The case is used although its name begins with '#'. To leave the case out, remove it from the list."),
         _("The channels are named {0} in the scan, but {1} in the recipe. Check that the scan suits the recipe."),

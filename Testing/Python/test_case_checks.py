@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dcamt
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import SimpleITK
 import torch
 from dcamt.api.training_plan import check_cases_and_batch
+from dcamt.cases import checks
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems, scan_checksum
 from dcamt.cases.labels import classes_on_grid
@@ -86,6 +88,22 @@ def test_unreadable_files_are_reported(cases: list[Case]) -> None:
     assert only_problem(cases, 2).startswith("The scan ends too early")
     cases[0].label.write_bytes(b"none of it")  # type: ignore[union-attr]
     assert facts_of(cases)[0].problems[0].startswith("The label cannot be read")
+
+
+@pytest.mark.parametrize("step", ["read_header", "read_case_scan", "read_case_label"])
+def test_check_goes_on_with_the_other_cases_after_an_unexpected_error(
+    cases: list[Case], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_for_the_first_case(*arguments: Any, **options: Any) -> Any:
+        if arguments[0] in (cases[0], cases[0].image):
+            raise ValueError("wrong shape")
+        return original(*arguments, **options)
+
+    original = getattr(checks, step)
+    monkeypatch.setattr(checks, step, fail_for_the_first_case)
+    assert only_problem(cases, 0) == (
+        "The case cannot be checked: unexpected error (ValueError: wrong shape). Please report this error."
+    )
 
 
 def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import InputError, without_path
+from ..errors import InputError, user_error, without_path
 from ..geometry import canonical_orientation
 from ..io.file_identity import file_identity, is_same_file
 from ..io.readers import Header, read_header
@@ -82,7 +82,7 @@ def check_cases(
     }
     readable: list[int] = []
     for index, case in enumerate(cases):
-        case_facts = _check_headers(index, case, recipe)
+        case_facts = _facts_or_problem(_check_headers, CaseFacts(index, case.name), case, recipe)
         if case.role != LEFT_OUT and not case_facts.problems:
             readable.append(index)
         if index in repeated:
@@ -93,7 +93,7 @@ def check_cases(
     checksums: dict[int, str] = {}
     for done, index in enumerate(readable):
         progress(_HEADERS + (1 - _HEADERS) * done / len(readable))
-        checked = _check_voxels(facts[index], cases[index], recipe)
+        checked = _facts_or_problem(_check_voxels, facts[index], cases[index], recipe)
         if checked.checksum is not None:
             checksums[index] = checked.checksum
         if not with_checksums:
@@ -161,8 +161,17 @@ def scan_notes(volume: Volume) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*scan_warnings(volume), *volume.notes)))
 
 
-def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
-    facts = CaseFacts(index, case.name)
+def _facts_or_problem(
+    check: Callable[[CaseFacts, Case, Recipe], CaseFacts], facts: CaseFacts, case: Case, recipe: Recipe
+) -> CaseFacts:
+    """Return the facts that `check` returns; add a problem to `facts` if `check` raises an exception."""
+    try:
+        return check(facts, case, recipe)
+    except Exception as error:
+        return _with_problem(facts, f"The case cannot be checked: {user_error(error)}")
+
+
+def _check_headers(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     if case.name.startswith("#") and case.role != LEFT_OUT:
         what = "The case is used although its name begins with '#'. To leave the case out, remove it from the list."
         facts = replace(facts, warnings=(what,))
