@@ -62,7 +62,7 @@ def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
 
 
 def test_distances_in_mm_use_the_spacing_of_nearly_isotropic_voxels() -> None:
-    """All surface distances of boxes that are shifted along k are along k."""
+    """If a box is shifted along k, only the spacing along k matters."""
     prediction, label = np.zeros((2, 12, 12, 24), bool)
     prediction[4:8, 4:8, 2:6] = label[4:8, 4:8, 12:16] = True
     scores = score(prediction, label, (1.0, 1.0, 1.05))
