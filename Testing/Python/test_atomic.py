@@ -101,7 +101,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
-def test_replaced_file_keeps_its_permissions_and_the_temporary_file_has_no_more(tmp_path: Path, mode: int) -> None:
+def test_replaced_and_temporary_file_have_no_other_permissions_than_the_old_file(tmp_path: Path, mode: int) -> None:
     target, link = tmp_path / "x", tmp_path / "link"
     target.write_text("old", encoding="utf-8")
     link.symlink_to(target)

@@ -16,8 +16,7 @@ from slicer_harness import in_real_slicer
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
-# Tests click twice without a pause and mean two single clicks. A pytest fixture could not set this time in Slicer,
-# where the tests run without pytest.
+# Tests click twice without a pause and mean two single clicks. (Set here, since Slicer runs the tests without pytest.)
 stepped_task.DOUBLE_CLICK_S = 0.0
 
 

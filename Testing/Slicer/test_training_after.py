@@ -213,7 +213,7 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
-        # The ending `.dcamt` is added.
+        # The export will add the ending `.dcamt`.
         written = target.read_bytes()
         target.write_bytes(b"of a person")
         for answer, content in (("Cancel", b"of a person"), ("Ok", written)):
