@@ -87,7 +87,6 @@ def test_labels_in_monai_label_folder_final_are_used_and_those_in_folder_origina
 def test_label_in_folder_original_is_used_if_folder_original_holds_a_scan_or_folder_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
-    """Otherwise, `original` may hold MONAI Label's predictions."""
     found = find_cases(make_files(tmp_path, *files))
     assert files[:2] in scans_and_labels(found, tmp_path).values()
 

@@ -402,7 +402,7 @@ class FolderOfRunsTest(TrainingCase):
 
 class TypingTest(TrainingCase):
     def type_within(self, edit: Any, before: str, typed: str, after: str) -> None:
-        """Type characters between two others, and assert that the text and the cursor are as in any line edit."""
+        """Type characters between two texts, and assert that the cursor stands behind the typed characters."""
         edit.setCursorPosition(len(before))
         type_keys(edit, typed)
         self.assertEqual((edit.text, edit.cursorPosition), (before + typed + after, len(before + typed)))

@@ -69,7 +69,7 @@ def _message(violation: Violation) -> str:
         fields = {"batch": _("Patches per iteration"), "distillation": _("Weight of distillation")}
         change = _("Enter {value} in the field “{field}”.")
         changes = [change.format(value=f"{value:g}", field=fields[name]) for name, value in violation.settings.items()]
-        text = _("The unlabelled cases would not be used. {changes} Or leave these cases out.")
+        text = _("The unlabelled cases would not be used. To use them: {changes} Otherwise, leave these cases out.")
         text = text.format(changes=" ".join(changes))
     else:
         text = str(violation)
