@@ -422,8 +422,8 @@ class StartTest(CasesCase):
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         self.session.table.set_role([0], "unlabelled")
         self.assertIn(
-            "The unlabelled cases would not be used. To use them: Enter 4 in the field “Patches per iteration”. Enter 2 in"
-            " the field “Weight of distillation”. Otherwise, leave these cases out.",
+            "The unlabelled cases would not be used. To use them: Enter 4 in the field “Patches per iteration”. Enter"
+            " 2 in the field “Weight of distillation”. Otherwise, leave these cases out.",
             self.ui.problemsLabel.text,
         )
         self.assertFalse(self.ui.startButton.enabled)
