@@ -590,10 +590,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
         _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
-        _(
-            "has two series that fit the number {0}: in the list of series, {1} is {2}; the SeriesNumber {3}"
-            " is that of {4}"
-        ),
+        _("has two series for the number {0}: {1} (its number in the list of series) and {2} (its SeriesNumber)"),
         _("has unevenly spaced frames"),
         _("has unevenly spaced slices"),
         _("has {0} axes, but only {1} of them are spatial"),

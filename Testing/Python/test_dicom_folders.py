@@ -214,8 +214,8 @@ def test_number_in_the_list_that_is_the_series_number_of_another_series_is_refus
     refused(
         lambda: read_scan(tmp_path, choice=ScanChoice(series="3")),
         tmp_path,
-        'in the list of series, 3 is "cine" with SeriesNumber 12 (8 slices of 16 x 16), UID 1.2.840.77; '
-        'the SeriesNumber 3 is that of "LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID 1.3. '
+        '"cine" with SeriesNumber 12 (8 slices of 16 x 16), UID 1.2.840.77 (its number in the list of series) and '
+        '"LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID 1.3 (its SeriesNumber). '
         "Choose one of them by its UID",
     )
     for uid, add in (("1.2.840.77", 100), ("1.3", 300)):

@@ -215,8 +215,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     if listed and of_series and listed[0] not in of_series:
         first, second = (f"{stack.describe()}, UID {stack.first.series}" for stack in (listed[0], of_series[0]))
         what = (
-            f"has two series that fit the number {number}: in the list of series, {number} is {first}; the SeriesNumber"
-            f" {number} is that of {second}"
+            f"has two series for the number {number}: {first} (its number in the list of series) and {second} (its"
+            " SeriesNumber)"
         )
         raise InputError(what, path=path, remedy=_CHOOSE_UID)
     if listed or of_series:
