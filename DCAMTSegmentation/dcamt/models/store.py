@@ -227,8 +227,7 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
         with atomic_path(target, replace) as model:
             model.write_bytes(data)
     if calibration is None:
-        # DCAMT ignores a calibration file of another model.
-        with suppress(OSError):
+        with suppress(OSError):  # Another model's calibration file is ignored.
             remove_file(beside)
 
 
