@@ -58,8 +58,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     named = _with_segmented_sequences(named)
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
-    # By its name, the mask `p1_LA` counted as a scan, so `p1_LA_gt` counted as its label. Now `p1_LA_gt` gets the key
-    # of the scan `p1`.
+    # If `p1_LA` is a mask of `p1`, then `p1_LA_gt` is a label of `p1`.
     named = with_keys_of_scans_by_words(named, named_after)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
     fitting = list(in_folders_named_after_scans(scans))
@@ -85,10 +84,9 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label that is probably a scan (`p1_psir_seg`: MR data acquired in segments) becomes a scan.
+    """Return the files; a label with masks becomes a scan: `p1_psir_seg` (MR data acquired in segments) with `p1_LA`.
 
-    Such a file has masks, `p1_psir_seg_LA` or `p1_LA`. If another file may be the scan (`p1_lge`, `p1_post`), the label
-    stays a label.
+    If another file may be the scan (`p1_lge`, `p1_post`), the label stays a label.
     """
     files_by_start: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in named:
@@ -124,9 +122,9 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
         masks: the masks that have a scan.
     """
     scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
-    # The further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask.
+    # If `p1_LA` is a mask of `p1_lge`, then `p2_LA` is probably a mask.
     words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
-    # Words for structures or outlines that a name adds to the names of the folders above: `la` in `p2/p2_LA`.
+    # `p2/p2_LA` is probably a mask.
     for file in scans:
         key = plain_key(file.key)
         added = (_words_of((part,)) - _words_of(key[:n]) for n, part in enumerate(key))
