@@ -18,7 +18,7 @@ from dcamt_testing.scan_files import LEFT_ATRIUM
 IMAGES, LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
 PAIRS = tuple(zip(IMAGES, LABELS, strict=True))
 PAIR_A = {"image": IMAGES[0], "label": LABELS[0]}
-"""An entry of a `dataset.json` for the case a."""
+"""An entry of a `dataset.json` for the case named "a"."""
 
 
 def make_files(home: Path, *files: str) -> Path:
