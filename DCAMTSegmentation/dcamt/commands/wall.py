@@ -359,10 +359,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 
 
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
-    """Raise InputError if a segmentation may belong to several scans.
-
-    For example, the scans `a` and `a_image` belong to the same case `a` (see `case_of`), so the segmentation `a_label`
-    may belong to either scan, unless there is also a segmentation `a_image`.
+    """Raise InputError if a segmentation may belong to several scans, as `a_label` to `a` and `a_image`.
 
     Args:
         names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
