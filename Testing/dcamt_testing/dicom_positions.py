@@ -100,7 +100,7 @@ def write_slices(folder: Path, count: int, *, first: int = 1, **attributes: Any)
 
 
 def encode_text(text: str, codec: str, escape: bytes = b"") -> bytes:
-    """Encode a DICOM text with a codec of Python; `escape` precedes each part of a name that is not ASCII."""
+    """Encode a DICOM text with a codec of Python; `escape` precedes each part that is not ASCII."""
     parts = re.split("([=^])", text)
     return b"".join((b"" if part.isascii() else escape) + part.encode(codec) for part in parts)
 

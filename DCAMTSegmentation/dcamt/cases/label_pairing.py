@@ -182,7 +182,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
         are_known = words <= _KNOWN_WORDS  # `p1_LA` for `p1`
         are_frequent = len(found) > 1  # `p1_trans` for `p1`, `p2_trans` for `p2`
         has_second_file = any(ways_to_pair[name] > 1 for pair in found for name in pair)
-        distinguish_files = has_second_file or found != unpaired[words]  # `p1_mitral` beside `p1_LA`
+        distinguish_files = has_second_file or found != unpaired[words]
         if are_known or (are_frequent and not distinguish_files):
             fitting |= unpaired[words]
     counts = Counter(name for pair in fitting for name in pair)

@@ -17,7 +17,7 @@ CONVOLUTIONS = (1, 2, 3, 3, 3)
 SMALLEST_MAP = 4
 """An axis is downsampled only if at least this many voxels remain (for an exception, see `plan_strides`)."""
 BYTES_PER_FEATURE = 32 * 4
-"""Bytes of a training step for each voxel and channel of the finest level, if all strides are 2.
+"""Bytes of a whole training step, per voxel and channel of the finest level, if all strides are 2.
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
 (Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
