@@ -16,7 +16,7 @@ _FORBIDDEN_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Windows reserves these names for devices, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
-"""Largest length of a name in most file systems, in bytes, and in Windows, in characters."""
+"""Largest length of a name: in most file systems 255 bytes, on Windows 255 characters."""
 _LONGEST_WINDOWS_PATH = 259
 """Largest length of a path in Windows, in characters, where long paths are not enabled."""
 _WITHOUT_LIMIT = "\\\\?\\"

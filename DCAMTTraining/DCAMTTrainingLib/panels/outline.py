@@ -291,7 +291,7 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     if row.name != case["name"]:
         return False
     if isinstance(row.source, SceneScan):
-        # A row whose node still exists belongs to another scan, since its ID is not that of `volume`.
+        # The row's node is not `volume`. If the node still exists, the row belongs to another scan.
         return slicer.mrmlScene.GetNodeByID(row.scan) is None
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
