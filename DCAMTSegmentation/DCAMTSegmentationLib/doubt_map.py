@@ -106,5 +106,5 @@ def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
     except InputError:  # a non-linear transform
         return True
     map_grid, grid = Grid(doubt_map.GetImageData().GetDimensions(), affine), grid_of(volume)
-    # Of another shape is a scan that was cropped or resampled, which `result_scan.is_scan_changed` detects.
+    # If the shapes differ, the scan was cropped or resampled: see `result_scan.is_scan_changed`.
     return map_grid.shape == grid.shape and not same_grid(map_grid, grid)

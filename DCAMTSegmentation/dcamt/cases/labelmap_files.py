@@ -199,7 +199,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files, but no scans, and no files that a label or result of the same case replaces.
+    """Return the files without scans, and without files that another label or result of the same case replaces.
 
     For example, the label `p1_LA_seg` replaces the mask `p1_LA` of the scan `p1`.
     """

@@ -292,12 +292,12 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def decode_file_name(name: bytes) -> str:
-    """Decode a file name in a header, so that the file is opened by the same bytes, as ITK does."""
+    """Decode the bytes of a file name; on the disk, the file's name has the same bytes."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
 
 
 def find_data_file(path: Path, name: str) -> Path:
-    """Return the data file that the header `path` names, also with other slashes or another encoding of accents."""
+    """Return the data file that the header `path` names; slashes and the encoding of accents may differ."""
     slashes = name.replace("\\", "/")  # A header written on Windows may separate folders by backslashes.
     files = [path.parent / form for form in (*accent_forms(name), *accent_forms(slashes))]
     return next(filter(os.path.isfile, files), files[0])
