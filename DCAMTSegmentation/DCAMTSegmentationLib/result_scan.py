@@ -122,9 +122,9 @@ def is_of_other_scan(
 ) -> bool:
     """Return whether `volume` is another scan than the segmented one, or whether its voxels changed afterwards.
 
-    The voxels of the scan's other channels are compared, too. The scan may have been loaded a second time: a volume
-    that is no channel of the result counts as the segmented scan if it has the same voxels as one of the channels, and
-    the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
+    The result's further channels are compared with their stored checksums, too. The scan may have been loaded a second
+    time: a volume that is no channel of the result counts as the segmented scan if it has the same voxels as one of the
+    channels, and the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

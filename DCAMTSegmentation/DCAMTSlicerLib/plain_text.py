@@ -16,7 +16,7 @@ def show_labels_as_plain_text(widget: Any) -> None:
 
 
 def tooltip(text: str) -> str:
-    """Return the tooltip that Qt shows as `text`."""
+    """Return a tooltip in which Qt shows the characters of `text` unchanged."""
     if "<" not in text and "&" not in text:
         return text
     return f'<p style="white-space: pre-wrap">{html.escape(text)}</p>'

@@ -199,8 +199,7 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case], is_resumed: boo
     """Check that a training can use the cases and split its batches among its processes.
 
     Args:
-        is_resumed: a resumed run is not checked for `Rule.LOSS_FOR_UNLABELLED`: older versions of DCAMT started runs
-            that ignore their unlabelled cases.
+        is_resumed: a resumed run is not checked for `Rule.LOSS_FOR_UNLABELLED`, which older versions did not have.
 
     Raises:
         InputError: the cases break a rule (`cases.case_list.violations`), scans have their channels in different orders

@@ -25,9 +25,10 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""For the seed of a box, `sample_seed` gets one of these numbers in place of a sample's index; no sample has such an
-index. `BOX` is for the box in which unlabelled patches are mixed with each other, `LABELLED_BOX` for the box in which
-labelled patches are mixed with each other."""
+"""Arguments of the function `sample_seed` for the seeds of boxes in which patches are mixed, instead of an index.
+
+`BOX` is for unlabelled patches, `LABELLED_BOX` for labelled ones.
+"""
 
 
 @dataclass(frozen=True)
