@@ -240,9 +240,9 @@ def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
     return f"{table}: {removed}. With --skip-existing, such rows are kept."
 
 
-def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if the file `compared` is missing; otherwise []."""
-    return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
+def uncompared_files(main_file: Path, results: Sequence[Path]) -> list[Path]:
+    """Return the existing results if their main file, which is compared with the new one, is missing; otherwise []."""
+    return [] if os.path.exists(main_file) else [path for path in results if os.path.exists(path)]
 
 
 def refuse_appeared_file(path: Path, existing: str) -> None:
@@ -280,7 +280,7 @@ def refuse_open_table(path: Path) -> None:
 
 
 def write_beside(table: Path, error: DCAMTError, write: Callable[[Path], None]) -> DCAMTError:
-    """Write the rows of a table that could not be written (`error`) beside the table; return the error to print.
+    """Write the rows of a table to a new file beside the table, after `error`; return the error to print.
 
     Args:
         write: writes the rows to a path.
