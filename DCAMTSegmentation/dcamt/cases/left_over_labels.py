@@ -132,7 +132,6 @@ def _labels_of_only_scans(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    # The key of a DICOM folder is its own path.
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         is_dicom_folder = os.path.isdir(file.path)

@@ -102,7 +102,7 @@ def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `p1/output/aorta` may be a mask of `p1/ct`.
 
-    Files are grouped by the more frequent of these two names.
+    Files are grouped by the more frequent name: `output` or `aorta`.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
