@@ -229,6 +229,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Leave the case out, or complete its outline."),
         _("Left atrium in LGE-MRI"),
         _("Left atrium in LGE-MRI, with more unlabelled scans"),
+        _(
+            "Let the device be chosen automatically (in a terminal: --device auto), or install a build of"
+            " PyTorch that supports the GPU."
+        ),
         _("Let the device be chosen automatically (in a terminal: --device auto), or update PyTorch."),
         _("Let the device be chosen automatically (in a terminal: --device auto)."),
         _("List the models with: dcamt models list"),
@@ -289,6 +293,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose"
             " one by its number in this list: --series NUMBER."
         ),
+        _("PyTorch {0} cannot compute on this machine's 'cuda' device"),
         _("PyTorch {0} lacks operations on the 'mps' device"),
         _("Python packages are missing: {0}"),
         _('Remove "{0}" from --frame-type.'),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from .errors import InputError
+from .distributed import local_device
+from .errors import InputError, is_out_of_memory
 from .machine import AUTO, DEVICES
 from .process_settings import shared_by_threads
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
+
+    `auto` skips a CUDA GPU that this build of PyTorch does not support.
 
     Args:
         training: whether an Apple GPU must also support training.
@@ -32,12 +35,18 @@ def choose_device(name: str, training: bool = False) -> torch.device:
         raise InputError(f"the device '{name}' is unknown", remedy=f"Choose one of: {', '.join(DEVICES)}.")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == AUTO:
-        usable = {**available, "mps": available["mps"] and _supports_networks("mps", training)}
-        name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
+        name = next(device for device in ("cuda", "mps", "cpu") if available[device] and _is_usable(device, training))
     if not available[name]:
         remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
-    if name == "mps" and not _supports_networks("mps", training):
+    if name == "cuda" and not _is_usable(name, training):
+        what = f"PyTorch {torch.__version__} cannot compute on this machine's 'cuda' device"
+        remedy = (
+            "Let the device be chosen automatically (in a terminal: --device auto), or install a build of PyTorch that"
+            " supports the GPU."
+        )
+        raise InputError(what, remedy=remedy)
+    if name == "mps" and not _is_usable(name, training):
         what = f"PyTorch {torch.__version__} lacks operations on the 'mps' device"
         remedy = "Let the device be chosen automatically (in a terminal: --device auto), or update PyTorch."
         raise InputError(what, remedy=remedy)
@@ -79,6 +88,15 @@ def _float32_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def _is_usable(name: str, training: bool) -> bool:
+    import torch
+
+    if name == "cuda":
+        # A build of PyTorch has all operations for a GPU, or none.
+        return _supports_networks(str(local_device(torch.device(name))), training=False)
+    return name == "cpu" or _supports_networks(name, training)
+
+
 @functools.cache
 def _supports_networks(device: str, training: bool) -> bool:
     """Return whether PyTorch implements the 3D operations of networks on `device`.
@@ -104,8 +122,8 @@ def _supports_networks(device: str, training: bool) -> bool:
             points = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
             for mode in ("bilinear", "nearest"):
                 F.grid_sample(volume.detach(), points, mode=mode, align_corners=False).cpu()
-    except RuntimeError:  # includes NotImplementedError
-        return False
+    except RuntimeError as error:  # includes NotImplementedError
+        return is_out_of_memory(error)  # Too little memory does not mean that an operation is missing.
     return True
 
 

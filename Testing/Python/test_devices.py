@@ -37,6 +37,37 @@ def test_auto_skips_an_apple_gpu_without_the_needed_operations(monkeypatch: pyte
     assert set(asked) == {"mps"}
 
 
+def test_cuda_gpu_that_pytorch_does_not_support_is_skipped_by_auto_and_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for training in (False, True):
+        monkeypatch.setattr(devices, "_supports_networks", lambda device, training: True)
+        assert choose_device("auto", training).type == choose_device("cuda", training).type == "cuda"
+        monkeypatch.setattr(devices, "_supports_networks", lambda device, training: False)
+        assert choose_device("auto", training).type == "cpu"
+        with pytest.raises(InputError, match=r"cannot compute on this machine's 'cuda' device.*--device auto"):
+            choose_device("cuda", training)
+
+
+def test_each_process_of_a_team_tests_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested: list[str] = []
+
+    def record_device(device: str, training: bool) -> bool:
+        tested.append(device)
+        return True
+
+    for name, number in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, number)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(devices, "_supports_networks", record_device)
+    choose_device("auto", training=True)
+    assert set(tested) == {"cuda:2"}
+
+
 def test_chosen_apple_gpu_without_the_operations_of_training_is_refused_only_for_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -59,6 +90,23 @@ def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.nn.functional, missing, refuse)
     assert not probe("cpu", training=True)
     assert probe("cpu", training=False) is (missing == "grid_sample")  # only training uses grid_sample
+
+
+@pytest.mark.parametrize(
+    ("error", "supported"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), True),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), False),
+    ],
+)
+def test_full_gpu_does_not_count_as_unsupported(
+    error: RuntimeError, supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", fail)
+    assert devices._supports_networks.__wrapped__("cpu", training=False) is supported
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")
