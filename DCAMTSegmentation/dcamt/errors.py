@@ -22,6 +22,8 @@ DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 """Error numbers of a full disk and of an exhausted quota."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
+_PIP_NAMES = {"nrrd": "pynrrd", "vtkmodules": "vtk"}
+"""The names under which pip installs modules that have another name."""
 _NEEDS_NO_QUOTES = re.compile(r"[\w\\/:.=-]+")
 """Matches arguments that neither cmd.exe nor PowerShell changes."""
 
@@ -69,9 +71,14 @@ class MemoryShortage(InputError):
 
 
 class MissingPackage(InputError):
-    """Raised when a Python package is not installed."""
+    """Raised when a Python package is not installed, is too old or cannot be loaded.
+
+    Attributes:
+        packages: the names under which pip installs the packages.
+    """
 
     reason = "missing_package"
+    packages: tuple[str, ...] = ()
 
 
 class InternalError(InputError):
@@ -178,9 +185,37 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
 
 def missing_packages(names: list[str]) -> MissingPackage:
     """Return the error for Python packages that are not installed."""
-    return MissingPackage(
-        f"Python packages are missing: {', '.join(names)}", remedy="Install the packages, then try again."
+    packages = [_PIP_NAMES.get(name, name) for name in names]
+    error = MissingPackage(
+        f"Python packages are missing: {', '.join(packages)}", remedy="Install the packages, then try again."
     )
+    error.packages = tuple(packages)
+    return error
+
+
+def package_error(error: Exception) -> MissingPackage | None:
+    """Return the error for the Python package that could not be imported; None if `error` has another cause."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        return missing_packages([error.name])
+    module = _module_of_failed_import(error)
+    if module is None:
+        return None
+    package, reason = _PIP_NAMES.get(module, module), " ".join(str(error).split())[:200]
+    failure = MissingPackage(
+        f"The Python package '{package}' cannot be loaded ({reason})",
+        remedy="Reinstall or update the package, then try again.",
+    )
+    failure.packages = (package,)
+    return failure
+
+
+def _module_of_failed_import(error: Exception) -> str | None:
+    # A module that is being imported may raise any exception, for example an OSError for a missing DLL.
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and module != "__main__" and not module.lower().startswith("dcamt"):
+            return module
+    return error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else None
 
 
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
@@ -193,14 +228,16 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         path: the file being processed, which the message names if `error` names no other file.
     """
     if isinstance(error, DCAMTError):
-        return error if path is None or names_path(error, path) else _with_path(error, path)
+        if path is None or isinstance(error, MissingPackage) or names_path(error, path):
+            return error
+        return _with_path(error, path)
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
     if is_out_of_memory(error):
         remedy = "Close other programs, give a region of interest, or in training use a smaller patch or batch."
         return MemoryShortage("not enough memory", path=path, remedy=remedy)
-    if isinstance(error, ModuleNotFoundError):
-        return missing_packages([str(error.name)])
+    if (failure := package_error(error)) is not None:
+        return failure
     if isinstance(error, OSError) and error.strerror:
         named = error.filename if error.filename is not None else path
         where = os.fsdecode(named) if isinstance(named, (str, bytes, Path)) else "a file"

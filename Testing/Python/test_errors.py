@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,15 @@ from dcamt.errors import (
     Cancelled,
     DCAMTError,
     InputError,
+    InternalError,
     MemoryShortage,
+    MissingPackage,
     OutputError,
     is_out_of_memory,
     shell_argument,
     user_error,
 )
+from dcamt.io.stored_image import library_errors
 from dcamt_testing.case_folders import make_files
 from dcamt_testing.processes import call_dcamt
 
@@ -142,6 +146,59 @@ def test_system_error_enomem_becomes_a_memory_shortage() -> None:
     error = user_error(OSError(errno.ENOMEM, "Cannot allocate memory"), SCAN)
     assert isinstance(error, MemoryShortage)
     assert str(error).startswith("scan.nii.gz: not enough memory. Close other programs")
+
+
+def failure_of_import(module: str) -> DCAMTError:
+    """Return the user-facing error of an import that fails while SCAN is processed."""
+    try:
+        with library_errors(SCAN, "an image"):
+            import_module(module)
+    except Exception as error:
+        return user_error(error, SCAN)
+    raise AssertionError("the import succeeded")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ImportError('DLL load failed while importing _core')",
+        "OSError('libcore.so.1: cannot open shared object file')",
+        "FileNotFoundError(2, 'The specified module could not be found', 'core.dll')",  # as ctypes on Windows
+        "ValueError('numpy.dtype size changed')",  # as an extension built for another NumPy
+    ],
+)
+def test_package_that_cannot_be_loaded_is_named_instead_of_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    (tmp_path / "broken_package.py").write_text(f"raise {error}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    failure = failure_of_import("broken_package")
+    assert isinstance(failure, MissingPackage)
+    assert str(failure).startswith("The Python package 'broken_package' cannot be loaded (")
+    assert failure.packages == ("broken_package",)
+
+
+def test_module_that_an_installed_package_lacks_is_no_missing_package() -> None:
+    failure = failure_of_import("numpy.absent")
+    assert str(failure).startswith("The Python package 'numpy' cannot be loaded (No module named 'numpy.absent')")
+
+
+@pytest.mark.parametrize(("module", "package"), [("nrrd", "pynrrd"), ("vtkmodules.vtkCommonCore", "vtk")])
+def test_missing_package_has_the_name_under_which_pip_installs_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    for name in {module, module.partition(".")[0]}:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [])
+    failure = failure_of_import(module)
+    assert str(failure) == f"Python packages are missing: {package}. Install the packages, then try again."
+
+
+def test_error_outside_an_import_is_no_missing_package() -> None:
+    for error in (OSError("broken"), ImportError("broken")):
+        with pytest.raises(type(error)) as caught:
+            raise error
+        assert type(user_error(caught.value, SCAN)) is InternalError
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")

@@ -16,7 +16,7 @@ from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
 from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerNote
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid
-from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
+from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, with_broken_package, without_package
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
 from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, write_request
@@ -117,6 +117,16 @@ def test_missing_package_is_named_and_ends_the_worker(start_worker: Callable[...
     assert failed.reason == "missing_package"
     assert failed.packages == (name,)
     assert f"missing: {name}" in failed.message
+    assert child.exit_status() == 3
+
+
+def test_package_that_cannot_be_loaded_is_named_and_ends_the_worker(
+    start_worker: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start_worker(with_broken_package("scipy", tmp_path))
+    failed, _ = child.wait_for(lambda event: event.kind == "failed")
+    assert (failed.reason, failed.packages) == ("missing_package", ("scipy",))
+    assert "package 'scipy' cannot be loaded (libbroken.so.1: cannot open)" in failed.message
     assert child.exit_status() == 3
 
 

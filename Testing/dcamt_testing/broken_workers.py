@@ -87,6 +87,24 @@ def without_package(name: str) -> str:
 import importlib.machinery as machinery
 real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
+{_forget(name)}"""
+
+
+def with_broken_package(name: str, folder: Path) -> str:
+    """Return a script after which importing the package raises an OSError, as for a missing shared library.
+
+    The broken package is written into `folder`.
+    """
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text("raise OSError('libbroken.so.1: cannot open')\n", encoding="utf-8")
+    return f"""
+{_forget(name)}
+sys.path.insert(0, {str(folder)!r})
+"""
+
+
+def _forget(name: str) -> str:
+    return f"""
 import sys
 for module in [module for module in sys.modules if module.split(".")[0] in ({name!r}, "dcamt")]:
     del sys.modules[module]  # the worker may be a fork of a process that imported the module (warm_python.py)

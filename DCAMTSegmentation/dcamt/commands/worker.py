@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, NoReturn
 
 from .. import __version__
-from ..errors import MissingPackage, missing_packages
+from ..errors import InternalError, MissingPackage, missing_packages, user_error
 from ..io.interruption import detach_stdin
 from ..machine import without_garbage_collection
 from ..worker.events import RequestFailed, WorkerEvent, WorkerReady
@@ -111,17 +111,18 @@ def main(arguments: Sequence[str]) -> int:
             end()  # The application has closed the pipe.
 
     threading.Thread(target=read, daemon=True).start()
-    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    message = str(missing_packages(absent))
-    if not absent:
-        try:
-            versions = _import_all()
-        except (ImportError, OSError) as error:  # OSError: a shared library does not load
+    try:
+        if absent := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+            raise missing_packages(absent)
+        versions = _import_all()
+    except Exception as error:
+        failure = user_error(error)
+        if isinstance(failure, InternalError):
+            raise
+        if failure is not error:
             traceback.print_exc()
-            absent = [getattr(error, "name", None) or "torch"]
-            message = f"The Python package '{absent[0]}' cannot be loaded ({' '.join(str(error).split())[:200]})."
-    if absent:
-        send(RequestFailed(None, MissingPackage.reason, message, packages=tuple(absent)))
+        packages = failure.packages if isinstance(failure, MissingPackage) else ()
+        send(RequestFailed(None, failure.reason, str(failure), packages=packages))
         return MISSING_PACKAGE
     send(WorkerReady(__version__, versions))
     from .serving import Worker

@@ -30,7 +30,9 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     """
     try:
         import h5py
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "h5py":
+            raise
         raise InputError(
             "needs the package h5py to be read",
             path=path,

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from ..errors import DCAMTError, InputError, MemoryShortage
+from ..errors import DCAMTError, InputError, MemoryShortage, package_error
 from ..geometry import Grid
 from .file_names import accent_forms
 
@@ -72,6 +72,7 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
+    The error of a Python package that cannot be imported is also raised unchanged.
     A lack of memory becomes MemoryShortage, which is an InputError.
     """
     try:
@@ -93,6 +94,8 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
             f"holds damaged compressed data ({error})", path=path, remedy="Copy the file again."
         ) from error
     except Exception as error:
+        if package_error(error) is not None:
+            raise
         why = _shorten(str(error), path) or type(error).__name__
         raise InputError(
             f"cannot be read as {kind} ({why})",
