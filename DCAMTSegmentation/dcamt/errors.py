@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -73,12 +73,15 @@ class MemoryShortage(InputError):
 class MissingPackage(InputError):
     """Raised when a Python package is not installed, is too old or cannot be loaded.
 
-    Attributes:
+    Args:
         packages: the names under which pip installs the packages.
     """
 
     reason = "missing_package"
-    packages: tuple[str, ...] = ()
+
+    def __init__(self, what: str, *, remedy: str = "", packages: Sequence[str] = ()) -> None:
+        super().__init__(what, remedy=remedy)
+        self.packages = tuple(packages)
 
 
 class InternalError(InputError):
@@ -186,11 +189,8 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
 def missing_packages(names: list[str]) -> MissingPackage:
     """Return the error for Python packages that are not installed."""
     packages = [_PIP_NAMES.get(name, name) for name in names]
-    error = MissingPackage(
-        f"Python packages are missing: {', '.join(packages)}", remedy="Install the packages, then try again."
-    )
-    error.packages = tuple(packages)
-    return error
+    what = f"Python packages are missing: {', '.join(packages)}"
+    return MissingPackage(what, remedy="Install the packages, then try again.", packages=packages)
 
 
 def package_error(error: Exception) -> MissingPackage | None:
@@ -201,12 +201,8 @@ def package_error(error: Exception) -> MissingPackage | None:
     if module is None:
         return None
     package, reason = _PIP_NAMES.get(module, module), " ".join(str(error).split())[:200]
-    failure = MissingPackage(
-        f"The Python package '{package}' cannot be loaded ({reason})",
-        remedy="Reinstall or update the package, then try again.",
-    )
-    failure.packages = (package,)
-    return failure
+    what = f"The Python package '{package}' cannot be loaded ({reason})"
+    return MissingPackage(what, remedy="Reinstall or update the package, then try again.", packages=[package])
 
 
 def _module_of_failed_import(error: Exception) -> str | None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.api.outputs import describe_identity
+from dcamt.errors import MissingPackage
 from dcamt.geometry import Grid
 from dcamt.io.dicom_files import read_files
 from dcamt.io.formats import scan_name
@@ -26,6 +28,8 @@ from dcamt_testing.scan_files import (
     refused,
     scan,
 )
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from pydicom.valuerep import PersonName
 
 
@@ -54,6 +58,21 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
         image = reader.Execute()
         assert volume.grid.matches(Grid(SHAPE, affine_from_sitk(image)))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), volume.voxels[0])
+
+
+@pytest.mark.parametrize("version", ["2.4.5", "3.0.0", "3.0.1", "3.1.0.dev0", "10.0"])
+def test_pydicom_that_is_too_old_is_named_instead_of_the_scan(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mr_series(tmp_path / "series", scan("int16"), ORTHOGONAL[next(iter(ORTHOGONAL))])
+    file = next((tmp_path / "series").iterdir())
+    monkeypatch.setattr(pydicom, "__version__", version)
+    if Version(version) in SpecifierSet(">=3.0.1", prereleases=True):
+        assert read_scan(tmp_path / "series").voxels.shape == (1, *SHAPE)
+        return
+    for path in (tmp_path / "series", file):
+        with pytest.raises(MissingPackage, match=f"^pydicom {version} is too old: DCAMT needs 3.0.1 or later"):
+            read_scan(path)
 
 
 def test_chinese_texts_are_read_without_their_escape_sequences(tmp_path: Path) -> None:

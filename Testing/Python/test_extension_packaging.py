@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dcamt.io.dicom_files import OLDEST_PYDICOM
 from dcamt_testing.processes import HANGING_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +154,11 @@ def test_slicer_requirements_are_the_pip_dependencies_that_slicer_lacks() -> Non
     others = {"torch", "numpy", "SimpleITK", "pydicom", "vtk"}  # provided by Slicer and its PyTorch extension
     others |= {"highdicom"}  # only for the command's DICOM output
     assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
+
+
+def test_oldest_pydicom_that_the_engine_reads_with_is_the_one_that_pip_requires() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"pydicom>={".".join(map(str, OLDEST_PYDICOM))}"' in text
 
 
 def test_pip_package_contains_only_the_engine_and_the_shipped_models() -> None:

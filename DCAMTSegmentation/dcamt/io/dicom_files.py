@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, MissingPackage
 from ..process_settings import shared_by_threads
 from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS, ending
 from .stored_image import library_errors, open_zip
 
+OLDEST_PYDICOM = (3, 0, 1)
 SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary or fractional
     "1.2.840.10008.5.1.4.1.1.66.7",  # labelmap
@@ -239,6 +240,7 @@ def read_dicom(file: Path | IO[bytes], **options: Any) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+    _refuse_old_pydicom()
     with open(file, "rb") if isinstance(file, Path) else nullcontext(file) as stream:
         head = stream.read(132)
         stream.seek(0)
@@ -247,6 +249,15 @@ def read_dicom(file: Path | IO[bytes], **options: Any) -> Any:
         data.ensure_file_meta()
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if _encoding_of(data)[0] else ExplicitVRLittleEndian
     return data
+
+
+def _refuse_old_pydicom() -> None:
+    from pydicom import __version__
+
+    if tuple(map(int, re.findall(r"\d+", __version__)[:3])) < OLDEST_PYDICOM:
+        oldest = ".".join(map(str, OLDEST_PYDICOM))
+        what = f"pydicom {__version__} is too old: DCAMT needs {oldest} or later"
+        raise MissingPackage(what, remedy="Update the package, then try again.", packages=["pydicom"])
 
 
 def read_attributes(file: Path | IO[bytes], *keywords: str) -> dict[str, Any] | None:
@@ -312,6 +323,8 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
         if not any(head) and not _is_data_of_pair(path):
             return RejectedFile(path, "damaged", "begins with zeros")
         return RejectedFile(path, "foreign", "no DICOM")
+    except MissingPackage:
+        raise
     except OSError as error:
         return RejectedFile(path, "damaged", error.strerror or "unreadable")
     except Exception:
