@@ -195,6 +195,8 @@ def missing_packages(names: list[str]) -> MissingPackage:
 
 def package_error(error: Exception) -> MissingPackage | None:
     """Return the error for the Python package that could not be imported; None if `error` has another cause."""
+    if isinstance(error, MissingPackage):
+        return error
     if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
         return missing_packages([error.name])
     module = _module_of_failed_import(error)

@@ -17,7 +17,7 @@ from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.cases.left_over_labels import with_keys_of_scans
 from dcamt.cases.names import FileKind, NamedFile
 from dcamt.commands.scan_paths import find_scans
-from dcamt.errors import InputError
+from dcamt.errors import InputError, MissingPackage
 from dcamt.io.dicom_files import stated_class
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
@@ -64,6 +64,16 @@ def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: s
         "p1": ("p1", "p1/1-1.dcm"),
         "p2": ("p2", "p2/1-1.dcm"),
     }
+
+
+def test_search_with_a_pydicom_that_is_too_old_is_refused_and_loses_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "p1", "1.2.3")
+    write_object(tmp_path / "p1" / "1-1.dcm", "1.2.3")
+    monkeypatch.setattr(pydicom, "__version__", "2.4.5")
+    with pytest.raises(MissingPackage, match=r"pydicom 2\.4\.5 is too old"):
+        find_cases(tmp_path)
 
 
 @pytest.mark.parametrize("first_group", [2, 8])

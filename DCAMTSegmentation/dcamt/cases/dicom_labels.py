@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import package_error
 from ..io.dicom_files import (
     CONTOUR_CLASS,
     SEGMENTATION_CLASSES,
@@ -131,5 +132,7 @@ def _series_uids(path: Path) -> tuple[str, str]:
             header = read_dicom(path, stop_before_pixels=True, specific_tags=keywords)
             referenced = (header.get("ReferencedSeriesSequence") or [{}])[0]
             return str(header.get("SeriesInstanceUID", "")), str(referenced.get("SeriesInstanceUID", ""))
-    except Exception:  # pydicom raises errors of many types for damaged files.
+    except Exception as error:  # pydicom raises errors of many types for damaged files.
+        if package_error(error) is not None:
+            raise
         return "", ""

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from ..errors import InputError, MissingPackage
+from ..errors import InputError, MissingPackage, package_error
 from ..process_settings import shared_by_threads
 from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS, ending
@@ -266,7 +266,9 @@ def read_attributes(file: Path | IO[bytes], *keywords: str) -> dict[str, Any] | 
         with quiet_pydicom():
             header = read_dicom(file, stop_before_pixels=True, specific_tags=list(keywords))
             return {keyword: header.get(keyword) for keyword in keywords if keyword in header}
-    except Exception:  # pydicom raises errors of many types.
+    except Exception as error:  # pydicom raises errors of many types.
+        if package_error(error) is not None:
+            raise
         return None
 
 
