@@ -242,7 +242,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         if error.errno in (*DISK_FULL, errno.EFBIG):
             return write_error(error, where)
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
-    if isinstance(error, UnicodeEncodeError):
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         what = f"has a name that cannot be encoded as {error.encoding}"
         remedy = "Rename the file or its folder, or choose a locale with UTF-8, such as LC_ALL=C.UTF-8."
         return InputError(what, path=error.object, remedy=remedy)

@@ -9,11 +9,11 @@ import unicodedata
 def comparable_name(name: str) -> str:
     """Return a name with composed accents (NFC), one space for all blanks in a row, and no invisible characters.
 
-    >>> comparable_name("LGE\\u3000 Vorho\\u0308fe") == comparable_name("LGE Vorh\\u00f6fe\\u200b")
+    >>> comparable_name("\\ufeff LGE\\u3000 \\u200b Vorho\\u0308fe") == "LGE Vorh\\u00f6fe"
     True
     """
-    spaced = " ".join(unicodedata.normalize("NFC", name).split())
-    return "".join(letter for letter in spaced if letter.isprintable())
+    letters = unicodedata.normalize("NFC", name)
+    return " ".join("".join(letter for letter in letters if letter.isprintable() or letter.isspace()).split())
 
 
 def plain_name(name: str) -> str:

@@ -372,6 +372,11 @@ def test_character_that_a_file_system_refuses_or_that_breaks_a_message_is_replac
     assert as_file_name(f"x{letter}y") == "x_y"
 
 
+@pytest.mark.parametrize("name", ["", " ", "\u200b", "\ufeff.nrrd"])
+def test_name_without_a_visible_character_is_no_file_name(name: str) -> None:
+    assert not is_file_name(name)
+
+
 def test_only_temporary_files_are_listed_as_strays(tmp_path: Path) -> None:
     for name in (".hidden", ".deadbeef", "x-y.json", ".DS_Store", ".notahexa-x", "deadbeef-x", ".deadbeef0-x"):
         (tmp_path / name).touch()

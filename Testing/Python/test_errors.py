@@ -134,9 +134,11 @@ def test_command_in_a_message_has_double_quotes_on_windows(tmp_path: Path, monke
         read_cases(Path("my scans"))
 
 
-def test_error_names_the_file_that_the_locale_cannot_encode() -> None:
+def test_error_names_the_file_that_the_locale_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnicodeEncodeError) as caught:
         "sub/Müller.nii".encode("ascii")
+    assert "unexpected error (UnicodeEncodeError" in str(user_error(caught.value, SCAN))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     error = user_error(caught.value, SCAN)
     assert isinstance(error, InputError)
     assert str(error).startswith("sub/Müller.nii: has a name that cannot be encoded as ascii. Rename the file")

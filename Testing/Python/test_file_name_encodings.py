@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from unicodedata import normalize
@@ -16,6 +17,7 @@ import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentatio
 from dcamt.api.outputs import describe_identity
 from dcamt.cases.case_list import CASE_COLUMNS, LABELLED
 from dcamt.commands.rank import segmentation_names
+from dcamt.errors import InputError
 from dcamt.io.file_names import as_file_name, is_file_name
 from dcamt.io.itk import path_for_itk
 from dcamt.io.readers import read_scan
@@ -82,6 +84,19 @@ def test_data_file_is_found_with_composed_or_decomposed_accents(tmp_path: Path, 
     for file in sorted(tmp_path.iterdir()):
         file.rename(tmp_path / normalize(form, file.name))
     np.testing.assert_array_equal(read_scan(tmp_path / normalize(form, path.name)).voxels[0], VOXELS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_header_in_a_temporary_folder_that_is_not_utf8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_scan(tmp_path / "Müller.mhd")
+    path.write_text(normalize("NFD", path.read_text("utf-8")), encoding="utf-8")
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(InputError, match="header.mhd: has a path that is not UTF-8"):
+        read_scan(path)
 
 
 def test_itk_gets_the_bytes_of_a_path_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:

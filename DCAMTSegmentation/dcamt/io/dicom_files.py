@@ -122,11 +122,13 @@ def walk_folders(
     left_out = {os.path.realpath(path) for path in ignored}
     followed: set[str] = set()
 
-    def is_searched(above: str, name: str) -> bool:
-        path = os.path.join(above, name)
-        may_be_link = _HAS_JUNCTIONS or os.path.islink(path)
-        real = os.path.realpath(path) if may_be_link else path
-        if real == path or real in left_out:
+    def is_searched(place: str, name: str) -> bool:
+        path = os.path.join(place, name)
+        if not (left_out or _HAS_JUNCTIONS or os.path.islink(path)):
+            return True
+        above, real = os.path.realpath(place), os.path.realpath(path)
+        is_link = real != os.path.join(above, name)
+        if not is_link or real in left_out:
             return real not in left_out
         is_left_out = real in followed or _is_within(real, root) or _is_within(above, real)
         followed.add(real)
@@ -134,8 +136,7 @@ def walk_folders(
 
     for place, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        above = os.path.realpath(place)
-        folders[:] = [name for name in shown if is_searched(above, name)]
+        folders[:] = [name for name in shown if is_searched(place, name)]
         yield Path(place), folders, [Path(place, name) for name in sorted(names) if not name.startswith(".")]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .dicom_files import quiet_pydicom, read_dicom
 from .dicom_frames import Frame
-from .itk import path_for_itk, quiet_itk, simple_itk
+from .itk import path_for_itk, quiet_itk, simple_itk, utf8_path
 from .stored_image import COPY_AGAIN, library_errors
 from .temporary import temporary_folder
 
@@ -138,13 +138,12 @@ def _remove_scaling_and_offsets(data: Any) -> bool:
 
 def _read_with_itk(path: Path, syntax: str, original: Path) -> np.ndarray:
     """Return the pixels of `path`, which is `original` or its copy."""
-    name = path_for_itk(path)
-    if name is None:
+    if path_for_itk(path) is None and path == original:
         with temporary_folder() as folder:
             return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, original)
     try:
         with quiet_itk():
-            pixels: np.ndarray = simple_itk().GetArrayFromImage(simple_itk().ReadImage(name))
+            pixels: np.ndarray = simple_itk().GetArrayFromImage(simple_itk().ReadImage(utf8_path(path)))
     except RuntimeError as error:
         raise _undecodable_error(original, syntax) from error
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels

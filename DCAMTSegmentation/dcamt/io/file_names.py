@@ -9,6 +9,8 @@ import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
+from ..typed_names import comparable_name
+
 _FORBIDDEN = frozenset('<>:"/\\|?*\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')
 """Windows forbids the first nine. The others change the direction of the text after them, also in our messages."""
 _FORBIDDEN_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
@@ -33,7 +35,7 @@ def is_file_name(name: str) -> bool:
     >>> [is_file_name(name) for name in ("run-1", "a..b", "nul.txt", "run.", ".run", "what?")]
     [True, True, False, False, False, False]
     """
-    stem = name.partition(".")[0].strip()
+    stem = comparable_name(name.partition(".")[0])
     if not stem or stem.casefold() in _DEVICES or name.endswith((".", " ")):
         return False
     return all(map(_is_allowed, name)) and len(name.encode()) <= _LONGEST

@@ -48,6 +48,13 @@ def path_for_itk(path: Path) -> str | None:
         return None
 
 
+def utf8_path(path: Path) -> str:
+    """Return the result of `path_for_itk`; raise InputError if it is None."""
+    if (name := path_for_itk(path)) is None:
+        raise InputError("has a path that is not UTF-8", path=path, remedy="Rename the file or its folder.")
+    return name
+
+
 @shared_by_threads
 def quiet_itk() -> Iterator[None]:
     """Suppress the warnings of ITK, and the output of all threads on stderr, inside the block.
@@ -109,7 +116,7 @@ def open_itk(path: Path) -> StoredImage:
     def load() -> np.ndarray:
         for_itk = metaimage_for_itk(path) if kind in (".mha", ".mhd") else nullcontext(path)
         with library_errors(path, "an image"), quiet_itk(), for_itk as file:
-            reader.SetFileName(path_for_itk(file))
+            reader.SetFileName(utf8_path(file))
             image = reader.Execute()
             array = simple_itk().GetArrayViewFromImage(image)  # (..., K, J, I) or, for vectors, (..., K, J, I, C)
             if image.GetNumberOfComponentsPerPixel() == 1:
@@ -130,10 +137,7 @@ def open_itk(path: Path) -> StoredImage:
 
 def _read_header(path: Path) -> Any:
     """Return a reader that has read the header of the file."""
-    name = path_for_itk(path)
-    if name is None:
-        what = "has a path that is not UTF-8"
-        raise InputError(what, path=path, remedy="Rename the file or its folder.")
+    name = utf8_path(path)
     sitk = simple_itk()
     if not sitk.ImageFileReader.GetImageIOFromFileName(name):
         remedy = "Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."

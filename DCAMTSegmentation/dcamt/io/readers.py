@@ -453,7 +453,8 @@ def _is_image_of_scan(file: Path) -> bool:
 def _refuse_undescribed_values(layers: np.ndarray, segments: Sequence[StoredSegment], path: Path) -> None:
     for index, layer in enumerate(layers):
         described = [segment.value for segment in segments if segment.layer == index]
-        refuse_undescribed(path, set(np.unique(layer[layer != 0]).tolist()), described)
+        if np.isin(layer, [0, *described], invert=True).any():
+            refuse_undescribed(path, set(np.unique(layer[layer != 0]).tolist()), described)
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> tuple[np.ndarray, bool]:
