@@ -95,7 +95,7 @@ def test_header_in_a_temporary_folder_that_is_not_utf8_is_refused(
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    with pytest.raises(InputError, match="header.mhd: has a path that is not UTF-8"):
+    with pytest.raises(InputError, match=r"header\.mhd: has a path that is not UTF-8"):
         read_scan(path)
 
 
