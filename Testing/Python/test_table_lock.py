@@ -36,19 +36,34 @@ for number in range(int(sys.argv[3])):
 """
 
 
+WRITER_BESIDE = """
+import sys
+from pathlib import Path
+from dcamt.commands.result_files import write_beside
+from dcamt.errors import OutputError
+from dcamt.io.tables import write_table
+for number in range(int(sys.argv[3])):
+    row = [f"{sys.argv[2]}{number}"]
+    write_beside(Path(sys.argv[1]), OutputError("The disk is full."), lambda path: write_table(path, ["scan"], [row]))
+"""
+
+
 def lock_of(table: Path) -> Path:
     return table.with_name(f".{table.name}.lock")
 
 
-def test_processes_that_write_one_table_keep_all_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "file_count"), [(WRITER, 1), (WRITER_BESIDE, 4 * WRITES)], ids=["in", "beside"])
+def test_processes_that_write_one_table_keep_all_rows(code: str, file_count: int, tmp_path: Path) -> None:
     table = tmp_path / "new" / "table.csv"
-    commands = [[interpreter(), "-c", WRITER, str(table), name, str(WRITES)] for name in "abcd"]
+    commands = [[interpreter(), "-c", code, str(table), name, str(WRITES)] for name in "abcd"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     writers = [subprocess.Popen(command, **pipes) for command in commands]  # type: ignore[call-overload]
     assert [(writer.communicate()[1], writer.returncode) for writer in writers] == [("", 0)] * 4
-    scans = sorted(row["scan"] for row in read_table(table))
+    files = list(table.parent.glob("table*.csv"))
+    scans = sorted(row["scan"] for file in files for row in read_table(file))
     assert scans == sorted(f"{name}{number}" for name in "abcd" for number in range(WRITES))
-    assert list(table.parent.iterdir()) == [table]  # no lock file is left
+    assert len(files) == file_count
+    assert sorted(table.parent.iterdir()) == sorted(files)  # no lock file is left
 
 
 def test_wall_table_of_all_scans_is_locked_while_it_is_written(

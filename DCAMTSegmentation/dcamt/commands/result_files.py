@@ -25,6 +25,7 @@ from ..io.file_identity import file_identity, is_same_file
 from ..io.file_names import free_path, is_too_long
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
 from ..io.in_use import wait_while_in_use
+from ..io.locks import table_lock
 from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
@@ -285,9 +286,11 @@ def write_beside(table: Path, error: DCAMTError, write: Callable[[Path], None]) 
     Args:
         write: writes the rows to a path.
     """
-    beside = free_path(table.with_stem(f"{table.stem}-new"))
+    wanted = table.with_stem(f"{table.stem}-new")
     try:
-        write(beside)
+        with table_lock(wanted):
+            beside = free_path(wanted)
+            write(beside)
     except DCAMTError:
         return error
     return OutputError(f"{error} The rows of this command are in {beside}.")
