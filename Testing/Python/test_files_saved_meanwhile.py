@@ -35,7 +35,7 @@ def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cases")
-    table = write_cases_folder(folder, labelled=1, validation=8, shape=(12, 12, 12))
+    table = write_cases_folder(folder, labelled=1, unlabelled=1, validation=8, shape=(12, 12, 12))
     for name in ("labels", "predictions"):
         (folder / name).mkdir()
         (folder / name / "a.nii.gz").write_bytes((folder / "labelled0_label.nii.gz").read_bytes())
@@ -81,6 +81,31 @@ def test_result_saved_meanwhile_is_replaced_only_with_overwrite(
     assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
     assert (file.read_bytes() != BY_HAND) == is_replaced
     assert (f"{file}: was written by another program" in capsys.readouterr().err) != is_replaced
+
+
+@pytest.mark.parametrize("function", ["dcamt.commands.evaluate.evaluate_folders", "dcamt.commands.rank.rank_case"])
+def test_rows_are_written_beside_a_table_that_was_saved_meanwhile(
+    cases: Path,
+    tiny_package: ModelPackage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+) -> None:
+    folder, model = cases.parent, tmp_path / "m.dcamt"
+    write_package(model, tiny_package)
+    commands: dict[str, list[str | Path]] = {
+        "evaluate_folders": ["evaluate", "--predictions", folder / "predictions", "--labels", folder / "labels"],
+        "rank_case": ["rank", cases, "--model", model, "--device", "cpu"],
+    }
+    command = commands[function.rpartition(".")[2]]
+    expected, table = tmp_path / "expected.csv", tmp_path / "table.csv"
+    assert call_dcamt([*command, "--csv", expected]) == 0
+    call_after(monkeypatch, function, lambda: table.write_bytes(BY_HAND))
+    assert call_dcamt([*command, "--csv", table]) == 1
+    beside = tmp_path / "table-new.csv"
+    assert f"The rows of this command are in {beside}." in capsys.readouterr().err
+    assert (table.read_bytes(), beside.read_bytes()) == (BY_HAND, expected.read_bytes())
 
 
 @pytest.mark.parametrize("is_removed", [False, True])

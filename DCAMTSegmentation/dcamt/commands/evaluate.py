@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..errors import DCAMTError, OutputError, fixed_number
+from ..errors import DCAMTError, fixed_number
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import LabelMappings
@@ -40,10 +40,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         try:
             refuse_appeared_file(options.csv, existing_rule(options))
             evaluation.write_csv(options.csv)
-        except OutputError as error:
-            write_failure = write_beside(options.csv, error, evaluation.write_csv)
         except DCAMTError as error:
-            write_failure = error
+            write_failure = write_beside(options.csv, error, evaluation.write_csv)
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)
     width = max(20, *(len(row.title) for row in rows))
     console.print_text(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, list_cases
-from ..errors import DCAMTError, InputError, OutputError, user_error
+from ..errors import DCAMTError, InputError, user_error
 from ..io.file_names import is_file_name
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
@@ -93,10 +93,8 @@ def run_rank(options: argparse.Namespace) -> int:
         try:
             refuse_appeared_file(options.csv, existing)
             write_ranking(ranked, options.csv)
-        except OutputError as error:
-            failures.append(write_beside(options.csv, error, partial(write_ranking, ranked)))
         except DCAMTError as error:
-            failures.append(error)
+            failures.append(write_beside(options.csv, error, partial(write_ranking, ranked)))
     for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):
         console.print_text(f"{rank:>4}  {ranked_case.name:<20} {_describe_score(ranked_case)}")
     for failure in failures:
