@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dcamt.cases.case_list import UNLABELLED, Case
+from dcamt.cases.case_list import NOT_UTF8, UNLABELLED, Case
 from dcamt.commands.rank import _describe_score, _event_fields, segmentation_names
 from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
@@ -160,6 +160,17 @@ def test_notes_on_a_scan_are_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     for number, note in enumerate(notes):
         assert f"unlabelled{number}.nii.gz: {note}" in printed.err
         assert sum(text.startswith(note) for text in events[number]["notes"]) == 1
+
+
+def test_note_on_the_case_list_is_in_the_last_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=0, unlabelled=1)
+    table.write_bytes(table.read_bytes().replace(b"\nunlabelled0,", "\nMüller,".encode("cp1252")))
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    assert call_dcamt(["rank", table, "--model", model, "--device", "cpu", "--json"]) == 0
+    printed = capsys.readouterr()
+    last = json.loads(printed.out.splitlines()[-1])
+    assert (last["cases"], last["notes"]) == (["Müller"], [f"{table}: {NOT_UTF8}"])
+    assert f"dcamt: {table}: {NOT_UTF8}\n" in printed.err
 
 
 def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ignores_capitals(

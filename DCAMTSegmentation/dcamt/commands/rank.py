@@ -99,7 +99,9 @@ def run_rank(options: argparse.Namespace) -> int:
         console.print_text(f"{rank:>4}  {ranked_case.name:<20} {_describe_score(ranked_case)}")
     for failure in failures:
         console.print_error(str(failure))
-    console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases)
+    console.print_event(
+        "ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases, notes=console.notes
+    )
     return 1 if failures else 0
 
 

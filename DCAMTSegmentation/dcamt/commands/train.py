@@ -66,7 +66,7 @@ def _train(options: argparse.Namespace) -> int:
     else:
         cases = read_cases(options.cases, options.labels, on_note=console.print_note)
         recipe, start = choose_recipe(
-            options.recipe, options.start_from, options.set, options.effort, console.print_error
+            options.recipe, options.start_from, options.set, options.effort, console.print_note
         )
         plan = plan_new_run(cases, options.run, recipe, start, options.device)
 
@@ -86,7 +86,7 @@ def _train(options: argparse.Namespace) -> int:
     observer = Observer(
         show,
         show_report_progress,
-        console.print_error,
+        console.print_note,
         show_calibration_progress,
         partial(console.show_progress, "comparing the scans with those of the training"),
     )
