@@ -84,12 +84,18 @@ class ListOfRunsTest(TrainingCase):
         self.assertFalse(run.path.exists())
         self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
 
-    @unittest.skipIf(os.name == "nt", "links need a permission on Windows")
-    def test_run_behind_a_link_is_deleted(self) -> None:
+    def make_linked_run(self) -> tuple[RunFolder, Path]:
+        """Write the folder of a run behind a link; return the run and the folder."""
         run = self.make_run("ended", STARTED)
-        moved = self.folder / "on a larger disk"
+        moved = self.folder / "disk" / "on a larger disk"
+        moved.parent.mkdir()
         run.path.rename(moved)
         run.path.symlink_to(moved)
+        return run, moved
+
+    @unittest.skipIf(os.name == "nt", "links need a permission on Windows")
+    def test_run_behind_a_link_is_deleted(self) -> None:
+        run, moved = self.make_linked_run()
         self.module.widget.runs.refresh()
         with Person() as person:
             person.expects("Delete the run", "Ok")
@@ -98,6 +104,25 @@ class ListOfRunsTest(TrainingCase):
         run.path.symlink_to(moved)
         discard(run)
         self.assertFalse(run.path.is_symlink())
+
+    @unittest.skipIf(os.name == "nt", "links need a permission on Windows")
+    def test_run_behind_a_windows_junction_is_deleted(self) -> None:
+        run, moved = self.make_linked_run()
+        with mock.patch.object(Path, "is_symlink", return_value=False):  # as for a junction
+            discard(run)
+        self.assertFalse(os.path.lexists(run.path) or moved.exists())
+
+    @unittest.skipIf(os.name == "nt", "links need a permission on Windows")
+    def test_run_whose_link_cannot_be_removed_stays_until_it_is_discarded_again(self) -> None:
+        run, moved = self.make_linked_run()
+        before = sorted(moved.rglob("*"))
+        denied = PermissionError(errno.EACCES, "Permission denied", str(run.path))
+        message = re.escape(f"{run.path}: could not be removed (Permission denied). Close programs")
+        with mock.patch.object(Path, "unlink", side_effect=denied), self.assertRaisesRegex(OutputError, message):
+            discard(run)
+        self.assertEqual(sorted(moved.rglob("*")), before)
+        discard(run)
+        self.assertEqual([*moved.parent.iterdir(), *self.runs.iterdir()], [])
 
     def test_refused_deletion_advises_to_change_permissions(self) -> None:
         run = self.make_run("ended", STARTED)
@@ -132,6 +157,8 @@ class ListOfRunsTest(TrainingCase):
         (remaining,) = self.runs.iterdir()
         self.assertTrue(str(caught.exception).startswith(f"{remaining}: could not be removed (Permission denied)."))
         self.assertFalse(run.path.exists())
+        self.module.widget.runs.refresh()
+        self.assertEqual(self.ui.runSelector.count, 0)
 
     def test_folder_of_another_program_is_no_run(self) -> None:
         project, other = self.runs / "project", self.runs / "other"

@@ -21,6 +21,7 @@ TAIL = 1 << 15
 """Bytes read at the end of the events file: about a hundred events."""
 SMALLEST_CHECKPOINT = 1 << 20
 """A checkpoint has more bytes than this."""
+DISCARDED_PREFIX = ".discarded-"
 KILLED = "The process was killed, or the computer was switched off."
 _RESUME, _START_AGAIN = "Resume from the last checkpoint.", "Start the run again."
 
@@ -102,6 +103,8 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
     """Yield the runs whose folders lie directly in `folder`, the newest first."""
     dated_runs = []
     for path in _subfolders(folder):
+        if path.name.startswith(DISCARDED_PREFIX):
+            continue
         run = RunFolder(path)
         try:
             begun = _first_file(run)

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import slicer
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import DCAMTError, InputError, OutputError, write_error
-from dcamt.io.in_use import wait_while_in_use
+from dcamt.io.in_use import remove_file, wait_while_in_use
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.efforts import effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
-from dcamt.runs.state import last_line
+from dcamt.runs.state import DISCARDED_PREFIX, last_line
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, ENGINE_VARIABLES, python_program
 from slicer.i18n import tr as _
 
@@ -249,13 +249,17 @@ def discard(run: RunFolder) -> None:
     """
     _refuse_if_trained(run, _("Pause or stop the run first."))
     folder = run.path.resolve()
-    removed = folder.with_name(f".discarded-{secrets.token_hex(4)}")
+    removed = folder.with_name(f"{DISCARDED_PREFIX}{secrets.token_hex(4)}")
     try:
         # Windows refuses to rename the folder while a file in it is open, so either all files or none are deleted.
         with suppress(FileNotFoundError):
             wait_while_in_use(folder.rename, removed)
-        if run.path.is_symlink():
-            run.path.unlink()
+        try:
+            remove_file(run.path)  # exists only if it is a link or a Windows junction
+        except OSError:
+            with suppress(FileNotFoundError):
+                wait_while_in_use(removed.rename, folder)
+            raise
     except OSError as error:
         what = _(
             "could not be removed ({reason}). Close programs that use it, or change its permissions. Then discard the"
