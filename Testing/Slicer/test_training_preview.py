@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 import unittest
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.errors import OutputError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import Preview, choose_preview, write_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -19,6 +21,7 @@ from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
@@ -466,3 +469,35 @@ class ShownPreviewTest(TrainingCase):
                 click(self.ui.discardButton)
             for kind in ("ScalarVolume", "Segmentation"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}Node"), [])
+
+    @unittest.skipUnless(Path("/proc/self/maps").exists(), "reads the list of mapped files")
+    def test_files_of_a_preview_are_closed_before_the_run_is_discarded(self) -> None:
+        def mapped_files() -> list[str]:
+            lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+            return [line for line in lines if str(self.runs) in line]
+
+        def never_build(*_: object) -> Generator[None, None, None]:
+            while True:
+                yield
+
+        def refuse(run: RunFolder) -> None:
+            seen.append(mapped_files())
+            raise OutputError("run-1: could not be removed")
+
+        run, seen = self.show_run("run-1", "one", seed=1), []
+        self.show_run("newer", "one")
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        with (
+            mock.patch.object(preview_module, "build_segments", never_build),
+            mock.patch.object(runs_panel, "discard", refuse),
+            Person() as person,
+        ):
+            choose(self.ui.previewSelector, "one")
+            self.wait_for(lambda: bool(mapped_files()), "the files of the preview")
+            person.expects("Delete the run", "Ok")
+            person.expects("run-1: could not be removed", "Ok")
+            click(self.ui.discardButton)
+            self.assertEqual(seen, [[]])
+            self.assertEqual(self.module.widget.runs.watch.run.path, run.path)
+            self.close_module()

@@ -261,13 +261,13 @@ class RunsPanel:
             return
         watch, self.watch = self.watch, None
         watch.close()
+        self._on_run(None)  # closes the preview's files, which are open while the preview is loading
         try:
             discard(run)
         except DCAMTError as error:
             display_error(error_text(error), title)
         else:
             remove_preview(run.path.name)
-        self._on_run(None)
         self.refresh()
 
 
