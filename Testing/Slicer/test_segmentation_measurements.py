@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import slicer
 from dcamt.geometry import Grid
+from dcamt.io import in_use
 from DCAMTSegmentationLib import correction_marks, measuring_job
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_nodes import MEASUREMENTS, get_referenced_node
@@ -189,6 +193,24 @@ class MeasurementsTest(PanelCase):
             person.expects("is a folder", "Ok")
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
+
+    def test_export_to_a_table_that_a_program_has_open_on_windows_is_refused_soon(self) -> None:
+        self.segment(add_scan())
+        waits: list[float] = []
+        clock = SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(in_use, "sys", SimpleNamespace(platform="win32")),
+            mock.patch.object(in_use, "time", clock),
+            mock.patch.object(os, "replace", side_effect=PermissionError(errno.EACCES, "Access is denied")),
+            Person() as person,
+        ):
+            person.expects("Export measurements", str(Path(folder, "table.csv")))
+            person.expects("Close programs that use the file", "Ok")
+            click(self.ui.exportButton)
+            self.assertEqual(os.listdir(folder), [])
+        self.assertLess(0, sum(waits))
+        self.assertLess(sum(waits), 0.5)
 
     def test_buttons_are_disabled_after_the_table_is_deleted(self) -> None:
         self.segment(add_scan())
