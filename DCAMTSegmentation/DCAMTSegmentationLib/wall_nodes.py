@@ -260,7 +260,6 @@ def placement(
 
 
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
-    # Areas and regions also change if segment and scan are scaled or rotated together.
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
     if stored is None or volume is None or volume.GetImageData() is None:

@@ -75,7 +75,6 @@ class PipRecorder:
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        # Not of the kind that Slicer shows, which `DialogWatcher` would answer.
         window = qt.QProgressDialog(slicer.util.mainWindow())
         window.windowTitle = "DCAMT - Installing Python Packages"
         window.setModal(True)

@@ -84,7 +84,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label with masks becomes a scan: `p1_psir_seg` (MR data acquired in segments) with `p1_LA`.
+    """Return the files; a label that is probably a scan becomes a scan: `p1_psir_seg`, if its mask is `p1_LA`.
 
     If another file may be the scan (`p1_lge`, `p1_post`), the label stays a label.
     """
@@ -124,7 +124,6 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
     # If `p1_LA` is a mask of `p1_lge`, then `p2_LA` is probably a mask.
     words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
-    # `p2/p2_LA` is probably a mask.
     for file in scans:
         key = plain_key(file.key)
         added = (_words_of((part,)) - _words_of(key[:n]) for n, part in enumerate(key))

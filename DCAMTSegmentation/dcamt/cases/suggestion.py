@@ -47,8 +47,6 @@ from .network_plan import plan_network
 
 MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
-
-Further scans are read whose labels contain new classes.
 """
 SMALL_FRACTION = 0.005
 """A class is small if the median of its fractions of the scans' voxels is below this value.

@@ -212,7 +212,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     - a person's initials (two or three capitals), if the name has a word for the atrium.
 
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
-    JS may be two patients. Another number than the scan's is not allowed either: `label_002`, `LGE_001`.
+    JS may be two patients. For the same reason, `label_002` is no label of `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]

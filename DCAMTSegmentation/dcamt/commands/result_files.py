@@ -242,7 +242,7 @@ def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
 
 
 def uncompared_files(main_file: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if their main file, which is compared with the new one, is missing; otherwise []."""
+    """Return the existing results if `main_file` is missing; otherwise []."""
     return [] if os.path.exists(main_file) else [path for path in results if os.path.exists(path)]
 
 

@@ -295,7 +295,7 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def decode_file_name(name: bytes) -> str:
-    """Decode the bytes of a file name; on the disk, the file's name has the same bytes."""
+    """Return a file name that a header states, for use in any locale."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
 
 

@@ -227,7 +227,7 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
         with atomic_path(target, replace) as model:
             model.write_bytes(data)
     if calibration is None:
-        with suppress(OSError):  # Another model's calibration file is ignored.
+        with suppress(OSError):
             remove_file(beside)
 
 

@@ -25,10 +25,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Arguments of the function `sample_seed` for the seeds of boxes in which patches are mixed, instead of an index.
-
-`BOX` is for unlabelled patches, `LABELLED_BOX` for labelled ones.
-"""
+"""Values of the argument `sample` of `sample_seed` for the boxes in which unlabelled and labelled patches are mixed."""
 
 
 @dataclass(frozen=True)

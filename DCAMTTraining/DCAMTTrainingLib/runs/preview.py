@@ -116,7 +116,7 @@ def remove_preview(run: str) -> None:
 
 
 def save_used_nodes() -> None:
-    """Let the scene save the previews' nodes, each if a person uses it."""
+    """Let the scene save each node of a preview that a person uses."""
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
         if not is_unsaved_preview or training_cases.is_case(segmentation):

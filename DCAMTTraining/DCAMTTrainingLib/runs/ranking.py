@@ -74,6 +74,6 @@ def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str
     present = run.ranking / saved.name
     if not os.path.exists(present) or is_same_file(saved, present):
         return case
-    # An existing file at the former path may belong to another run, so its path is not stored.
+    # A file that exists at the former path may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "segmentation": str(present), **former}
