@@ -144,7 +144,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # `cancel` closes the task's generator; an open `SceneChanges` block in the generator undoes its changes.
+            # This closes the task's generator. Changes of the scene that the generator has not finished are undone.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore

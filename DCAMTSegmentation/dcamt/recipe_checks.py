@@ -143,7 +143,7 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
     # A sample's seed is computed from the sample's index, 0 to batch - 1. The indices 1022 and 1023 are reserved for
-    # `LABELLED_BOX` and `BOX` of `training.sampling`.
+    # `LABELLED_BOX` and `UNLABELLED_BOX` of `training.sampling`.
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

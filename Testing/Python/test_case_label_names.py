@@ -1,4 +1,4 @@
-"""Test that a label file is refused if it gives the name of a class to a value that is not the class's value.
+"""Test that a label file is refused if a class has another value in the file than in the recipe.
 
 Such a label file is refused when the cases are checked, when a recipe is suggested, and in training. The names come
 from the segments of the label file or from `dataset.json`.

@@ -4,11 +4,11 @@
 
 A first model is trained with the labels of the first `--labelled` cases of LA_FOLDER/cases.csv, and with the other
 training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then
-further models are trained from scratch with the same labels and `--add` more, the same number of iterations and the
-same seed. For one of these models, the added labels are those of the first cases in the ranking. For the other
-models, the added labels are those of unlabelled cases chosen at random. All models are measured on the last 20 cases,
-which training never uses, at the cases' native spacing. The script prints a table, and writes `outline_next.json` to
-WORK. After an interruption, the same command continues the work.
+further models are trained from scratch in the same way, with `--add` more labels. For one of these models, the added
+labels are those of the first cases in the ranking. For the other models, the added labels are those of unlabelled cases
+chosen at random. All models are measured on the last 20 cases, which training never uses, at the cases' native spacing.
+The script prints a table, and writes `outline_next.json` to WORK. After an interruption, the same command continues the
+work.
 """
 
 from __future__ import annotations

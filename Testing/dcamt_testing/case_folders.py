@@ -1,4 +1,4 @@
-"""Make folders of empty files or images, and convert the cases found in them to plain dictionaries."""
+"""Make folders of cases, and convert the cases found in them to plain dictionaries."""
 
 from __future__ import annotations
 

@@ -182,7 +182,6 @@ class ScanJob:
 
     @property
     def uncompared(self) -> list[Path]:
-        """Existing results if the segmentation or the wall's table, to which they belong, is missing."""
         of_wall = uncompared_files(self.wall.table, self.wall.results) if self.wall is not None else []
         return [*uncompared_files(self.segmentation, self.results), *of_wall]
 

@@ -68,7 +68,7 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 
 
 def _written_parts(stored: Any) -> tuple[int, int]:
-    """Return the numbers of written chunks and of all chunks of an array; HDF5 returns zeros for unwritten chunks.
+    """Return the number of written chunks of an array, and the number of all its chunks.
 
     An array with a user-defined fill value counts as written: its missing chunks hold this value.
     """

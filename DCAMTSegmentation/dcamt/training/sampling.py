@@ -24,8 +24,8 @@ from .augmentation import (
 )
 from .resident import ResidentCase, uint8_scale_offset
 
-BOX, LABELLED_BOX = 1023, 1022
-"""Values of the argument `sample` of `sample_seed` for the boxes in which unlabelled and labelled patches are mixed."""
+LABELLED_BOX, UNLABELLED_BOX = 1022, 1023
+"""Given to `sample_seed` in place of a sample's index."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class BatchSampler:
         if (labelled_box := self._box(step, LABELLED_BOX, augmentation.mix_labelled)) is not None:
             target = cut_mix(target, labelled_box)
             mixed[:count] = cut_mix(mixed[:count], labelled_box)
-        box = self._box(step, BOX, augmentation.mix)
+        box = self._box(step, UNLABELLED_BOX, augmentation.mix)
         if box is not None and teacher_images:
             mixed[count:] = cut_mix(mixed[count:], box)
         return Batch(
