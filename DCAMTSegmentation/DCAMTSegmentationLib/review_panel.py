@@ -212,6 +212,5 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    # The user may have removed the volume from the table.
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

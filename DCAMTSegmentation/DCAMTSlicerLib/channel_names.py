@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from .node_types import VolumeNode
 
 _NAME = "DCAMT.channelName"
-"""Attribute of a volume node: the name of the channel for which the user chose the volume last."""
+"""Attribute of a volume node: the name of the channel to which the user last assigned the volume."""
 
 
 def store_names(volumes: Sequence[VolumeNode], names: Sequence[str]) -> None:

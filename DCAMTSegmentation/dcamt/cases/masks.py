@@ -49,9 +49,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A file whose name
     makes it a label may become a scan (`_with_segmented_sequences`).
 
-    A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
-    label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) get
-    the kind `FileKind.OTHER_LABEL`.
+    A mask becomes a label of the atrium or of another structure (`_kind`). If a scan has a label by name (`p1_label`),
+    its masks (`p1_LA`) get the kind `FileKind.OTHER_LABEL`.
 
     The result does not depend on the order of `named`.
     """
@@ -84,7 +83,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label that is probably a scan becomes a scan: `p1_psir_seg`, if its mask is `p1_LA`.
+    """Return the files; a label becomes a scan if `seg` in its name describes the MR sequence: `p1_psir_seg`.
 
     If another file may be the scan (`p1_lge`, `p1_post`), the label stays a label.
     """

@@ -281,7 +281,7 @@ def refuse_open_table(path: Path) -> None:
 
 
 def write_beside(table: Path, error: DCAMTError, write: Callable[[Path], None]) -> DCAMTError:
-    """Write the rows of a table to a new file beside the table, after `error`; return the error to print.
+    """Write the rows to a new file beside a table that could not be written; return the error to print.
 
     Args:
         write: writes the rows to a path.

@@ -20,7 +20,7 @@ MAX_DEPTH = 100
 """The deepest nesting of lists and objects in JSON that DCAMT reads.
 
 DCAMT's own files have fewer than ten levels. The limit lies far below Python's limit of recursion, so that functions
-that walk through the parsed value, such as `repr` and `json.dumps`, do not raise RecursionError either.
+that walk through the parsed value, such as `repr` and `json.dumps`, do not raise RecursionError.
 """
 
 

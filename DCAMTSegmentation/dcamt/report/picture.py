@@ -261,7 +261,6 @@ def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measureme
     lines = [_Line(header)]
     volumes = [f"{fixed_number(row.volume_ml, 1)} mL" for row in measured]
     room = (_VOLUME_X - _NAME_X) * _SIDE - 0.1 - max(text_width(volume, 10) for volume in volumes)
-    # Two lines have less than twice the room, since lines are divided between words.
     names = _distinct_names(segments, lambda name: shorten_middle(name, lambda text: text_width(text, 8) <= 1.8 * room))
     for segment, name, volume, row in zip(segments, names, volumes, measured, strict=True):
         in_one_line = text_width(name, 10) <= room

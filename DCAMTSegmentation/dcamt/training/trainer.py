@@ -81,7 +81,7 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of cases by role, for the card of the model; None if the run's case list gives these numbers.
+        cases: number of cases by role, for the card of the model; None for the numbers in the run's case list.
     """
 
     weights: dict[str, Tensor]
