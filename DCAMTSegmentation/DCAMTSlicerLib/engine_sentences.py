@@ -418,7 +418,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "The voxels are up to {0} mm long, so the burden of a thin wall (2.4 mm) may be {1} or more"
             " percentage points too low. Compare only scans whose voxels have the same size."
         ),
-        _('To use all voxels of {0}, give a label mapping that names this segment alone or last, as in "{1}={2}". {3}'),
+        _('To use all voxels of {0}, give a label mapping in which this segment is the last, as in "{1}={2}". {3}'),
         _("To use all voxels of {0}, save this segment in a file of its own."),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),

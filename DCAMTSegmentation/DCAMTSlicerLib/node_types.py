@@ -1,6 +1,6 @@
 """Define type aliases for MRML nodes and their parts.
 
-Slicer's Python classes have no type annotations, so mypy checks only that these names exist.
+Slicer's Python classes have no type annotations, so mypy checks only that the names in this file exist.
 """
 
 from __future__ import annotations

@@ -179,10 +179,7 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
 
 
 def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder: Path) -> Iterator[SkippedFile]:
-    """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do.
-
-    An example is `p1_v2`, for the scan `p1` with the result `p1.seg.nrrd`.
-    """
+    """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do."""
     cases: defaultdict[tuple[Path | None, str], list[Case]] = defaultdict(list)
     for case in found.cases:
         for place in (case.image.parent, None):

@@ -162,7 +162,7 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]
     has_dicom = any(ending(case.image) not in SCAN_ENDINGS or os.path.isdir(case.image) for case in cases)
-    if has_dicom:  # A scan that exists as DICOM and as NIfTI would be segmented twice.
+    if has_dicom:  # The same scan may exist as DICOM and as NIfTI.
         return None
     images = [case.image for case in cases]
     further = set(_further_channels(images, channels))

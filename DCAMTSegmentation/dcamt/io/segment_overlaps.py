@@ -70,7 +70,7 @@ def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: M
     label = label if label <= _HIGHEST_CLASS else 1
     source = _source(segment, segments)
     return (
-        f"To use all voxels of {_describe(segment)}, give a label mapping that names this segment alone or last, as in"
+        f"To use all voxels of {_describe(segment)}, give a label mapping in which this segment is the last, as in"
         f' "{source}={label}". {option.hint}'
     )
 

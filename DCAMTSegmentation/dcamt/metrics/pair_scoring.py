@@ -122,7 +122,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    This function assumes that `in_predictions` and `in_labels` have no value in common.
+    `in_predictions` and `in_labels` have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)

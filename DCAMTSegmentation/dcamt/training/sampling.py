@@ -25,7 +25,6 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 LABELLED_BOX, UNLABELLED_BOX = 1022, 1023
-"""Given to `sample_seed` in place of a sample's index."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
-around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. If the run's folder was moved
-after the ranking, `read_ranking` adds the key `FORMER_SEGMENTATION`, unless a file exists at the segmentation's former
-path.
+around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm.
 """
 
 from __future__ import annotations
