@@ -113,7 +113,7 @@ def edit_dicom(path: Path) -> Iterator[Any]:
 
 
 def without_preamble(path: Path, first_group: int) -> bytes:
-    """Return a DICOM file's bytes without the preamble (`first_group` 2), or only its data set (`first_group` 8)."""
+    """Return a DICOM file's bytes from the first element of the group `first_group` on."""
     length_element = 12
     meta_length = length_element + dcmread(path).file_meta.FileMetaInformationGroupLength
     return path.read_bytes()[128 + len("DICM") + (meta_length if first_group == 8 else 0) :]

@@ -38,7 +38,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     The further words are in lower case. They may stand at one of three places:
     - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in
       which the word follows a number;
-    - in the name of a file whose folder has the scan's key (`p1`): `p1/LA` and `p1/p1_LA` add `la` to `p1/image`;
+    - in the name of a file in the scan's folder: `p1/LA` and `p1/p1_LA` add `la` to `p1/image`;
     - in the name of a folder: `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in
       `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 

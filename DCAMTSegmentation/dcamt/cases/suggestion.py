@@ -49,7 +49,7 @@ MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 """
 SMALL_FRACTION = 0.005
-"""A class is small if the median of its fractions of the scans' voxels is below this value.
+"""A class is small if it fills less than this fraction of a scan (median of the scans).
 
 For a small class, a higher `Training.foreground` is suggested.
 """

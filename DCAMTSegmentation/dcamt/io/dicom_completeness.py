@@ -199,7 +199,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 def _pattern(file: Path) -> str:
     """Return a file's name in which "#" replaces each number and hexadecimal identifier."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
-    return pattern if "#" in pattern else str(file)  # No other file has this pattern.
+    return pattern if "#" in pattern else str(file)
 
 
 def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:

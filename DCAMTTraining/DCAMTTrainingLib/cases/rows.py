@@ -256,7 +256,7 @@ def default_role(has_label: bool) -> str:
 
 
 def removed_id(identifier: str, taken: Container[str] = ()) -> str:
-    """Return the ID that a row gets in place of a removed node's ID, which the scene may give to another node.
+    """Return an ID that no node has, for a row whose node was removed.
 
     Args:
         identifier: the node's ID, or a `removed_id`, which is returned unchanged.
