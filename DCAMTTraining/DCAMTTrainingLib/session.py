@@ -86,7 +86,7 @@ class TrainingSession(VTKObservationMixin):
         self.save()
         self.removeObservers()
         self._stop_check()
-        # The result of a running estimation would be kept under node IDs that other nodes may get later.
+        # Other nodes may get the IDs of the nodes for which an estimation is running.
         self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []

@@ -359,7 +359,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 
 
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
-    """Raise InputError if a segmentation may belong to several scans, as `a_label` to `a` and `a_image`.
+    """Raise InputError if a segmentation may belong to several scans.
 
     Args:
         names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
