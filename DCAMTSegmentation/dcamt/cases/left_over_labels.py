@@ -166,14 +166,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
         found = {}
         for label in remaining:
             keys = fitting.get(simplify_label(label), set())
-            # `p1_seg` fits neither `p1_lge` nor `p1_cine` beside it, and `MR_labels/p1` does not fit `CT/p1`.
             if len(keys) != 1 or not keys <= of_one_scan or not modalities(label.key) <= modalities(*keys):
                 continue
             (key,) = keys
-            # `p1_seg_v2` may be a further label of the scan of `p1_seg`.
             if key not in unlabelled and _name_of_case(label) not in names_of_cases[key]:
                 continue
-            # `p1_LA_gt` fits neither `p1_lge` nor `p1_post` beside it.
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
             if has_same_name or not other_scan_begins_with_name:

@@ -221,7 +221,6 @@ def plan_scan_jobs(
     for scan, name in zip(files, names, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
         jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files)))
-    # `read_scan` later refuses a scan with too long a name.
     results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
     check_result_paths(results, files)
     if requested.table is not None:

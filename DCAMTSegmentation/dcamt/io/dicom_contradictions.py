@@ -38,8 +38,7 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if a frame of a rare SOP class lies where a slice of the scan may be missing.
 
-    At such a place, between the slices or beyond the first or last slice, the distance to the nearest slice is a whole
-    number of slice distances. Frames of another series or geometry are ignored.
+    Frames of another series or geometry are ignored.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])
     step = np.median(np.diff(positions, axis=0), axis=0)
