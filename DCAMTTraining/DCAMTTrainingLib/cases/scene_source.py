@@ -260,7 +260,7 @@ def segments_of(
 
 
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
-    """Return {label value: names of the segments} for each class that several segments of a case fit.
+    """Return the names of the segments for each class (label value) that fits several segments of a case.
 
     Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
     the case uses. If the user chose the segments, the result is empty.

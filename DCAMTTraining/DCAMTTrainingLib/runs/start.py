@@ -122,7 +122,7 @@ def _nodes_of(row: CaseRow) -> list[Any]:
 
 
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
-    # The voxels may have changed since the case was checked. An empty label causes an error only in `export_case`.
+    # The voxels may have changed since the case was checked.
     if isinstance(row.source, SceneScan):
         facts = yield from check_voxels(row.source, row.role, recipe)
         if facts.problems:
