@@ -1,4 +1,4 @@
-"""Estimate the memory that the cases of a run take while they are loaded, and afterwards."""
+"""Estimate the memory that the cases of a run take during and after loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .geometry import Grid
 from .recipe import Recipe
 
 MOMENTS = 1 << 26
-"""Maximum number of voxels whose local mean and mean square `preprocessing.normalise` has in memory at a time."""
+"""Maximum number of voxels for which `preprocessing.normalise` holds the local mean and mean square at a time."""
 MOMENT_BYTES = 16
 """Bytes of a voxel's local mean and mean square, float64."""
 PROCESS_BYTES = 500_000_000

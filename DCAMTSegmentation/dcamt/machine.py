@@ -22,7 +22,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def free_memory_bytes() -> int | None:
     """Return the bytes of memory that this process can still use without swapping; None if unknown.
 
-    On Linux, the memory limits of containers and jobs (control groups) and of `ulimit -v` count.
+    On Linux, the limits of control groups (containers, jobs) and of `ulimit -v` are considered, too.
     """
     # Imported here, since Slicer imports this module before psutil is installed.
     import psutil
@@ -60,7 +60,7 @@ def _free_in_control_groups() -> list[int]:
         # In a container, `group` may be a path on the host; only `root` exists then.
         parts = group.strip("/").split("/")
         for folder in [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]:
-            with suppress(OSError, ValueError, LookupError):  # there is no limit: no file, or the text "max"
+            with suppress(OSError, ValueError, LookupError):  # without a limit, the file is missing or contains "max"
                 most = int((folder / limit).read_text(encoding="ascii"))
                 lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
                 statistics = dict(line.split() for line in lines)
