@@ -96,9 +96,10 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    Each channel of the new model gets the volume whose channel name (`channel_names.name_of`) is the name of this
-    channel. The order of the volumes stays if the new model has one channel, if its channels have no names, or if the
-    name of one of its channels belongs to no volume or to several volumes.
+    Each channel of the new model gets the volume with this channel's name
+    (`channel_names.name_of`). The order of the volumes stays if the new model has one
+    channel, if its channels have no names, or if the name of one of its channels
+    belongs to no volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)

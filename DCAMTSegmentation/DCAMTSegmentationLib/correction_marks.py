@@ -53,7 +53,7 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    Hardening a scaling changes the axes, but not the fingerprint.
+    The axes show that a scaling was hardened; the fingerprint does not.
 
     Args:
         from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
@@ -153,7 +153,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 
 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
-    # With square roots, one face that an edit has moved far counts less than six faces that a transform has moved.
+    # The square root limits the weight of a single face that an edit moved far.
     return float(np.sqrt(np.abs(box - other)).sum())
 
 

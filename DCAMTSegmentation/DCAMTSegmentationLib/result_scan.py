@@ -35,7 +35,7 @@ def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Volum
     segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
     for channel in channels:
         segmentation_node.AddNodeReferenceID(CHANNELS, channel.GetID())
-    # The scene forgets references to removed nodes.
+    # `channels_of` needs the count: the scene forgets references to removed nodes.
     segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
 
 
@@ -49,7 +49,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Apply would replace the corrections, so the advice is another one.
+            # Apply would replace the corrections.
             remedy = _(
                 "Choose a task of one channel in DCAMT Training, or load a scene that was saved with all channels."
             )
@@ -122,9 +122,9 @@ def is_of_other_scan(
 ) -> bool:
     """Return whether `volume` is another scan than the segmented one, or whether its voxels changed afterwards.
 
-    The result's further channels are compared with their stored checksums, too. The scan may have been loaded a second
-    time: a volume that is no channel of the result counts as the segmented scan if it has the same voxels as one of the
-    channels, and the DCAMT segments do not lie elsewhere (`lies_elsewhere`).
+    The result's further channels are compared with their stored checksums, too.
+    A channel that was loaded a second time counts as the segmented scan, unless the
+    DCAMT segments lie elsewhere (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

@@ -282,7 +282,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._review.show(segmentation_node)
         self._wall.show(segmentation_node, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._review.has_measurements and not running
-        # A report needs what the measurement of a wall needs.
+        # A report can be written whenever a wall can be measured.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
         self._moves.observe(settings.region)

@@ -90,8 +90,7 @@ def is_same_fingerprint(stored: str, now: str) -> bool:
 def unchanged_segments(stored: str, now: str) -> set[str]:
     """Return the identifiers of the segments in the `fingerprint` `now` that have the same voxels as in `stored`.
 
-    A new segment, which is not in `stored`, counts as unchanged if it is a copy: if a segment in `stored` has the same
-    voxels.
+    A new segment counts as unchanged if any segment in `stored` has the same voxels.
     """
     earlier, present = _parse(stored), _parse(now)
 

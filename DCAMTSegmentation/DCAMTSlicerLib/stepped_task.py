@@ -106,7 +106,7 @@ class DelayedCall:
 class DoubleClickGuard:
     """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started.
+    The second click would otherwise cancel the job that the first click started.
     """
 
     def __init__(self) -> None:

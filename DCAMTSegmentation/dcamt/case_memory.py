@@ -31,9 +31,9 @@ def loading_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 
 
 def _preparing_bytes(recipe: Recipe, grid: Grid) -> int:
-    """Return the bytes that it takes to bring a scan onto the network grid and to normalise it.
+    """Return the bytes that a scan takes while it is resampled and normalised.
 
-    Counted are the scan, its resampled and its normalised intensities, each in float32, and any local moments.
+    The scan, its resampled and its normalised intensities are float32.
     """
     read, resampled = (recipe.input_channels * n for n in (math.prod(grid.shape), _network_voxels(recipe, grid)))
     moments = min(resampled, MOMENTS) if recipe.intensity.rule == "local" else 0

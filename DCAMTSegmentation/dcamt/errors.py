@@ -23,7 +23,7 @@ DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _PIP_NAMES = {"nrrd": "pynrrd", "vtkmodules": "vtk"}
-"""The names under which pip installs modules that have another name."""
+"""Module -> name of its package for pip, if the two names differ."""
 _NEEDS_NO_QUOTES = re.compile(r"[\w\\/:.=-]+")
 """Matches arguments that neither cmd.exe nor PowerShell changes."""
 
@@ -102,8 +102,8 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# For the CPU, torch has no error class for a lack of memory. So an error whose message contains one of these regular
-# expressions counts as a lack of memory, on the CPU as on a GPU.
+# For the CPU, torch has no error class for a lack of memory. So an error whose message
+# matches one of these regular expressions counts as a lack of memory.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),

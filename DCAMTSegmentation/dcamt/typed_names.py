@@ -7,7 +7,7 @@ import unicodedata
 
 
 def comparable_name(name: str) -> str:
-    """Return a name with composed accents (NFC), one space for all blanks in a row, and no invisible characters.
+    """Return a name with NFC accents, single spaces and no invisible characters.
 
     >>> comparable_name("\\ufeff LGE\\u3000 \\u200b Vorho\\u0308fe") == "LGE Vorh\\u00f6fe"
     True

@@ -68,7 +68,7 @@ class TrainingSession(VTKObservationMixin):
         Args:
             node: the parameter node; `settings` is its wrapper.
             cases_before_import: the cases that the open scene had before another scene was imported into it; empty if
-                none was imported. They come first in the table.
+                no scene was imported. These cases come first in the table.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         before, saved = cases_before_import, load_cases(node)
@@ -86,7 +86,7 @@ class TrainingSession(VTKObservationMixin):
         self.save()
         self.removeObservers()
         self._stop_check()
-        # Other nodes may get the IDs of the nodes for which an estimation is running.
+        # Otherwise, the result would be kept under IDs that other nodes may get.
         self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []
@@ -168,7 +168,7 @@ class TrainingSession(VTKObservationMixin):
         return with_settings(recipe, changes, _("Setting"))
 
     def _recipe_of_check(self) -> Recipe:
-        """Return the recipe for which the cases are checked: `recipe`, with the chosen spacing if that is usable."""
+        """Return `recipe()` with the chosen spacing, if the spacing is usable."""
         recipe = self.recipe()
         assert self.settings is not None
         try:

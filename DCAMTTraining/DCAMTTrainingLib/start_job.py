@@ -20,7 +20,7 @@ from .settings import chosen_settings
 class StartJob:
     """Starts a run in the background, with the session's cases and settings.
 
-    If they are changed before the check and the estimation have ended, nothing is started.
+    If the cases or settings change during the check or the estimation, no run is started.
 
     Args:
         on_step: called as on_step(text) with the current step.

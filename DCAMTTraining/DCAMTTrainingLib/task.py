@@ -107,8 +107,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # The task's channels may be in another order than the model's. When the run starts, `dcamt train` puts the
-        # channels into the model's order if the channels of the task and of the model have the same names.
+        # If the task's names differ from the model's only in order, `dcamt train` uses
+        # the model's order.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 

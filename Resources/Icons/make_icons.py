@@ -86,8 +86,7 @@ def atrium(size: float) -> Image.Image:
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
     """Return the band inside the border of a mask; the band is `width` icon pixels wide."""
-    # The time of the minimum filter grows with the filter's window. In a mask of fewer pixels, the same rim needs a
-    # smaller window.
+    # Filter a reduced mask, since a minimum filter with a large window is slow.
     reduction = 4
     small = mask.resize((CANVAS // reduction, CANVAS // reduction), Image.Resampling.LANCZOS)
     inner = small.filter(ImageFilter.MinFilter(2 * round(width * SCALE / reduction) + 1))

@@ -412,7 +412,7 @@ def test_change_of_a_finished_run_is_reported_and_applies_after_its_iterations_w
 
 
 @pytest.mark.parametrize("change", [("validation0;", "other;"), ("cases/labelled0.nii.gz", "cases/copy.nii.gz")])
-def test_case_list_of_a_moved_finished_run_counts_as_changed_if_only_a_name_or_a_path_was_changed(
+def test_finished_run_warns_if_a_name_or_path_in_its_case_list_was_changed(
     change: tuple[str, str], tmp_path: Path
 ) -> None:
     short_session(tmp_path / "project", Observer()).run()

@@ -213,7 +213,7 @@ def test_access_control_list_gives_another_group_only_the_permissions_of_others(
     monkeypatch.setattr("dcamt.io.atomic.os.chown", Mock(side_effect=PermissionError))
     with atomic_path(target) as temporary:
         temporary.write_text("new", encoding="utf-8")
-    assert permissions(target)[0] == 0o644  # The group's digit is the list's mask.
+    assert permissions(target)[0] == 0o644  # The middle digit is the list's mask.
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -67,10 +67,7 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """A scan's residual comes from a fit without the scans of the same stated disturbance.
-
-    The residuals of scans with ghosts come from a fit without ghosts, so they are large and widen the interval.
-    """
+    """For stated ghosts, the residuals come from a fit without ghosts and are large."""
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
@@ -107,7 +104,7 @@ def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_wit
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise, so a fit to the other cases can hardly do better than guess their median overlap."""
+    """The feature is random, so the best guess is the median overlap of other cases."""
     draw = np.random.default_rng(0)
     doubt = draw.normal(size=64).tolist()
     level = draw.uniform(0.6, 0.95, 8)

@@ -1,6 +1,6 @@
-"""Test that DCAMT's results are equal in any thread and with any settings of torch and NumPy in the calling program.
+"""DCAMT's results do not depend on the thread or the caller's torch and NumPy settings.
 
-DCAMT leaves the program's settings and random state unchanged.
+DCAMT leaves the caller's settings and random state unchanged.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def test_training_runs_in_a_thread(table: Path, expected_model: Path, tmp_path: 
 
 
 def test_two_threads_at_once_draw_the_same_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first thread waits a moment for the second to begin its network; the second waits for the first to end."""
+    """Without the lock in `Learner`, both threads seed torch before either draws."""
     recipe, build = tiny_recipe(), DualVNet.__init__
     expected = Learner(recipe, CPU).network.state_dict()
     first_begins, second_begins, first_ends = (threading.Event() for _ in range(3))

@@ -250,7 +250,7 @@ def test_check_and_training_refuse_a_training_scan_for_validation(
     image = SimpleITK.Cast(SimpleITK.ReadImage(str(cases[0].image)), SimpleITK.sitkInt16)
     cases[0] = replace(cases[0], image=write_scan(image, tmp_path / trained))
     cases[3] = replace(cases[3], image=write_scan(image, tmp_path / validated))
-    problem = only_problem_of_pair(cases)
+    problem = problem_of_equal_scans(cases)
     with pytest.raises(InputError) as caught:
         dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
     assert str(caught.value) == f"{cases[3].image}: {problem.removeprefix('The scan ')}"
@@ -261,16 +261,13 @@ def test_check_and_training_refuse_a_copied_dicom_folder_for_validation(cases: l
     image = SimpleITK.Cast(SimpleITK.ReadImage(str(cases[0].image)), SimpleITK.sitkInt16)
     cases[0] = replace(cases[0], image=write_scan(image, tmp_path / "dicom"))
     cases[3] = replace(cases[3], image=shutil.copytree(tmp_path / "dicom", tmp_path / "copy"))
-    only_problem_of_pair(cases)
+    problem_of_equal_scans(cases)
     with pytest.raises(InputError, match="has the same content as the scan of the training case 'labelled0'"):
         dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
 
 
-def only_problem_of_pair(cases: list[Case]) -> str:
-    """Return the only problem of the last case.
-
-    The function asserts that this problem states that the scans of the last and the first case have the same content.
-    """
+def problem_of_equal_scans(cases: list[Case]) -> str:
+    """Return the only problem of the last case."""
     facts = facts_of(cases)
     assert [len(fact.problems) for fact in facts] == [1, 0, 0, 1]
     (problem,) = facts[3].problems

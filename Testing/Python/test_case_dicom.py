@@ -141,9 +141,7 @@ def test_segmentation_with_p1_in_its_path_is_the_label_of_scan_p1(tmp_path: Path
 
 
 @pytest.mark.parametrize("beside", ["", "labels/p3.nii.gz"])
-def test_further_segmentation_in_a_folder_of_labels_leaves_the_other_labels_as_they_were(
-    tmp_path: Path, beside: str
-) -> None:
+def test_second_segmentation_in_a_folder_of_labels_does_not_change_the_first_label(tmp_path: Path, beside: str) -> None:
     for number in (1, 2):
         write_series(tmp_path / "images" / f"p{number}", f"1.2.{number}")
     make_files(tmp_path, *filter(None, [beside]))

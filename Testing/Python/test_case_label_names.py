@@ -1,7 +1,8 @@
 """Test that a label file is refused if a class has another value in the file than in the recipe.
 
-Such a label file is refused when the cases are checked, when a recipe is suggested, and in training. The names come
-from the segments of the label file or from `dataset.json`.
+Such a label file is refused when the cases are checked, when a recipe is suggested,
+and in training. The names of the label values come from the file's segments or from
+`dataset.json`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def facts_of(cases: list[Case], recipe: Recipe) -> list[CaseFacts]:
 
 
 def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
-    """Return the messages of the check, the training and the suggestion about the last case."""
+    """Return the messages about the last case, from check, training and suggestion."""
     facts = facts_of(cases, recipe)
     assert not any(fact.problems for fact in facts[:-1])
     messages = {problem.removeprefix("The label ") for problem in facts[-1].problems}

@@ -103,7 +103,7 @@ def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tm
 @pytest.mark.parametrize(
     ("scan", "other_scan", "mask", "lone_file"),
     [
-        # Only `lone_file` lies beside the mask. It may count as a scan or not, but the mask is never its label.
+        # Only `lone_file` lies beside the mask.
         ("images/3", "images/2", "LA/3", "LA/1"),
         ("mri/3", "mri/2", "LA/3", "LA/4"),
         ("LGE/LGE_3", "LGE/LGE_2", "LA/LA_3", "LA/LA_4"),

@@ -29,7 +29,7 @@ BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
 
 
 def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
-    """Return the voxels (I, J, K) of each file."""
+    """Write channel files; return the voxels (I, J, K) of each file."""
     draw = np.random.default_rng(list(name.encode()))
     channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
     for number, voxels in enumerate(channels):

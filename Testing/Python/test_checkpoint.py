@@ -127,8 +127,6 @@ def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoin
 
 
 def test_error_that_is_not_about_the_disk_is_raised_unchanged(tmp_path: Path) -> None:
-    """Example: if a GPU lacks memory while its tensors are copied, it raises an error that is not about the disk."""
-
     class Uncopied:
         def __reduce__(self) -> str:
             raise RuntimeError("CUDA error: out of memory")

@@ -70,7 +70,7 @@ def save_with_header(path: Path, changes: dict[int, bytes]) -> None:
 UNKNOWN_TYPE = {70: (12345).to_bytes(2, "little")}  # datatype
 FLAT_AXES = {
     312: bytes(16),  # srow_z is 0, so all voxels lie in one plane
-    252: bytes(2),  # qform_code is 0; otherwise, the qform would replace this sform, whose axes are not orthogonal
+    252: bytes(2),  # qform_code is 0, so the qform is not used
 }
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),

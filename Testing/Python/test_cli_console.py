@@ -40,7 +40,7 @@ def test_closed_stdout_causes_no_traceback(noise_model: Path, tmp_path: Path) ->
 def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If `sys.stderr` is None, `print(..., file=sys.stderr)` alone would write to stdout."""
+    """If `sys.stderr` is None, `print(..., file=sys.stderr)` writes to stdout."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
     arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", noise_model, "--json"]
     monkeypatch.setattr(sys, "stderr", None)

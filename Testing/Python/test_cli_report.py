@@ -220,7 +220,7 @@ def test_report_shows_the_measurements_without_loading_other_files(
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-def test_long_words_do_not_push_research_use_only_off_the_sheet(tmp_path: Path) -> None:
+def test_long_words_leave_the_research_mark_on_the_sheet(tmp_path: Path) -> None:
     grid = Grid((20, 20, 20), np.eye(4))
     labelmap = Labelmap(np.ones(grid.shape, np.uint8), grid)
     segments = [SegmentInfo(1, "segment_" * 20, (1.0, 0.0, 0.0), Code("SCT", "85756007", "Tissue"))]
@@ -239,7 +239,7 @@ def test_long_words_do_not_push_research_use_only_off_the_sheet(tmp_path: Path) 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Print three long reports: without identity, with the patient's name, and with an ID, but no name.
+    """Print long reports: without identity, with the patient's name, with only an ID.
 
     One file contains all reports, so that the browser starts only once.
     """
@@ -256,7 +256,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
     place = DoubtfulPlace((45.0, 40.0, 42.75), (45, 40, 19), 1.25, 0.9)
     wall = analyse_wall(volume, labelmap, WallSettings(), label=1)
-    # The report prints at most three notes. Here these are the single note in `notes`, and the first two of the wall.
+    # The report prints three notes: the note in `notes` and two notes of the wall.
     assert [len(wall.notes), "The voxels are up to 2.25 mm long" in wall.notes[1]] == [3, True]
     page = ScanReport(
         volume=volume,

@@ -41,8 +41,7 @@ def test_signal_during_writing_leaves_no_partial_file(
     process = open_dcamt(*arguments, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
-    # The folder holds the earlier result, an empty temporary file that will replace it, and a half-written temporary
-    # file that will replace the empty one.
+    # The folder holds the earlier result, an empty temporary file, and a half-written temporary file.
     assert len(list(out.iterdir())) == 3
     process.send_signal(number)
     _, errors = process.communicate(timeout=HANGING_S)

@@ -94,7 +94,7 @@ def test_component_near_the_located_organ_is_preferred() -> None:
     assert largest_component(mask, (whole, whole, slice(0, 1)))[large]
 
 
-def test_largest_component_is_kept_if_the_box_of_the_located_organ_is_empty() -> None:
+def test_largest_component_is_kept_if_no_component_lies_in_the_box_of_the_located_organ() -> None:
     mask = np.zeros((20, 8, 8), bool)
     mask[1:4] = mask[12:19] = True
     kept = largest_component(mask, (slice(6, 9), slice(0, 8), slice(0, 8)))

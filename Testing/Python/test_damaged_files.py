@@ -1,7 +1,6 @@
 """Damaged and truncated files are refused; the message names the file and the fault.
 
-Zip files that are empty, too large or hold another zip file are also refused, and so are other archives and PDF
-documents, even if they are intact. A scan with slices of zeros is read with a note.
+A scan with slices of zeros is read with a note.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ def write_series_with_dates_and_lists(folder: Path) -> None:
         ("11.30", 400),
     ],
 )
-def test_series_is_chosen_by_a_whole_number_of_a_list_or_date_or_after_an_abbreviation(
+def test_series_is_chosen_by_a_whole_number_in_a_list_in_a_date_or_after_an_abbreviation(
     tmp_path: Path, series: str, add: int
 ) -> None:
     write_series_with_dates_and_lists(tmp_path)

@@ -162,9 +162,7 @@ def test_segments_are_named_and_coded(written: Path) -> None:
         np.testing.assert_allclose(np.array(color) / 255, info.color, atol=0.02)
 
 
-def test_uncorrected_result_is_reported_as_a_label_by_its_file_and_by_its_folder(
-    written: Path, case: tuple[Path, Labelmap]
-) -> None:
+def test_label_that_is_an_uncorrected_result_causes_a_warning(written: Path, case: tuple[Path, Labelmap]) -> None:
     for label in (written, written.parent):
         listed = Case("p1", case[0], label, LABELLED, "1=left atrium, 2=left atrium")
         *_, facts = check_cases([listed], load_recipe("la"))
@@ -336,7 +334,7 @@ def test_texts_of_the_images_are_kept_in_any_encoding(
 ) -> None:
     candidates = "".join(["O", "ö", *map(chr, range(0x4E00, 0x9FA6))])
     letters = candidates.encode(codec, "ignore").decode(codec)
-    # The bytes of some letters contain those of "=", "^" or a backslash.
+    # Letters whose bytes include "=", "^" or a backslash come first.
     text = "".join(sorted(letters, key=lambda letter: not set(b"=^\\") & set(letter.encode(codec)))[:20])
     patient, encoded = f"Name^A1={text}^{text[::-1]}", encode_text(text, codec, escape)
 
@@ -408,7 +406,7 @@ def test_name_and_version_of_the_model_are_kept_in_any_character_set(
     (algorithm,) = written[0].SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert algorithm.AlgorithmVersion == model.version
     for texts in map(texts_of, written[1:]):
-        assert texts.count(name) == 1 + len(SEGMENTS)  # of the observer, and of each segment's algorithm
+        assert texts.count(name) == 1 + len(SEGMENTS)  # one observer, and one algorithm per segment
         assert texts.count(model.version) == len(SEGMENTS)
 
 

@@ -37,7 +37,11 @@ def organs(slices: tuple[int, ...]) -> np.ndarray:
 def write_segmentation(
     path: Path, series: Path, labels: np.ndarray, kind: str, omit_empty: bool = True, reverse: bool = False
 ) -> Path:
-    """Write a segmentation of a series from labels (I, J, K), or from two segments' masks or fractions (K, J, I, 2)."""
+    """Write a segmentation of a series.
+
+    Args:
+        labels: label values (I, J, K), or masks or fractions of two segments (K, J, I, 2).
+    """
     images = sorted((pydicom.dcmread(file) for file in series.iterdir()), key=lambda image: image.InstanceNumber)
     frames = labels.T if labels.ndim == 3 else labels
     step = -1 if reverse else 1

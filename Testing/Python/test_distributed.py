@@ -42,7 +42,7 @@ COMPARABLE = (
 )
 """Settings with which the losses `supervised` and `distillation` of two processes equal those of one process."""
 TEAM_SETTINGS = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings with which two processes can split a batch, and a run logs its losses and a checkpoint at each iteration."""
+"""Two processes can split this batch. A run logs its losses and saves a checkpoint at each iteration."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Test that files named as in docs/formats.md ("Names of scans and labels") give the cases documented there."""
+"""Test that the file names in docs/formats.md ("Names of scans and labels") give the cases documented there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROW = re.compile(r"^\| (`[^|]+`) \| (`[^|]+`|no case) \|", re.MULTILINE)
 
 
 def rows() -> list[tuple[list[str], list[list[str]]]]:
-    """Return, for each row, the files and the cases: [scan, label], or [scan] without a label."""
+    """Return the files and the cases of each row. A case is [scan, label], or [scan] without a label."""
     section = _DOCUMENT.read_text(encoding="utf-8").split("\n## Names of scans and labels\n")[1].split("\n### ")[0]
     names = re.compile("`([^`]+)`")
     return [

@@ -165,8 +165,8 @@ def failure_of_import(module: str) -> DCAMTError:
     [
         "ImportError('DLL load failed while importing _core')",
         "OSError('libcore.so.1: cannot open shared object file')",
-        "FileNotFoundError(2, 'The specified module could not be found', 'core.dll')",  # as ctypes on Windows
-        "ValueError('numpy.dtype size changed')",  # as an extension built for another NumPy
+        "FileNotFoundError(2, 'The specified module could not be found', 'core.dll')",  # raised by ctypes on Windows
+        "ValueError('numpy.dtype size changed')",  # raised by an extension built for another NumPy
     ],
 )
 def test_package_that_cannot_be_loaded_is_named_instead_of_the_scan(
@@ -180,7 +180,7 @@ def test_package_that_cannot_be_loaded_is_named_instead_of_the_scan(
     assert failure.packages == ("broken_package",)
 
 
-def test_module_that_an_installed_package_lacks_is_no_missing_package() -> None:
+def test_missing_module_of_an_installed_package_is_not_called_a_missing_package() -> None:
     failure = failure_of_import("numpy.absent")
     assert str(failure).startswith("The Python package 'numpy' cannot be loaded (No module named 'numpy.absent')")
 
@@ -204,7 +204,7 @@ def test_error_outside_an_import_is_no_missing_package() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_torch_for_which_the_memory_limit_is_too_low_is_a_memory_shortage() -> None:
+def test_import_of_torch_under_a_low_memory_limit_is_a_memory_shortage() -> None:
     program = """
 import resource
 from dcamt.errors import user_error

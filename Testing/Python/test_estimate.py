@@ -139,8 +139,8 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
-def test_memory_extrapolated_from_one_patch_is_about_the_memory_of_the_patch_of_the_recipe(tmp_path: Path) -> None:
-    """Measure in a child process, since the peak memory of the process of the tests may be higher already."""
+def test_memory_extrapolated_from_a_smaller_patch_is_about_the_measured_memory(tmp_path: Path) -> None:
+    """A child process measures, since earlier tests may have raised the peak memory of this process."""
     file = tmp_path / "recipe.json"
     recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
     file.write_text(recipe.to_json(), encoding="utf-8")

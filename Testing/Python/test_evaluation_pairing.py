@@ -164,8 +164,7 @@ def test_results_beside_labels_of_other_names_leave_the_scores_unchanged(
 ) -> None:
     for number, patient in enumerate(("p1", "p2")):
         case = (scan or "{}").format(patient)
-        # The name `{}.seg` has no word for results. Only DCAMT's mark in the file's header shows that the file is a
-        # result.
+        # Only DCAMT's mark in the file's header shows that `{}.seg` is a result.
         is_marked = result == "{}.seg"
         voxels = scan_voxels() if result == "{}_prob" else random_mask(number + 5)
         save_labels(tmp_path / "pred" / f"{case}.nii.gz", random_mask(number))
@@ -358,7 +357,7 @@ def test_scan_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("classes", "is_scan"), [(100, True), (128, False)])
-def test_labelmap_is_a_scan_if_it_has_more_than_twice_as_many_values(
+def test_label_with_more_than_twice_the_values_of_its_prediction_is_a_scan(
     tmp_path: Path, classes: int, is_scan: bool
 ) -> None:
     many = scan_voxels()
@@ -469,8 +468,7 @@ def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("cases", "labels"),
     [
-        # The 2 may be the number of a visit. Then `p1` could be the label of another visit than `p1_2`, so the two are
-        # not paired.
+        # The 2 may be the number of a visit.
         (("p1_2", "p2_2"), ("p1", "p2")),
         *(
             ((f"p1_{word}", f"p2_{word}"), ("p1", "p2"))

@@ -1,4 +1,4 @@
-"""Test that two paths of one file are recognised, also on a drive that numbers every file 0."""
+"""Test that two paths of one file are recognised, also if `st_ino` is 0 for every file."""
 
 from __future__ import annotations
 

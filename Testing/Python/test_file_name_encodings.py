@@ -1,4 +1,4 @@
-"""Headers and zip files name their data files in UTF-8; scans are found by these names in every locale."""
+"""Test file names with letters beyond ASCII in headers, zip files and case lists."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def name_slices(header: Path, pattern: str, how: str) -> None:
     header.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # In Latin-1, the last bytes of Ġ and à are blanks.
+@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # Ġ and à end with the UTF-8 byte A0, a blank in Latin-1.
 @pytest.mark.parametrize("how", ["raw", "zraw", "pattern", "list"])
 def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, name: str, how: str) -> None:
     path = write_scan(tmp_path / f"{name}.mhd", compressed=how == "zraw")
@@ -129,7 +129,7 @@ def test_name_that_the_locale_cannot_encode_is_no_file_name(monkeypatch: pytest.
 
 @pytest.fixture
 def ascii_locale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give processes that the test starts a locale without letters beyond ASCII."""
+    """Set an ASCII locale for the processes that a test starts."""
     for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
         monkeypatch.setenv(name, value)
 

@@ -137,7 +137,7 @@ def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
         write_package(path, replace(tiny_package, card=replace(tiny_package.card, name=name)))
     before = stored.read_bytes()
     listed = model_store.stored_models()
-    # The link makes both names open the same file, as Windows does without a link.
+    # The link simulates Windows, which ignores capitals in file names.
     (stored.parent / "Mine.dcamt").hardlink_to(stored)
     monkeypatch.setattr(model_store, "stored_models", lambda: listed)
     assert call_dcamt(["models", "import", file]) == 1

@@ -64,7 +64,7 @@ def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
         assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
-    # An offset changes the root mean square, and a thousandth of the root mean square is added to the deviation.
+    # The divisor is the deviation plus a thousandth of the root mean square. An offset changes the root mean square.
     for offset in (-120.0, 100.0, 400.0):
         relative_effect = 1e-3 * (abs(offset) + 120 + 50) / 30
         assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * relative_effect

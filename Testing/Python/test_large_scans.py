@@ -70,7 +70,7 @@ def test_organ_is_segmented_in_a_box_and_the_rest_is_background(kind: str, predi
     assert labels.shape == FIELD
     assert dice(labels, own) > 0.95
     network = predictor.network
-    # Voxels of the whole scan on the network grid, whose spacing is 2 mm.
+    # The number of voxels of the whole scan at the network's spacing of 2 mm.
     whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
     # The corner of the scan, outside the box, is background with probability 1.

@@ -39,7 +39,7 @@ def test_half_precision_depends_on_the_device_and_on_fast_bfloat16(
 
 @pytest.mark.parametrize(
     ("patch", "levels", "safe"),
-    # Each level after the first halves the lengths. A patch with a length of two voxels along X at a level is not safe.
+    # Each level after the first halves the lengths. A patch is not safe if its length along X is 2 at any level.
     [
         ((32, 48, 48), 5, False),
         ((16, 48, 48), 5, False),

@@ -56,8 +56,7 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     exact = bounding_box(mask)
     assert exact is not None
-    # The organ is located to within one voxel of the coarse grid, which is at most 3 scan voxels wide. The limit of 4
-    # leaves one more scan voxel for rounding to whole scan voxels.
+    # A voxel of the coarse grid is at most 3 scan voxels wide. The limit of 4 leaves one more scan voxel for rounding.
     return all(
         abs(side.start - wanted.start) <= 4 and abs(side.stop - wanted.stop) <= 4
         for side, wanted in zip(box, exact, strict=True)
@@ -67,7 +66,7 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 def test_small_central_component_does_not_replace_the_organ() -> None:
     """The inner part of the scan contains the small component, but not the organ."""
     central, organ = ellipsoid((80, 80, 12), (8, 8, 4.5)), ellipsoid((142, 40, 12), (14, 14, 9))
-    # The component fills 1.2% of a patch of 32 x 32 x 192 mm, and 7% of the patch of RECIPE.
+    # The component fills 1.2% of the patch of `large_patch`, and 7% of the patch of RECIPE. `SMALLEST_ORGAN` is 2%.
     large_patch = replace(RECIPE, training=replace(RECIPE.training, patch=(16, 16, 96)))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
     sizes: list[tuple[int, ...]] = []

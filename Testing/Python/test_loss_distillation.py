@@ -36,8 +36,7 @@ def reference_direction(teacher: Tensor, student: Tensor, temperature: float) ->
     The loss is T² × a mean KL divergence, plus a mean Dice loss; T is the temperature. In each voxel, the divergence is
     multiplied by the teacher's confidence; then it is averaged over all voxels. The Dice loss is averaged over samples
     and foreground classes. As in `soft_dice_loss`, each Dice loss has a smoothing of 1 and is multiplied by
-    n / (n + 1). Here n is the class's volume in voxels according to the teacher: the sum of the teacher's sharpened
-    probabilities.
+    n / (n + 1). Here n is the sum of the teacher's sharpened probabilities of the class.
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):

@@ -39,8 +39,7 @@ def test_peak_memory_rises_with_an_allocation() -> None:
 
     In the process of the tests, the allocation may reuse freed memory, and then the peak would not rise.
 
-    The child's peak must not include the memory that the process of the tests holds. On Linux, the value `ru_maxrss` of
-    a new process can start at its parent's peak, so `peak_memory_bytes` reads another value there.
+    The child's peak must not include the memory that the process of the tests holds.
     """
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
@@ -112,7 +111,7 @@ def test_free_memory_respects_the_limits_of_control_groups(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each group has a limit, a usage and, as a part of the usage, a page cache, in MB."""
+    """`groups` states for each control group its limit, its usage, and how much of the usage is page cache, in MB."""
     file = tmp_path / "memberships"
     file.write_text(f"{memberships}\n", encoding="ascii")
     for name, (limit_file, limit, usage_file, usage, cache) in groups.items():

@@ -78,8 +78,7 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
 ) -> None:
     """ITK returns random memory for a slice for which no file is named.
 
-    Each file has 100 additional bytes, so ten files together are larger than the scan: a check of the total size would
-    not detect that the header omits the eleventh.
+    Each file has 100 additional bytes, so a check of the total size would not detect that the header omits one file.
     """
     per_file = len(RAW) // files
     for k in range(files):

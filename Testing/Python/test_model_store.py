@@ -67,7 +67,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # `chmod` would have no effect if root runs the tests.
+    # `os.scandir` is replaced, because `chmod` cannot deny access to root.
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -85,7 +85,7 @@ def test_shipped_model_is_found_without_access_to_imported_models(
     def fail() -> NoReturn:
         raise RuntimeError("Could not determine home directory.")
 
-    if is_unknown:  # The home folder is unknown, as for a user of a container who is not in the system's list of users.
+    if is_unknown:  # In some containers, the home folder is unknown.
         monkeypatch.delenv("DCAMT_HOME")
         monkeypatch.setattr(Path, "home", fail)
         message = "the folder of imported models is unknown.*DCAMT_HOME"

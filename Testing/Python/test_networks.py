@@ -243,7 +243,6 @@ def test_gradients_cross_between_branches_only_through_attention() -> None:
 
 
 def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
-    """The layer convolves before upsampling, on an eighth of the voxels."""
     torch.manual_seed(0)
     layer: Any = TrilinearUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)

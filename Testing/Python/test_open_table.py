@@ -1,4 +1,4 @@
-"""Test commands whose table is open in a spreadsheet program, so that Windows refuses to replace the table."""
+"""Test commands whose table is open in a spreadsheet program on Windows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL = "cannot be written (no permission). Close programs that use the file"
 
 
 def open_table(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Windows be the system, and let a program have the table open."""
+    """Simulate Windows with the table open in another program."""
     replace, open_file = os.replace, builtins.open
 
     def refuse(path: Any) -> None:

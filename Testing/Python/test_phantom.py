@@ -94,7 +94,7 @@ def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], see
 def test_myocardium_is_darker_than_blood_and_brighter_than_lung(hearts: dict[int, Heart], seed: int) -> None:
     """The test measures myocardium in the left ventricle's posterior wall.
 
-    The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
+    The test also checks that the atrium's wall is dark, and that the blood behind the mitral valve is bright.
     """
     scan, label, points, scale, distance = hearts[seed]
     image = scan.voxels[0].astype(float)

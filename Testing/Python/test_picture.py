@@ -177,7 +177,7 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_left_side_and_its_letter_are_left_in_the_back_view_and_right_in_the_front_view(figure) -> None:  # type: ignore[no-untyped-def]
+def test_patients_left_is_at_the_left_from_behind_and_at_the_right_from_the_front(figure) -> None:  # type: ignore[no-untyped-def]
     """The bar of `lopsided_mask` points to the left of the patient."""
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):

@@ -147,9 +147,7 @@ def test_accurate_quality_combines_both_branches(predictor: Predictor, tiny_pack
     assert result.notes == ()
 
 
-def test_features_of_doubt_are_those_of_the_segmentation_without_removed_components(
-    tiny_package: ModelPackage, predictor: Predictor
-) -> None:
+def test_features_of_doubt_ignore_removed_components(tiny_package: ModelPackage, predictor: Predictor) -> None:
     # The scan lies on the network grid: no resampling.
     scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
     one_component = replace(
@@ -233,10 +231,7 @@ def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypat
 def test_network_is_built_on_the_cpu_and_then_moved_to_the_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`Predictor` folds the normalisations of the built network into its convolutions, before it moves the network.
-
-    Folding needs double precision, which Apple's GPUs lack. So the network must be built on the CPU.
-    """
+    """`Predictor` folds the network on the CPU: `fold` needs double precision, which Apple's GPUs lack."""
     asked: list[str] = []
 
     def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:

@@ -76,7 +76,7 @@ def write_result(path: Path) -> None:
         ("x.dcm", rewrite_with_pydicom),
     ],
 )
-def test_result_whose_voxels_another_program_changed_is_no_longer_dcamts(
+def test_result_is_not_recognised_after_another_program_changed_its_voxels(
     tmp_path: Path, name: str, rewrite: Rewrite
 ) -> None:
     if name == "x.dcm":
@@ -87,7 +87,7 @@ def test_result_whose_voxels_another_program_changed_is_no_longer_dcamts(
     rewrite(path, False)
     assert is_dcamt_result(path)
     rewrite(path, True)
-    assert has_mark(path)  # The header was kept.
+    assert has_mark(path)
     assert not is_dcamt_result(path)
 
 

@@ -105,11 +105,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
-    """A case list in a folder without a checkpoint was written by a person, so a new run must not replace it.
-
-    `RunFolder.create` writes the checkpoint before the case list. So if an interrupted `RunFolder.create` has left a
-    case list, the folder also has a checkpoint.
-    """
+    """A person wrote the case list if there is no checkpoint: `RunFolder.create` writes the checkpoint first."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())
@@ -194,7 +190,7 @@ def test_link_within_a_run_is_allowed(tmp_path: Path, table: Path) -> None:
 
 
 def test_finished_run_whose_model_is_a_link_is_accepted(tmp_path: Path, table: Path) -> None:
-    """Programs that store large files elsewhere, such as git-annex, put links in their place."""
+    """Programs such as git-annex replace large files with links."""
     run, stored = RunFolder(tmp_path / "run"), tmp_path / "store" / "model"
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
     stored.parent.mkdir()

@@ -190,7 +190,7 @@ def test_lock_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX")
-def test_group_of_a_shared_folder_may_lock_a_run_after_its_owner_was_killed(tmp_path: Path) -> None:
+def test_lock_file_is_writable_for_the_group_of_a_shared_folder(tmp_path: Path) -> None:
     path, umask = tmp_path / "train.lock", os.umask(0o002)
     try:
         with run_lock(path):

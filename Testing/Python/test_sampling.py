@@ -40,7 +40,6 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
 
 
 def eight_bit_values(batch: Batch) -> np.ndarray:
-    """Return the images of a batch on the scale of 8-bit values, 0 to 255, but not rounded to integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 
@@ -155,7 +154,7 @@ def test_random_patches_reach_both_ends_of_the_scan(axis: int) -> None:
     sampler = sampler_of([resident(index, np.zeros_like(index))], *NO_AUGMENTATION, "foreground=0")
     first = [start for step in range(60) for start in eight_bit_values(sampler.draw(step))[:, 0, 0, 0, 0]]
     assert -0.01 < min(first) < 2
-    assert 22 < max(first) < 24.01  # 40 - 16 voxels of the patch
+    assert 22 < max(first) < 24.01  # The last possible start is 24: the scan has 40 voxels, the patch 16.
 
 
 def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
@@ -312,7 +311,7 @@ def test_labels_are_mixed_with_the_images() -> None:
 
 
 def test_teacher_and_student_get_the_same_patch_with_replaced_surroundings() -> None:
-    """`surroundings=1` replaces the part of each patch beyond a random plane."""
+    """`surroundings=1` replaces all voxels on one side of a random plane through the patch."""
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])

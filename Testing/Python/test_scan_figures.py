@@ -108,8 +108,8 @@ def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, m
     assert scene.window(*scene.shown_box(margin)) == pytest.approx((0, 100), abs=1)
 
 
-def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
-    """Return a scene whose labels fill an ellipsoid in the scan's centre, half as long as the scan along each axis."""
+def ellipsoid_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
+    """Return a scene with an ellipsoid in its centre. Along each axis, the ellipsoid is half as long as the scan."""
     grid = Grid(shape, np.diag([spacing, spacing, spacing, 1.0]))
     size = np.array(shape)[:, None, None, None]
     labels = (((np.indices(shape) - (size - 1) / 2) / (size / 4)) ** 2).sum(axis=0) < 1
@@ -121,7 +121,7 @@ def ball_scene(shape: tuple[int, int, int], spacing: float) -> Scene:
 def test_texts_of_slices_neither_overlap_nor_are_cut(shape: tuple[int, int, int], spacing: float) -> None:
     textpath = pytest.importorskip("matplotlib.textpath")
     pattern = r'<text x="([\d.]+)" y="([\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"[^>]*>([^<]*)</text>'
-    for svg in re.findall(r"<figure.*?</figure>", draw_slices(ball_scene(shape, spacing), [LEFT_ATRIUM])):
+    for svg in re.findall(r"<figure.*?</figure>", draw_slices(ellipsoid_scene(shape, spacing), [LEFT_ATRIUM])):
         width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
         boxes = []
         for x, y, size, anchor, text in re.findall(pattern, svg):
@@ -140,7 +140,7 @@ def test_texts_of_slices_neither_overlap_nor_are_cut(shape: tuple[int, int, int]
     ("width_mm", "bar_mm"), [(80, 20), (60, 20), (59, 10), (14.4, 2), (6, 2), (5.9, 1), (3, 1), (2, 1)]
 )
 def test_scale_bar_has_its_stated_length_and_lies_in_the_slice(width_mm: float, bar_mm: int) -> None:
-    svg = draw_slices(ball_scene((40, 40, 40), width_mm / 40), [])
+    svg = draw_slices(ellipsoid_scene((40, 40, 40), width_mm / 40), [])
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
     assert width == pytest.approx(width_mm, abs=0.01)
     for right, length in re.findall(r'<path d="M([\d.]+) [\d.]+h-(\d+)"', svg):
@@ -151,7 +151,7 @@ def test_scale_bar_has_its_stated_length_and_lies_in_the_slice(width_mm: float, 
 
 def test_voxels_beyond_the_scan_are_black() -> None:
     image = pytest.importorskip("matplotlib.image")
-    svg = draw_slices(ball_scene((20, 20, 160), 1.0), [LEFT_ATRIUM]).split("</figure>")[1]
+    svg = draw_slices(ellipsoid_scene((20, 20, 160), 1.0), [LEFT_ATRIUM]).split("</figure>")[1]
     data = base64.b64decode(re.search(r'base64,([^"]+)', svg)[1])  # type: ignore[index]
     pixels = image.imread(io.BytesIO(data))[..., 0]
     bright = np.flatnonzero(pixels.max(axis=0) > 0)

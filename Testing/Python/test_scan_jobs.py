@@ -158,7 +158,7 @@ def test_paths_that_differ_only_in_capitals_are_one_path_where_the_file_system_i
         ("darwin", "Groß", "Gross", True),
     ],
 )
-def test_letters_are_compared_as_the_file_system_does(
+def test_names_are_compared_with_the_capital_rules_of_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, first: str, second: str, is_refused: bool
 ) -> None:
     folder = tmp_path / "Straße"

@@ -307,7 +307,7 @@ def test_zip_files_of_an_nnunet_data_set_are_skipped(tmp_path: Path) -> None:
     assert skipped_zip_files(tmp_path) == [zip_file]
 
 
-def test_zip_file_in_a_skipped_folder_is_not_named(tmp_path: Path) -> None:
+def test_zip_file_in_a_skipped_folder_is_not_reported(tmp_path: Path) -> None:
     write_noise(tmp_path / "p1.nrrd")
     zip_slices(tmp_path / "old" / "p1.zip")
     found = find_scans(tmp_path)

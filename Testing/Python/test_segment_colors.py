@@ -17,7 +17,7 @@ RGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.01
 
 
 def cielab(color: tuple[float, float, float], vision: np.ndarray) -> np.ndarray:
-    """Return an sRGB colour in CIELAB (D65), as seen with a kind of vision."""
+    """Return the CIELAB values (D65) of an sRGB colour as seen with `vision`."""
     srgb = np.array(color)
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     x, y, z = np.cbrt(RGB_TO_XYZ @ np.clip(vision @ linear, 0.009, 1) / (0.9505, 1.0, 1.089))

@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_missing_results_are_written_only_beside_an_equal_segmentation(
+def test_missing_results_are_written_only_if_the_new_segmentation_equals_the_existing_one(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     out, again = tmp_path / "out", tmp_path / "again"
@@ -111,7 +111,7 @@ def test_dicom_measurements_of_a_deleted_segmentation_are_refused(
 def test_table_of_measurements_describes_the_existing_segmentation(
     noise_model: Path, tmp_path: Path, option: list[str]
 ) -> None:
-    """Without the option, the new segmentation differs from the existing one. With the option, both are equal."""
+    """Without `REGION`, the new segmentation differs from the existing one. With `REGION`, both are equal."""
     result, table = tmp_path / "out" / "s.seg.nrrd", tmp_path / "m.csv"
     segment = ["segment", save_noise_scan(tmp_path / "s.nrrd"), "-o", result.parent, "--model", noise_model]
     assert call_dcamt([*segment, "--measurements", table]) == 0
@@ -126,9 +126,7 @@ def test_table_of_measurements_describes_the_existing_segmentation(
     assert float(row["volume_ml"]) == pytest.approx(volume_ml, rel=1e-4)
 
 
-def test_row_of_an_equal_segmentation_replaces_the_row_with_another_expected_overlap(
-    noise_model: Path, tmp_path: Path
-) -> None:
+def test_row_with_an_outdated_expected_overlap_is_replaced(noise_model: Path, tmp_path: Path) -> None:
     table = tmp_path / "m.csv"
     scan = save_noise_scan(tmp_path / "s.nrrd")
     segment = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]

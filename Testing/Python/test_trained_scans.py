@@ -1,4 +1,4 @@
-"""Test which validation cases are refused or noted, since a run or its starting model was trained on their scans."""
+"""Test the errors and notes about validation cases whose scans were used for training."""
 
 from __future__ import annotations
 

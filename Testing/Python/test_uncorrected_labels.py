@@ -1,4 +1,4 @@
-"""Training, calibration and the division into roles do not take DCAMT's own results for an expert's labels."""
+"""Test cases whose labels are uncorrected results of DCAMT."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_cases_with_results(folder: Path, *results: str, labelled: int = 2, validation: int = 9) -> Path:
-    """Write a case list; the labels of the cases `results` get the mark of DCAMT's results."""
+    """Write a case list; the labels of the cases named in `results` are marked as results of DCAMT."""
     table = write_cases_folder(folder, labelled, validation=validation)
     for name in results:
         label = folder / f"{name}_label.nii.gz"

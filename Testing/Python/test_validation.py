@@ -106,7 +106,7 @@ def test_long_validation_reports_its_progress_before_each_case(
 ) -> None:
     received: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=1", on_event=received.append)
-    monkeypatch.setattr(trainer_module, "VALIDATING_EVERY_S", 0.0)  # Every validation counts as long.
+    monkeypatch.setattr(trainer_module, "VALIDATING_EVERY_S", 0.0)
     cases = read_cases(table)
     cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     trainer.fit(cases)
@@ -116,7 +116,6 @@ def test_long_validation_reports_its_progress_before_each_case(
 
 
 def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request does not cancel the final validation of a run."""
     received: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", on_event=received.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
@@ -140,6 +139,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
     remove_request(RunFolder(tmp_path / "run"))
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
+    # A request does not cancel the final validation.
     outcome = trainer.fit(cases, resumed=True)
     assert outcome.finished
     assert outcome.dice is not None

@@ -246,8 +246,8 @@ def test_background_import_continues_after_a_missing_and_a_faulty_module(
     import_in_background(["no_such_module_of_a_test", "faulty_module_of_a_test", "slow_module_of_a_test"])
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "imports of the wall"]
     assert thread.daemon, "the end of the process would wait for the import"
-    # The import of the slow module cannot end before the test sets the event `continues`. `import_in_background` has
-    # returned already, so it did not wait for this import. Wait until the import has begun.
+    # The import of the slow module cannot end before the test sets the event `continues`. Wait until the import has
+    # begun.
     while "slow_module_of_a_test" not in sys.modules or not hasattr(sys.modules["slow_module_of_a_test"], "continues"):
         time.sleep(0.001)
     module = sys.modules["slow_module_of_a_test"]

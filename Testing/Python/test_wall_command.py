@@ -300,8 +300,7 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, labels = wall_phantom
-    # The scan extends 27.5 mm below its centre, which lies 17.5 mm above the atrium's centre. So the scan ends 10 mm
-    # below the atrium's centre.
+    # The scan ends 10 mm below the atrium's centre.
     volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5), shift=(0, 0, 17.5)))
     scan, label = folder / SCAN, folder / LABEL
     write_volume(volume, scan)

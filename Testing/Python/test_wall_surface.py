@@ -177,7 +177,7 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
 def test_rounding_of_the_spacing_in_a_file_changes_no_blood_pool_and_no_profile(
     spacing: tuple[float, float, float], factor: float
 ) -> None:
-    """3 mm are a whole number of voxels, so the result depends on the rounding if there is no tolerance."""
+    """3 mm is a whole number of voxels, so without a tolerance, rounding would change the result."""
     from scipy.ndimage import distance_transform_edt
 
     grid = grid_about(24, spacing)

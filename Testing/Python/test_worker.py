@@ -38,7 +38,7 @@ def test_several_scans_are_segmented_with_one_loaded_model(
     ready, _ = child.wait_for(lambda event: event.kind == "ready")
     assert ready.packages.keys() == {"torch", "scipy"}
     scans = {"1": oblique_scan, "2": make_other_scan(), "3": oblique_scan}
-    for identifier, scan in scans.items():  # all requests are sent at once
+    for identifier, scan in scans.items():
         child.send(write_request(scan, worker_model, tmp_path / identifier, identifier))
     events_of: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():

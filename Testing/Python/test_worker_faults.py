@@ -21,7 +21,6 @@ from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
 from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, write_request
 
-# Runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.commands import serving

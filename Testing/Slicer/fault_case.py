@@ -15,7 +15,7 @@ from slicer_harness import click, process_events_until
 from unchanged_scene import scene_state
 
 WORKING = ("Preparing", "Segmenting")
-"""Beginnings of the panel's status text."""
+"""Beginnings of the panel's status text during a segmentation."""
 
 
 class FaultCase(SegmentationCase):

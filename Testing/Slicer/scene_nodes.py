@@ -63,7 +63,7 @@ def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] =
 def add_shared_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
     """Add an outline whose segments share one labelmap, as in Segment Editor.
 
-    The outline also has the segment "rest". It holds the voxels with the label 0.
+    The additional segment "rest" holds the voxels with the label 0.
     """
     rest = np.where(labels == 0, len(names) + 1, labels)
     segmentation = add_outline(volume, rest, (*names, "rest"))
@@ -79,7 +79,7 @@ def share_labelmap(segmentation: SegmentationNode) -> None:
 
 
 def add_case(name: str, seed: int = 0) -> tuple[Any, Any]:
-    """Add a volume node with an ellipsoid and its segmentation node."""
+    """Add an image and an outline of an ellipsoid; return the volume node and the segmentation node."""
     image, label = ellipsoid(seed)
     volume = add_volume(name, image)
     return volume, add_outline(volume, label)

@@ -1,4 +1,4 @@
-"""The panels show names and paths with tags as they are, and do not interpret them as HTML."""
+"""Test that the panels do not interpret names and paths as HTML."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PlainTextTest(SegmentationCase):
             self.assertEqual(label.textFormat, qt.Qt.PlainText, label.text)
 
     def choose_odd_model(self, name: str, channels: tuple[str, ...] = ("",)) -> None:
-        """Write a model of this title into the store, open the panel again, and choose the model."""
+        """Write a model with the title `name` into the store, open the panel again, and choose the model."""
         package = open_model(model_folder() / "other.dcamt")
         card = replace(package.card, name="odd", title=name, segments=(name,))
         recipe = replace(package.recipe, input_channels=len(channels), channel_names=channels if channels[0] else ())
@@ -76,7 +76,7 @@ class PlainTextTest(SegmentationCase):
                 person.expects(f"Delete the model “{name}", "Cancel")
                 click(self.ui.removeModelButton)
 
-    def test_model_that_segmented_a_result_is_shown_as_it_is(self) -> None:
+    def test_tooltip_shows_the_title_of_the_model_of_a_result_as_it_is(self) -> None:
         self.choose_odd_model(NAMES[0])
         volume = add_scan("scan")
         choose(self.ui.inputSelector, volume)

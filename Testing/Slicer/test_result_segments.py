@@ -175,8 +175,6 @@ class FingerprintTest(SceneCase):
 
 
 class SharedLabelmapTest(SceneCase):
-    """DCAMT's segment "aorta" and the user's segment "mine", whose voxels lie in one labelmap."""
-
     def setUp(self) -> None:
         super().setUp()
         self.volume, self.node = add_scan(), add_segmentation()
@@ -199,7 +197,7 @@ class SharedLabelmapTest(SceneCase):
         place_region(roi, self.volume, self.node)
         return [*roi.GetCenterWorld(), *roi.GetSize()]
 
-    def test_segments_are_read_as_from_labelmaps_of_their_own(self) -> None:
+    def test_segments_of_a_shared_labelmap_are_read_like_segments_of_separate_labelmaps(self) -> None:
         identifiers = list(self.labels)
         fingerprints = [fingerprint(self.node, [identifier]) for identifier in identifiers]
         affine, region = labelmap_affine(self.node, identifiers), self.region_around_result()

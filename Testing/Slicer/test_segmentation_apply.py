@@ -36,9 +36,8 @@ class ClickTest(PanelCase):
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
-        # On the test's simulated clock, the start takes 20 s, far longer than a double click. The second click comes
-        # 0.2 s after the job has started. It is ignored only if the double-click time is counted from that moment, and
-        # not from the first click, which came 20.2 s before.
+        # The start takes 20 s on the simulated clock. The second click comes 20.2 s after the first click, but only
+        # 0.2 s after the end of the start. So the second click must be ignored.
         now = [100.0]
 
         def ensure_packages() -> None:

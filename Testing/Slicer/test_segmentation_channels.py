@@ -270,7 +270,7 @@ class ChannelsTest(unittest.TestCase):
         slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view with another scan is enough
         views.hide_over_other_scan(segmentation)
         self.assertFalse(display.GetVisibility())
-        # A scan counts as removed if the volume of its first channel was removed.
+        # A result is not hidden if the volume of the first channel was removed.
         slicer.mrmlScene.RemoveNode(self.volumes[0])
         display.SetVisibility(True)
         views.hide_over_other_scan(segmentation)
@@ -378,7 +378,7 @@ class ChannelsTest(unittest.TestCase):
                 np.testing.assert_array_equal(read_scan(one.image).voxels[0].T, first)
                 self.assertEqual(read_scan(one.image).channel_names, ())
 
-    def test_channels_of_a_proposal_have_the_names_beside_its_scan_file(self) -> None:
+    def test_channel_names_of_a_proposal_come_from_the_folder_of_its_scan(self) -> None:
         row = self.corrected_row(self.segment_all())
         recipe = self.three_channels(T1, LGE, T2)
         with tempfile.TemporaryDirectory() as folder:
@@ -460,7 +460,7 @@ class ChannelsTest(unittest.TestCase):
         files = [write_scan(Path(folder.name, f"p_{n:04d}.nrrd"), voxels + n) for n in range(len(names))]
         return [slicer.util.loadVolume(str(file)) for file in files]
 
-    def test_volume_is_refused_for_the_name_of_another_channel(self) -> None:
+    def test_volume_of_another_channel_is_refused(self) -> None:
         first, second = self.load_channel_files(T2, LGE)
         self.choose_volumes("Two", first, second)
         with Person() as person:

@@ -215,7 +215,7 @@ class InstallationTest(PanelCase):
 
     def test_second_installation_is_refused_until_the_first_has_ended(self) -> None:
         pytorch = FakePyTorch(self)
-        qt.QTimer.singleShot(0, self.ui.applyButton.click)  # as a script clicks, in spite of the window
+        qt.QTimer.singleShot(0, self.ui.applyButton.click)  # A script can click in spite of the window.
         with Person() as person:
             person.expects(QUESTION, "Ok")
             person.expects("DCAMT is installing packages", "Ok")

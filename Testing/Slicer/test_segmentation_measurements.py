@@ -121,7 +121,7 @@ class MeasurementsTest(PanelCase):
         click(self.ui.copyButton)
         self.assertNotIn("Mueller", slicer.app.clipboard().text())
 
-    def test_outdated_measurements_of_a_removed_scan_are_marked_until_they_are_measured_again(self) -> None:
+    def test_outdated_measurements_of_a_removed_scan_are_marked_until_the_result_is_measured_again(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         smaller = segment_mask(segmentation, volume).copy()

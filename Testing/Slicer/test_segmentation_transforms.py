@@ -151,8 +151,8 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
-        # Test a cropped grid with the spacing of the scan. The cropped grid differs from the scan's grid only by a
-        # shift and its size. So the spacing does not tell whether the segments were resampled or moved.
+        # The cropped grid has the spacing of the scan. So the spacing does not tell whether the segments were resampled
+        # or moved.
         segmentation = self.segment(add_scan())
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())

@@ -213,7 +213,6 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
-        # The export will add the ending `.dcamt`.
         written = target.read_bytes()
         target.write_bytes(b"of a person")
         for answer, content in (("Cancel", b"of a person"), ("Ok", written)):
@@ -222,8 +221,7 @@ class ModelInUseTest(TrainingCase):
                 person.expects(f"“{target}” exists. Replace the file?", answer)
                 click(self.ui.exportModelButton)
             self.assertEqual(target.read_bytes(), content)
-        # A further export to the same path replaces the model. The model's calibration file also exists already. The
-        # export accepts the calibration file, since it already has the content that the export would write.
+        # The export accepts the existing calibration file, since the file already has the content to be written.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)

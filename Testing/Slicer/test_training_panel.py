@@ -253,7 +253,7 @@ class SavedStateTest(TrainingCase):
             self.assertEqual(len({row.scan for row in rows}), 2)
             reload_scene()
 
-    def test_unread_case_of_a_removed_volume_does_not_get_a_new_volume_with_the_same_id(self) -> None:
+    def test_new_volume_with_the_id_of_a_removed_volume_does_not_join_the_unread_case(self) -> None:
         add_case("mine", 1)
         click(self.ui.addSceneButton)
         reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
@@ -348,7 +348,7 @@ class FolderOfRunsTest(TrainingCase):
         nested.mkdir(parents=True)
         for folder in (nested, self.folder / "new" / "runs"):
             edit = self.type_folder(folder)
-            self.module.widget.runs.refresh()  # as when another program starts a run
+            self.module.widget.runs.refresh()  # also called when another program starts a run
             self.assertEqual(self.ui.runsFolderEdit.currentPath, str(folder))
             self.assertNotEqual(runs_folder(), folder)
             type_keys(edit, "\n")

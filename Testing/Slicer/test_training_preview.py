@@ -193,8 +193,6 @@ def backgrounds() -> set[str]:
 
 
 class UsedPreviewTest(PreviewCase):
-    """The next preview adds nodes instead of changing those that a person uses; the scene saves the used nodes."""
-
     def setUp(self) -> None:
         super().setUp()
         self.mask = np.zeros_like(ellipsoid()[1])

@@ -85,7 +85,7 @@ class ListOfRunsTest(TrainingCase):
         self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
 
     def make_linked_run(self) -> tuple[RunFolder, Path]:
-        """Write the folder of a run behind a link; return the run and the folder."""
+        """Return a run whose path is a link, and the folder to which the link points."""
         run = self.make_run("ended", STARTED)
         moved = self.folder / "disk" / "on a larger disk"
         moved.parent.mkdir()

@@ -207,7 +207,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(np.uint8(label == 0), result, other, volume)
         self.assertEqual(self.warnings_about(row.source), ())
 
-    def test_segments_of_a_result_are_compared_one_a_step_and_again_only_after_a_change(self):
+    def test_segments_of_a_result_are_compared_one_per_step_and_again_only_after_a_change(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         result = self.add_result(volume, label)

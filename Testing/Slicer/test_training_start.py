@@ -58,7 +58,7 @@ class StartTest(CasesCase):
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
 
-    def test_start_fails_if_a_new_volume_gets_the_id_of_a_case_whose_volume_was_removed_during_the_start(self) -> None:
+    def test_start_fails_if_a_new_volume_gets_the_id_of_a_removed_volume(self) -> None:
         reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), tuple(self.session.table.rows), "quick")
         steps = prepare_and_start(plan)

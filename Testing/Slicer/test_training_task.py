@@ -373,7 +373,7 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.estimation.estimate())
 
-    def test_estimated_memory_covers_loading_the_scene_on_a_cpu_only(self) -> None:
+    def test_estimated_memory_covers_loading_the_scans_except_on_cuda(self) -> None:
         (row,) = self.session.table.rows
         assert row.size is not None
         assert row.spacing is not None

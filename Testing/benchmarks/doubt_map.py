@@ -6,8 +6,8 @@ MODEL is a model that was not trained with the labels of the cases. The command 
 of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
-- for the map of doubt and for a map of disagreement, the number of doubtful places, and the rank that
-  docs/experiments.md defines (section "Map of doubt").
+- for the map of doubt and for a map of disagreement, the number of doubtful places, and the rank of the worst place
+  (defined in docs/experiments.md, section "Map of doubt").
 """
 
 from __future__ import annotations

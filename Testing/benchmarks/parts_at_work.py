@@ -13,9 +13,9 @@ mmd: MMD^2 between two sets of bottleneck features. Each column compares two set
     `labelled, unlabelled`: labelled and unlabelled cases, in branch A,
     `bias of the estimator`: two halves of the bottleneck voxels of the unlabelled cases, in branch A. Both halves have
         nearly the same distribution, so their true MMD^2 is about 0, and the value shows the estimator's bias.
-contrast: for each class, the fraction of its voxels whose features are nearest (by cosine) to the prototype of this
-    class. The table shows the mean of the two fractions, background and atrium. The features are those of the decoder
-    at half the resolution. A prototype is the mean direction of a class's features. Prototypes are computed on labelled
+contrast: the fraction of a class's voxels whose features are nearer (by cosine) to the prototype of this class than to
+    the other prototype. The table shows the mean over background and atrium. The features are those of the decoder at
+    half the resolution. A prototype is the mean direction of a class's features. Prototypes are computed on labelled
     cases; the voxels come from unlabelled cases. `between` is the cosine between the two prototypes.
 """
 

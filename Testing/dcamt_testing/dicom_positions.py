@@ -100,7 +100,7 @@ def write_slices(folder: Path, count: int, *, first: int = 1, **attributes: Any)
 
 
 def encode_text(text: str, codec: str, escape: bytes = b"") -> bytes:
-    """Encode a DICOM text with a codec of Python; `escape` precedes each part that is not ASCII."""
+    """Encode a DICOM text; `escape` precedes each part that is not ASCII; "=" and "^" separate parts."""
     parts = re.split("([=^])", text)
     return b"".join((b"" if part.isascii() else escape) + part.encode(codec) for part in parts)
 
@@ -113,7 +113,7 @@ def edit_dicom(path: Path) -> Iterator[Any]:
 
 
 def without_preamble(path: Path, first_group: int) -> bytes:
-    """Return a DICOM file's bytes from the first element of the group `first_group` on."""
+    """Return a DICOM file's bytes, beginning with the group `first_group` (2 or 8)."""
     length_element = 12
     meta_length = length_element + dcmread(path).file_meta.FileMetaInformationGroupLength
     return path.read_bytes()[128 + len("DICM") + (meta_length if first_group == 8 else 0) :]

@@ -64,7 +64,7 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
     ui, taken = module.ui, []
 
     def done() -> bool:
-        # The picture must show the remaining time; the status text then contains the word "left".
+        # The picture must show the remaining time, such as "2 s left".
         if module.logic.isRunning() and ui.progressBar.value >= 300 and "left" in ui.statusLabel.text and not taken:
             taken.append(grab())
         return not module.logic.isRunning()

@@ -78,10 +78,9 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # `_release` may remove the last reference to the harness's wrapper of the object (`_wrapper`). Then Python
-            # deletes the wrapper, and with it the wrapper's reference to PySide's object (`watched`). If that was the
-            # last reference, PySide would delete the object while Qt still delivers this event. So the watcher keeps a
-            # reference to PySide's object.
+            # `_release` may cause the deletion of the harness's wrapper (`_wrapper`). If only the wrapper refers to
+            # PySide's object (`watched`), PySide would then delete the object while Qt still delivers this event. So
+            # the watcher keeps a reference to PySide's object.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):

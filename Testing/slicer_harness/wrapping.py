@@ -225,7 +225,7 @@ def _shell_class(derived: type) -> type:
 def _virtual(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         result = unwrap(getattr(self._wrapper, name)(*(wrap(argument) for argument in args)))
-        # If an item model in Python returns an enum value as data, Qt's views expect the enum's number.
+        # An item model in Python may return an enum value as data. Qt's views expect the enum's number.
         is_data = name in ("data", "headerData") and isinstance(result, enum.Enum)
         return getattr(result.value, "value", result.value) if is_data else result
 

@@ -57,8 +57,8 @@ def evaluate(
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
             are empty; all predictions are empty after a mapping; or the predictions have label values, but none in
-            common with the labels. InputError is also raised if a prediction and its label are the same file. But with
-            two different mappings, a file may be given as prediction and as label.
+            common with the labels. InputError is also raised if a prediction and its
+            label are the same file, unless the two mappings differ.
         TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.

@@ -269,8 +269,8 @@ class TrainingSession:
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
-        # If the run was stopped and then resumed, the file still holds the model of the iteration at which the run was
-        # stopped, until the models are written again.
+        # After a stop and a resume, the file holds the model of the stop until the
+        # models are written again.
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:

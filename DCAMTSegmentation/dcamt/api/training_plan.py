@@ -144,7 +144,7 @@ def choose_recipe(
     from ..networks.packaging import build_network, verify_model
 
     package = verify_model(start_from)
-    # `read_recipe` refuses settings that were removed from DCAMT. `verify_model` ignores such settings.
+    # `read_recipe` refuses removed settings; `verify_model` ignores these settings.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
     chosen = _with_channels_of(package.recipe, chosen, start_from, on_note)

@@ -155,7 +155,8 @@ def _is_label(file: _BidsFile) -> bool:
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
-    # In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
+    # Below `derivatives`, folder names do not count: `segmentation` may hold derived
+    # images.
     words = {*file.suffixes, *file.entities, file.entities.get("desc", "").lower()}
     return (
         not words.isdisjoint(LABEL_WORDS)

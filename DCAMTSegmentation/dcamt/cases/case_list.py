@@ -111,7 +111,7 @@ def used_cases(cases: Iterable[Case]) -> list[Case]:
     """Return the cases that are not left out; the labels of unlabelled cases are dropped.
 
     Names, roles and label mappings may be written as in a case list, with outer blanks or `Labeled` for `labelled`.
-    Paths may be texts.
+    `image` and `label` may be strings.
 
     Raises:
         InputError: a case has no name, no scan or an unknown role.
@@ -429,7 +429,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Convert `text`, a cell of the case list `path`, to the path of a file.
 
-    If there is no such file, try other slashes, accents in NFC and NFD, no quotation marks, and `~` as the home folder.
+    If there is no such file, backslashes become slashes, outer quotation marks are
+    removed, `~` becomes the home folder, and accents are tried in NFC and NFD.
     """
     file = _without_dot_dot(path.parent / text)
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")

@@ -83,8 +83,8 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds;
-    otherwise the files stay separate scans:
+    A number such as `_0001` may mean a channel or a patient. The numbers mean channels
+    if one of two conditions holds:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
     - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).

@@ -46,7 +46,9 @@ from .labels import (
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""Highest number of labelled cases that are selected, evenly over the list, to read their scans.
+"""The scans of at most this many labelled cases are read, evenly over the list.
+
+More scans are read only if their labels have further values.
 """
 SMALL_FRACTION = 0.005
 """A class is small if it fills less than this fraction of a scan (median of the scans).
@@ -63,7 +65,8 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        foreground: the lowest of the channels' 0.5th percentiles, and the highest of their 99.5th, in labelled voxels.
+        foreground: intensities of the labelled voxels: the 0.5th percentile (lowest of
+            all channels) and the 99.5th percentile (highest of all channels).
         hounsfield: for each channel, whether it is in Hounsfield units.
     """
 

@@ -28,7 +28,7 @@ def has_uncorrected_label(case: Case) -> bool:
 
 
 def with_uncorrected_label(cases: Sequence[Case], role: str) -> list[Case]:
-    """Return the cases of a role with an uncorrected label."""
+    """Return the cases that have this role and an uncorrected label."""
     return [case for case in cases if case.role == role and has_uncorrected_label(case)]
 
 

@@ -33,7 +33,7 @@ OTHER_STRUCTURES = _set(
     "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta pv"
     " pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
 )
-"""`p1_RV_gt` is a label of another structure for the scan `p1`."""
+"""Words for other structures than the left atrium: `p1_RV_gt`."""
 OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
 """`lge` may mean the scar (`p1_lge_gt`) or the modality (`p1_lge`)."""
 _EXAMINATION_WORDS = _set(

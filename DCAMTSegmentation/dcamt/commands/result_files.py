@@ -130,7 +130,7 @@ def _without_ignored_capitals(path: Path) -> Path:
 
 
 def _change_letters(text: str, change: Callable[[str], str]) -> str:
-    """Change the letters of a text; those to which Windows gives no capitals, such as "ß" and "ı", stay."""
+    """Change the letters of a text, except those that Windows keeps, such as "ß"."""
     pairs = ((letter, change(letter)) for letter in text)
     return "".join(new if len(new) == 1 and new.isascii() == old.isascii() else old for old, new in pairs)
 
@@ -209,7 +209,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
-    """Return the paths that have a stamp: the files existed when the command began, and must not be replaced."""
+    """Return those of `paths` that existed when the stamps were taken."""
     return [path for path in paths if stamps.get(path) is not None]
 
 
@@ -260,7 +260,10 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file` and `refuse_open_table`, or InputError if the ending is not that of a table."""
+    """Raise the errors of `check_file` and `refuse_open_table`.
+
+    Also raise InputError for the ending of an image or of a compressed file.
+    """
     if ending(path) in _DATA_ENDINGS:
         what = "has the ending of image data or of a compressed file, not of a table"
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")
@@ -271,7 +274,7 @@ def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def refuse_open_table(path: Path) -> None:
-    """Raise OutputError if Windows could not replace the file, since a program has the file open."""
+    """On Windows, raise OutputError if a program has the file open."""
     if sys.platform != "win32" or not os.path.isfile(path):
         return
     try:
@@ -312,9 +315,9 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    A segmentation that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
-    example because another program cropped it to its segments. If the segmentation or the scan cannot be read, nothing
-    is refused.
+    Another program may have cropped the segmentation to its segments. So a segmentation
+    that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the
+    scan's grid. If the segmentation or the scan cannot be read, nothing is refused.
     """
     if not os.path.exists(segmentation):
         return

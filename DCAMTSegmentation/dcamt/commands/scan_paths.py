@@ -154,7 +154,7 @@ def _holds_labels(folder: Path) -> bool:
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
     """Return the scan files in subfolders or, if there are none, the zip files; None if any scan is DICOM.
 
-    None is also returned if no subfolder holds a file with an ending of `SCAN_ENDINGS`, and there is no zip file.
+    None is also returned if there is neither a scan file in a subfolder nor a zip file.
     """
     below = (file for file in images_below(folder, ignored) if file.parent != folder)
     if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):

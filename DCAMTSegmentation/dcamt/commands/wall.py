@@ -404,9 +404,8 @@ def measure_wall(
 
     Args:
         stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
-        later_files: the scan's result files that the caller writes after this call. They are checked together with the
-            job's files: if another program has written any of all these files since `stamps` were taken, this function
-            writes nothing.
+        later_files: the scan's result files that the caller writes after this call.
+            They are checked together with the job's files.
 
     Raises:
         InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an

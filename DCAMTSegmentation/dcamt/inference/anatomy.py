@@ -28,7 +28,8 @@ Along each axis the filter is applied three times, so the local mean reaches thr
 BLUR = 2
 """Number of coarse voxels removed at each side of the mask of the anatomy.
 
-The local mean of a voxel beside the anatomy includes voxels of the anatomy."""
+The local mean of a voxel beside the anatomy includes voxels of the anatomy, so the
+mask is too large."""
 STRUCTURE = 0.1
 """A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
@@ -146,8 +147,9 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
-        # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all of them count as
-        # noise, the test may mistake tissue for noise, so this end keeps its planes.
+        # The tested planes reach `rim` planes into the ordered box, where tissue is
+        # expected. If all tested planes at one end count as noise, the test may mistake
+        # tissue for noise. So all planes at this end are kept.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start
@@ -167,11 +169,14 @@ def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> 
 
 
 def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty: Callable[[np.ndarray], bool]) -> slice:
-    """Return `side` without the empty planes at both ends, at most `most` at each; unchanged if nothing would remain.
+    """Return `side` without the empty planes at both ends.
+
+    If nothing would remain, `side` is returned unchanged.
 
     Args:
         side: a box's range of indices along one axis.
         planes: the planes at these indices, (N, C, A, B).
+        most: the largest numbers of planes to remove at the start and at the stop.
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))

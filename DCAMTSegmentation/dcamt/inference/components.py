@@ -14,7 +14,7 @@ from .labelling import most_likely
 CENTRAL = 4.0
 """`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at the relative distance r from the anatomy's centre.
 
-Along each axis, r is 1 at the faces of the anatomy's box.
+r is 1 at the centre of each face of the anatomy's box.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
@@ -23,8 +23,8 @@ SPECK = 64
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
-To find the core, voxels below this probability are removed from the component. The core is the heaviest connected part
-of what remains (weight: see `select_components`).
+Among the component's voxels with at least this probability, the core is the heaviest
+connected part (weight: see `select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
@@ -149,8 +149,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid an organ may touch a similar structure, which the reduction to the core usually removes. The result
-    is empty if all components are too small.
+    On a coarse grid, an organ may touch a similar structure. The core usually lacks
+    this structure. The result is empty if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

@@ -40,9 +40,8 @@ def _for_each_channel(disturb: Disturbance) -> Disturbance:
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds noise; its standard deviation is `fraction` times each channel's 99th percentile.
 
-    If a channel has negative intensities, as in HU, Gaussian noise is added to all its intensities. Otherwise the
-    intensities become the real part of a complex image; noise is added to both parts, and the result is the magnitude
-    (Rician noise).
+    If a channel has negative intensities, as in HU, the noise is Gaussian. Otherwise
+    the noise is Rician, as in a magnitude image.
     """
 
     @_for_each_channel

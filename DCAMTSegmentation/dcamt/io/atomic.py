@@ -19,7 +19,7 @@ from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
-"""Time in seconds since the epoch: a new, empty temporary file gets this modification time, which is in 2001."""
+"""Modification time, in 2001, of a temporary file before the block writes to it."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
@@ -124,7 +124,7 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def temporary_path(target: Path) -> Path:
-    """Return a new path beside a file, with the same ending and, where possible, a name of at most the same length."""
+    """Return a new path beside `target` with its ending; a long name does not grow."""
     start = f".{secrets.token_hex(4)}-"
     kept = min(max(len(target.name) - len(start), len(ending(target))), NAME_KEPT)
     return target.parent / f"{start}{target.name[len(target.name) - kept :]}"
@@ -212,7 +212,7 @@ def _copy_permissions(source: os.stat_result, acl: bytes | None, file: Path) -> 
             break
     mode = source.st_mode & 0o777
     if file.stat().st_gid != source.st_gid:
-        # Another group than that of `source` gets only the permissions that everyone has.
+        # Another group must not get more permissions than everyone has.
         mode = mode & ~0o070 | (mode & 0o007) << 3
     if not _set_access_acl(file, acl):
         mode &= 0o700

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 _FEW_ZEROS = 0.2
-"""Largest fraction of zeros in a slice that is neither padded nor has a masked background."""
+"""Largest fraction of zeros in a slice without padding or a masked background."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
 """Smallest fraction of a slice's voxels that a run of zeros must have to count as a lost part of the file."""
@@ -58,7 +58,7 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
     """Return which slices (K,) have a long run of zeros that is no padding.
 
     Neighbouring slices with long runs form a group. The group's runs are no padding if both slices beside the group
-    are noisy (`_is_noisy`) in the place of the runs.
+    are noisy (`_is_noisy`) at the positions of the runs.
 
     Args:
         voxels: one channel, (I, J, K).

@@ -178,7 +178,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
         return _unplaced_error(unplaced[0], path)
     if found.rejected_as("colour"):
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
-    other = next(filter(_is_other_scan, files_below(path)), None)
+    other = next(filter(_may_be_other_scan, files_below(path)), None)
     remote = [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]
     if remote and not other:
         return icloud_error(path, remote)
@@ -197,7 +197,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
 
 
-def _is_other_scan(file: Path) -> bool:
+def _may_be_other_scan(file: Path) -> bool:
     """Return whether a file may be a scan in another format than DICOM."""
     return ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
 

@@ -287,7 +287,7 @@ def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     first = min(numbers)
     missing = list(range(1, first))
     is_consecutive = len(numbers) == len(frames) == max(numbers) - first + 1
-    # The second of two time points of 10 slices may have the numbers 2, 4, ..., 20 or 11 to 20.
+    # Of two time points, the second may have the numbers 2, 4, ..., 20 or 11 to 20.
     numbers_may_span_time_points = not is_consecutive or len(missing) > len(frames) // 2
     return [] if numbers_may_span_time_points else missing
 
@@ -348,7 +348,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
     """Return the image numbers that a series lacks.
 
-    The list is empty in three cases, in which the numbers do not suggest that an image is missing:
+    The list is empty in three cases:
     - an image of `series` has no number;
     - two images of `series` have the same number;
     - more numbers would be returned than `series` has images.

@@ -112,7 +112,7 @@ def walk_folders(
 
     - `folder` itself or a folder inside `folder`,
     - a folder that contains the link, because the search would never end, or
-    - a folder to which a link that was found earlier also leads.
+    - a folder to which an earlier link leads.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed. The error's `filename` is the folder's
@@ -181,7 +181,7 @@ def is_no_file(path: Path) -> bool:
 
 
 def is_dicom_head(head: bytes) -> bool:
-    """Return whether a file's first bytes are DICOM's preamble or, without a preamble, file meta information."""
+    """Return whether a file begins with DICOM's preamble or file meta information."""
     is_meta_information = head[:2] == b"\x02\x00" and head[4:6] in (b"UL", b"OB", b"UI")
     return head[128:132] == b"DICM" or is_meta_information
 
@@ -197,8 +197,8 @@ def begins_as_dicom(path: Path, head: bytes) -> bool:
     A file without preamble and meta information must also have a fitting name: `slice.dcm`, `IM0001` or `1.2.840.113`.
     """
     kind = ending(path)
-    ends_with_number_of_uid = kind[1:].isdecimal()
-    is_named_like_slice = kind in (*DICOM_SLICE_ENDINGS, "") or ends_with_number_of_uid
+    ends_like_uid = kind[1:].isdecimal()
+    is_named_like_slice = kind in (*DICOM_SLICE_ENDINGS, "") or ends_like_uid
     return is_dicom_head(head) or (_is_bare_head(head) and is_named_like_slice)
 
 

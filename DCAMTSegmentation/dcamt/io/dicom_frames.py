@@ -181,20 +181,23 @@ class _FrameHeader:
 
 
 def text_of(value: Any) -> str:
-    """Return an attribute's text without the escape sequences of ISO 2022 IR 58, which pydicom leaves; "" for None."""
+    """Return an attribute's text; "" for None.
+
+    pydicom keeps the escape sequences of ISO 2022 IR 58. They are removed here.
+    """
     return "" if value is None else str(value).replace("\x1b$)A", "")
 
 
 def words_of(value: Any) -> list[str]:
     """Return the values of a text attribute, such as the image type, as a list.
 
-    pydicom returns a list only for several values. A single value is a `str`, and is put into a list here.
+    pydicom returns a list only for several values.
     """
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
 def is_part(text: str, whole: str) -> bool:
-    """Return whether `whole` contains `text` and `text` cuts no number of `whole` into pieces.
+    """Return whether `whole` contains `text` at a place where no number is cut.
 
     >>> is_part("5 ms", "echo 15 ms"), is_part("LGE 1", "LGE 1,5 mm"), is_part("LGE 1,5", "LGE 1,5 mm")
     (False, False, True)

@@ -153,7 +153,7 @@ def build_dicom_segmentation(
 
 
 def pixel_checksums(path: Path) -> tuple[str, str]:
-    """Return the checksum that `build_dicom_segmentation` stored, and that of the pixels now; "" for a missing one.
+    """Return the stored and the present checksum of the pixels; "" for a missing one.
 
     Raises:
         InputError: the file cannot be read.

@@ -247,7 +247,7 @@ def _has_zero_tail(data: bytes) -> bool:
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
     """Invert MONOCHROME1 pixels, so that higher values are brighter.
 
-    Pixels from `_decompress_with_itk` need no inversion: GDCM, with which ITK reads, has inverted them.
+    Pixels from `_decompress_with_itk` need no inversion: GDCM has inverted them.
     """
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels

@@ -1,4 +1,4 @@
-"""Decide which names of files and folders can be stored, and return other forms of names and paths."""
+"""Check and change the names and paths of files and folders."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def as_file_name(name: str) -> str:
 
 
 def free_path(path: Path) -> Path:
-    """Return `path` if no such file exists, else the first free one of `x-2.csv`, `x-3.csv`, …"""
+    """Return `path` if it is free, else a free path such as `x-2.csv` for `x.csv`."""
     free, number = path, 2
     while os.path.lexists(free):
         free, number = path.with_stem(f"{path.stem}-{number}"), number + 1

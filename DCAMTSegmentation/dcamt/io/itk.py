@@ -38,7 +38,7 @@ def simple_itk() -> Any:
 
 
 def path_for_itk(path: Path) -> str | None:
-    """Return the text that SimpleITK, which encodes paths as UTF-8, needs for a path; None if the path is not UTF-8.
+    """Return a path as the UTF-8 text that SimpleITK needs; None if it is not UTF-8.
 
     SimpleITK ends the process, without an exception, if a text cannot be encoded.
     """

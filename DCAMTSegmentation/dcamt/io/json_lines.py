@@ -57,7 +57,7 @@ class JsonLines:
         self._skip_first = True
 
     def forget_partial_line(self) -> None:
-        """Drop an incomplete last line; the next bytes begin with a whole line."""
+        """Drop an incomplete last line; the next bytes begin a new line."""
         self._partial = b""
         self._skip_first = False
 

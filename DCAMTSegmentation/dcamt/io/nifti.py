@@ -144,18 +144,20 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     The spacing comes from `pixdim`; a negative spacing reverses its axis. Directions and origin come from the first of
     these that applies:
 
-    1. the sform, if its axes are orthogonal, and either its code is 1 (scanner), or its code is above 1 and it is
-       similar to the qform (`_reversed_axes`);
-    2. the qform, if its code is above 0;
-    3. the sform, if its code is above 0;
-    4. axes to the patient's left, posterior and superior, and the origin 0.
+    1. the sform, if its axes are orthogonal and its code is 1 (scanner);
+    2. the sform, if its axes are orthogonal, its code is above 1, and the qform is
+       similar (`_reversed_axes`);
+    3. the qform, if its code is above 0;
+    4. the sform, if its code is above 0;
+    5. axes to the patient's left, posterior and superior, and the origin 0.
 
     (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from
     the sform.)
 
     If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
-    ignores `pixdim`. If an oblique sform with a code above 1 equals the qform except that some axes are opposite,
-    rounding errors decide which of the two ITK uses; this function uses the sform.
+    ignores `pixdim`. If an oblique sform with a code above 1 differs from the qform
+    only by opposite axes, rounding errors decide which form ITK uses. This function
+    uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -190,8 +192,8 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, forms are similar if their origins and steps are equal, and each axis of one form equals the same axis of
-    the other or, in some cases, is opposite to it.
+    As in ITK, forms are similar if their origins, steps and axes are equal. In some
+    cases, opposite axes count as equal.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.

@@ -161,7 +161,10 @@ class NrrdData:
 
 
 def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Return the last `size` bytes of a stream, or all bytes of a shorter stream. The stream may exceed the memory."""
+    """Return the last `size` bytes of a stream, or all bytes of a shorter stream.
+
+    The stream need not fit into memory.
+    """
     chunks: deque[bytes] = deque()
     held = 0
     while chunk := stream.read(_CHUNK):

@@ -167,8 +167,8 @@ def read_labelmap(
 
     Segments keep their label values if these are unique and above 0; otherwise the segments are numbered 1, 2, ... in
     the file's order. Where segments overlap, a voxel gets the label of the segment that is last in the file or, with
-    `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes` name each segment that lacks voxels for this
-    reason (`OverlapNote`).
+    `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes` name each
+    segment that loses voxels to another segment (`OverlapNote`).
 
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.

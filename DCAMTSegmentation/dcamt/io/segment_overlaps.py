@@ -1,4 +1,4 @@
-"""Describe how many voxels each segment of a file loses to overlapping segments when they become one labelmap."""
+"""Describe how many voxels a file's segment loses to other segments in a labelmap."""
 
 from __future__ import annotations
 

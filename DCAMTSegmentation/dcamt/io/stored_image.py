@@ -295,12 +295,15 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def decode_file_name(name: bytes) -> str:
-    """Return a file name that a header states, for use in any locale."""
+    """Return a file name that a header states."""
     return name.decode(sys.getfilesystemencoding(), "surrogateescape").strip()
 
 
 def find_data_file(path: Path, name: str) -> Path:
-    """Return the data file that the header `path` names; slashes and the encoding of accents may differ."""
+    """Return the data file that the header `path` names.
+
+    The file's path may differ from `name` in slashes and in the encoding of accents.
+    """
     slashes = name.replace("\\", "/")  # A header written on Windows may separate folders by backslashes.
     files = [path.parent / form for form in (*accent_forms(name), *accent_forms(slashes))]
     return next(filter(os.path.isfile, files), files[0])

@@ -72,8 +72,8 @@ class Evaluation:
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
-        failures: messages about cases that are not scored and that the means do not cover. These are predictions
-            without a label, and pairs that `evaluate_pairs` cannot score.
+        failures: messages about predictions without a label, and about pairs that
+            `evaluate_pairs` cannot score. The means omit these cases.
         notes: messages on how files were interpreted.
     """
 

@@ -185,9 +185,10 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return weights w (N,) >= 0 of unit vectors u (N, 3), fitted by least squares.
 
-    Let n be the unit normal of a flat piece of surface. Lines in a direction v, one line for each mm2 of a plane
-    perpendicular to v, cross each mm2 of the piece |n . v| times. The mean of |n . v| over all directions v is 1/2. For
-    every n, sum(w * |n . u|) should also be 1/2.
+    Let n be the unit normal of a flat piece of surface. Lines in a direction v,
+    1 mm apart in a square grid, cross each mm2 of the piece |n . v| times on average.
+    The mean of |n . v| over all directions v is 1/2. For every n, sum(w * |n . u|)
+    should also be 1/2.
     """
     from scipy.optimize import nnls
 

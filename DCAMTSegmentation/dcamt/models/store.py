@@ -109,7 +109,7 @@ def model_path(name_or_file: str | Path) -> Path:
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
-            # It may be the name of an imported model; `stored_models` leaves these out if their folder cannot be read.
+            # `stored_models` omits imported models if their folder cannot be read.
             check_store()
         available = ", ".join(model.name for model in models) or "none"
         what, remedy = "there is no such model file, nor a model of that name", ""

@@ -182,7 +182,7 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _rim(points: float) -> list[Any]:
-    """Return the path effect that draws a dark line behind text or a line, which keeps it legible on bright voxels."""
+    """Return the path effect that draws a dark rim around text or a line."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=points, foreground="#000000e0", capstyle="projecting")]
@@ -326,7 +326,10 @@ def _list_measurements(row: Measurements) -> list[_Line]:
 
 
 def _halve(name: str, inches: float) -> str:
-    """Return a name in two lines of 8 points that are at most `inches` wide, divided between words if possible."""
+    """Return a name in two lines, divided between words if possible.
+
+    Each line is at most `inches` wide at 8 points.
+    """
     ends_of_words = [word.end() for word in re.finditer(r"[\s_-]", name)]
     halves = ((name[:end], name[end:]) for end in [*reversed(ends_of_words), *range(len(name), 0, -1)])
     return next("\n".join(half).strip() for half in halves if max(text_width(text, 8) for text in half) <= inches)

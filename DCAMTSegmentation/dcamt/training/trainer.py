@@ -58,8 +58,7 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Fewest seconds between two progress events, since each event fetches the losses from the device and makes a GPU wait.
-"""
+"""Fewest seconds between progress events; fetching the losses makes a GPU wait."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
@@ -81,7 +80,8 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of cases by role, for the card of the model; None for the numbers in the run's case list.
+        cases: number of cases by role, for the model's card. If None, the card states
+            the numbers of the run's case list.
     """
 
     weights: dict[str, Tensor]
@@ -211,7 +211,7 @@ class Trainer:
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
-        """Train to the recipe's last iteration, or until a signal pauses the run or a request pauses or stops the run.
+        """Train to the last iteration, unless a signal or request ends the training.
 
         Raises:
             InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), the run

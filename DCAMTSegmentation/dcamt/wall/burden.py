@@ -16,8 +16,11 @@ WALL, OPENING, BORDER = 0, 1, 2
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
-"""A point's region is the main direction of its outward normal: A, P, S, I, R or L, in this order. The septum lies to
-the right of the left atrium."""
+"""Names of the directions A, P, S, I, R and L.
+
+A point's region is the main direction of its outward normal. The septum lies to the
+right of the left atrium.
+"""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 """Upper bounds (exclusive) of the burden in %, and the stages. Stage IV is 30% or more.

@@ -4,9 +4,10 @@ At an opening the outline cuts through blood: from inside to outside, the intens
 thin wall between two cavities (the septum, or the wall towards the aorta) can look the same in a blurred scan.
 Therefore an opening must also have the right shape. The valve is found as a flat patch with normals near
 `MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
-the valve. Therefore the patch is extended by nearby connected points of the surface, at which the intensities also stay
-within the range of blood. A vein's end is the tip of a tube. The constants were chosen on phantoms and on 60 cases (the
-training cases in `Testing/benchmarks/README.md`); `Testing/benchmarks/wall.py` measures the walls of 20 other cases.
+the valve. Therefore the patch is extended by nearby connected points in blood. A vein's
+end is the tip of a tube. The constants were chosen on phantoms and on 60 cases (the
+training cases in `Testing/benchmarks/README.md`); `Testing/benchmarks/wall.py` measures
+the walls of 20 other cases.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .sampling import BloodPool, interpolate, nearest_values
 from .surface import Extraction, Surface
 
 PROFILE_FROM_MM = -3.0
-"""Start of a profile: the intensities along the outward normal."""
+"""Start of a profile of intensities along the outward normal."""
 PROFILE_TO_MM = 6.0
 """End of a profile: the wall's thickness (2.4 mm) plus a margin for blur and an inexact outline."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0

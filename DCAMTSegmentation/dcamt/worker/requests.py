@@ -118,7 +118,8 @@ class ReportRequest:
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
-        doubt_map: a `.npy` file of uint8 (K, J, I), from 0 to 100%; shown if it is on the scan's grid.
+        doubt_map: a `.npy` file of the doubt in percent, uint8 (K, J, I). The map is
+            shown if it is on the scan's grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
         trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
         doubts: doubtful places, the worst first; None if they are unknown.

@@ -69,7 +69,7 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown."""
         self._same_files: list[tuple[str, list[int]]] = []
-        """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use."""
+        """("file", row indices of a case of the scene and the cases with its file)."""
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
@@ -177,7 +177,7 @@ class CaseCheck:
             self._table.set_facts(index, size, spacing, remark, None if old_note_explains_missing_label else note)
 
     def _compare_scene_with_other_cases(self) -> None:
-        """Add remarks and notes about scans and labels that other cases have, too, and about the order of channels.
+        """Add remarks and notes on shared scans and labels, and on orders of channels.
 
         This function does not compare cases in files with each other, since the command in the child process does so.
         """

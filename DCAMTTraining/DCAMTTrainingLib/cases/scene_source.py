@@ -260,7 +260,7 @@ def segments_of(
 
 
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
-    """Return the names of the segments for each class (label value) that fits several segments of a case.
+    """Return label value -> segment names, for each class that several segments fit.
 
     Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
     the case uses. If the user chose the segments, the result is empty.
@@ -293,7 +293,7 @@ def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | Non
     The groups are in order of preference.
     """
     identifiers = _segments_of_a_person(segmentation)
-    # `_unedited_segments` compares voxels, which takes time. A single segment needs no preference.
+    # Skip `_unedited_segments` for a single segment: comparing voxels takes time.
     unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
     groups = []
     for group in _segments_on(volume, segmentation, identifiers):
@@ -315,9 +315,9 @@ def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
     """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
 
-    Usually, all segments are returned, in one group. The exception is a segmentation that belongs to two scans: it was
-    drawn on one scan, and DCAMT wrote its result for another scan into it. Its DCAMT segments and its other segments
-    are then separate groups.
+    Usually, all segments are returned, in one group. The exception is a segmentation
+    that was drawn on one scan and holds DCAMT's result for another scan. Its DCAMT
+    segments and its other segments are then separate groups.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)

@@ -205,7 +205,7 @@ class RunsPanel:
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
 
     def _on_folder(self, path: str) -> None:
-        """Use a folder that was chosen; a path that the user types is used when the user has finished it."""
+        """Use a chosen folder; `_use_typed_folder` uses a typed path."""
         if not self._filling and not self._folder_text.modified:
             self._use_folder(Path(path))
 

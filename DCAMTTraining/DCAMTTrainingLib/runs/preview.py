@@ -116,7 +116,7 @@ def remove_preview(run: str) -> None:
 
 
 def save_used_nodes() -> None:
-    """Let the scene save each node of a preview that a person uses."""
+    """Let the scene save each preview node that a person uses."""
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
         if not is_unsaved_preview or training_cases.is_case(segmentation):
@@ -215,7 +215,8 @@ def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any 
     """Return a volume of the run that no person uses; None if there is none.
 
     Args:
-        segmentation: the segmentation that the next preview will change; None if it will add one.
+        segmentation: the segmentation that the next preview will change; None if the
+            preview will add a segmentation.
     """
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)

@@ -251,7 +251,8 @@ def discard(run: RunFolder) -> None:
     folder = run.path.resolve()
     removed = folder.with_name(f"{DISCARDED_PREFIX}{secrets.token_hex(4)}")
     try:
-        # Windows refuses to rename the folder while a file in it is open, so either all files or none are deleted.
+        # Rename the folder before deleting its files: while one of the files is open,
+        # Windows refuses to rename the folder, and then no file is deleted.
         with suppress(FileNotFoundError):
             wait_while_in_use(folder.rename, removed)
         try:
@@ -276,7 +277,10 @@ def discard(run: RunFolder) -> None:
 
 
 def _find_open_file(folder: Path) -> Path | None:
-    """Return a file that Windows does not rename, even to its own name, since a program has opened it."""
+    """Return a file that a program has opened.
+
+    Windows refuses to rename an open file, even to its own name.
+    """
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             file.rename(file)
