@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Move the tests of the files in `LONG` to the front, in the order of `LONG`.
 
-    If the command line names tests or classes, move nothing. `slicer_harness.isolation` names classes in the order in
+    If the command line names tests or classes, move nothing: `slicer_harness.isolation` names classes in the order in
     which they must run.
     """
     if any("::" in argument for argument in config.args):

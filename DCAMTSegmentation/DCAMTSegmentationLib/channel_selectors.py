@@ -96,9 +96,8 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    Each channel of the new model gets the volume with this channel's name
-    (`channel_names.name_of`). The order of the volumes stays if the new model has one
-    channel, if its channels have no names, or if the name of one of its channels
+    Each channel of the new model gets the volume with this channel's name (`channel_names.name_of`). The order of the
+    volumes stays if the new model has one channel, if its channels have no names, or if the name of one of its channels
     belongs to no volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)

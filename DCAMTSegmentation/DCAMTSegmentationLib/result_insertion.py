@@ -171,7 +171,7 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        # An earlier map keeps its image until `_insert` replaces it.
+        # An earlier map keeps its image until `_insert` replaces the image.
         volume = self.options.volume
         earlier_map = own_helper(target, DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))

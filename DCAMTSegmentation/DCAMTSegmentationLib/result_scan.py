@@ -120,11 +120,10 @@ def is_of_other_scan(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether `volume` is another scan than the segmented one, or whether its voxels changed afterwards.
+    """Return whether a result was made from another scan than `volume`, or from voxels that have changed since.
 
-    The result's further channels are compared with their stored checksums, too.
-    A channel that was loaded a second time counts as the segmented scan, unless the
-    DCAMT segments lie elsewhere (`lies_elsewhere`).
+    The result's further channels are compared with their stored checksums, too. A second node with the voxels of a
+    channel counts as the segmented scan, unless the DCAMT segments lie elsewhere in this node (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False

@@ -197,8 +197,8 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground, unless the previous foreground was
-    a map or the user has replaced the map.
+    `show(None)` restores the previous foreground, but no earlier map. A foreground that the user chose in place of the
+    map stays.
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ def insert_wall(
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
     if earlier is not None and model is None:
-        # Another segmentation uses `earlier`, so this wall is hidden, not removed.
+        # Another segmentation uses `earlier`, so `earlier` is hidden, not removed.
         earlier.SetDisplayVisibility(False)
     is_new = model is None
     # The user may have removed one of the nodes.

@@ -25,8 +25,7 @@ def store_names(volumes: Sequence[VolumeNode], names: Sequence[str]) -> None:
 def name_of(volume: VolumeNode) -> str:
     """Return the name of a volume's channel; "" if it is unknown.
 
-    A name stored by `store_names` takes precedence over the `dataset.json` beside the
-    volume's file.
+    A name stored by `store_names` takes precedence over the `dataset.json` beside the volume's file.
     """
     return volume.GetAttribute(_NAME) or _name_in_data_set(volume)
 

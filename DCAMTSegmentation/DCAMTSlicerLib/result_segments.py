@@ -96,9 +96,8 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    If several earlier or several new segments have the same code, their names must
-    match, too. Otherwise the names may differ, since the user can rename the earlier
-    segment.
+    If several earlier or several new segments have the same code, their names must match, too. Otherwise the names may
+    differ, since the user can rename the earlier segment.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.

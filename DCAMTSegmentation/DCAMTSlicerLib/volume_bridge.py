@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest deviation, as a fraction of a voxel's side, at which a mask's axes count as those of a volume."""
+"""Largest deviation, as a fraction of a voxel's side, at which a mask's axes count as equal to a volume's."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:

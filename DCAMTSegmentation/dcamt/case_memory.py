@@ -9,7 +9,7 @@ from .geometry import Grid
 from .recipe import Recipe
 
 MOMENTS = 1 << 26
-"""Maximum number of voxels for which `preprocessing.normalise` holds the local mean and mean square at a time."""
+"""`preprocessing.normalise` computes the local mean and mean square of at most this many voxels at a time."""
 MOMENT_BYTES = 16
 """Bytes of a voxel's local mean and mean square, float64."""
 PROCESS_BYTES = 500_000_000
@@ -33,7 +33,7 @@ def loading_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 def _preparing_bytes(recipe: Recipe, grid: Grid) -> int:
     """Return the bytes that a scan takes while it is resampled and normalised.
 
-    The scan, its resampled and its normalised intensities are float32.
+    The scan, the resampled scan and the normalised scan are float32.
     """
     read, resampled = (recipe.input_channels * n for n in (math.prod(grid.shape), _network_voxels(recipe, grid)))
     moments = min(resampled, MOMENTS) if recipe.intensity.rule == "local" else 0

@@ -92,8 +92,7 @@ def _is_usable(name: str, training: bool) -> bool:
     import torch
 
     if name == "cuda":
-        # A build of PyTorch has all operations for a CUDA GPU, or none, so the test
-        # need not cover training.
+        # A build of PyTorch has all operations for a CUDA GPU, or none, so the test need not cover training.
         return _supports_networks(str(local_device(torch.device(name))), training=False)
     return name == "cpu" or _supports_networks(name, training)
 
@@ -102,8 +101,7 @@ def _is_usable(name: str, training: bool) -> bool:
 def _supports_networks(device: str, training: bool) -> bool:
     """Return whether PyTorch implements the 3D operations of networks on `device`.
 
-    Older releases lack some operations on Apple GPUs. PyTorch raises an error only when
-    a missing operation is called.
+    Older releases lack some operations on Apple GPUs. PyTorch raises an error only when a missing operation is called.
     """
     import torch
     import torch.nn.functional as F

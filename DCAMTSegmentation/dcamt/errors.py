@@ -47,7 +47,7 @@ class InputError(DCAMTError):
     """Raised when an input file, folder or setting cannot be used.
 
     Args:
-        what: what happened: a clause, or a predicate such as "is empty", whose subject is `path`.
+        what: what happened; with `path`, a predicate such as "is empty" is enough.
         path: the file or folder; for an object without a file, such as a node of Slicer's scene, its name.
         remedy: what the user can do, as one or more sentences.
 
@@ -102,8 +102,8 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# For the CPU, torch has no error class for a lack of memory. So an error whose message
-# matches one of these regular expressions counts as a lack of memory.
+# For the CPU, torch has no error class for a lack of memory. So an error whose message matches one of these regular
+# expressions counts as a lack of memory.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
@@ -128,7 +128,7 @@ def escape_controls(text: str) -> str:
 
 
 def shell_argument(value: str | Path) -> str:
-    """Quote an argument of a command that a message proposes, for the shells of this system."""
+    """Quote a command's argument for the shells of this system."""
     text = str(value)
     if sys.platform != "win32":
         return shlex.quote(text)
@@ -223,7 +223,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed, which the message names if `error` names no other file.
+        path: the file being processed, for the message.
     """
     if isinstance(error, DCAMTError):
         if path is None or isinstance(error, MissingPackage) or names_path(error, path):

@@ -143,8 +143,8 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # A tie between orders, as at 45 degrees, is decided by the axes' directions, so that the result does not depend
-        # on which axis is stored first.
+        # If two orders are equally near, for example at 45 degrees, the axes' directions decide. So the result does not
+        # depend on which axis is stored first.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)

@@ -19,8 +19,8 @@ Rounding errors of float32 are smaller, so they do not decide which class a voxe
 def resample_labels(labels: np.ndarray, grid: NetworkGrid, outputs: int) -> tuple[Box, np.ndarray]:
     """Return the class that fills the largest part of each voxel of the network grid, in a box around the labels.
 
-    Of classes that fill equal parts, the first is chosen; the background comes before all classes. Many classes need no
-    more memory than one.
+    Of classes that fill equal parts, the lowest is chosen; the background is class 0. The memory does not grow with the
+    number of classes.
 
     Args:
         labels: (I, J, K) on the scan's grid, unsigned integers.

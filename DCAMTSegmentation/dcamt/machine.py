@@ -132,7 +132,7 @@ def without_garbage_collection() -> Iterator[None]:
     during the import, and again at the end of the process. At the end of the `with` block, all existing objects,
     including objects created before the block, are exempted from later searches.
     """
-    if "torch" in sys.modules:  # Little time could be saved.
+    if "torch" in sys.modules:  # PyTorch was imported before, so little time could be saved.
         yield
         return
     was_enabled = gc.isenabled()

@@ -1,4 +1,4 @@
-"""Replace settings of the calling program inside a block, also if several threads are inside at once."""
+"""Replace settings of the calling program while one or several threads are inside a block."""
 
 from __future__ import annotations
 

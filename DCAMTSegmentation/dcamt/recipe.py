@@ -158,8 +158,8 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    The final validation is never skipped. Other validations are skipped as long as
-    validations would take more than 10% of the run's time.
+    The final validation is never skipped. Other validations are skipped as long as validations would take more than 10%
+    of the run's time.
     """
 
 

@@ -217,8 +217,7 @@ def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
     """Return a scan with its channels in the order of `names`.
 
     If the scan's channels are unnamed or have other names than `names`, their order stays. A `ChannelNote` is added if
-    the channels were reordered or have other names. Names that differ only in capitals, or in blanks at their start or
-    end, count as equal.
+    the channels were reordered or have other names. Names are compared as in `have_same_names`.
 
     Args:
         names: the names of the recipe's channels; empty if unknown.

@@ -59,7 +59,7 @@ class Estimation:
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
         """Return the result of `dcamt estimate` that is kept for the current settings and cases.
 
-        Return None if no result is kept, or if a setting is unusable. The free disk space is read now.
+        Return None if no result is kept, or if a setting is unusable. The free disk space is read at each call.
 
         Args:
             device: None for the device in the settings.

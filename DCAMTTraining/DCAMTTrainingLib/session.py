@@ -86,7 +86,7 @@ class TrainingSession(VTKObservationMixin):
         self.save()
         self.removeObservers()
         self._stop_check()
-        # Otherwise, the result would be kept under IDs that other nodes may get.
+        # The estimation would store its result under IDs that nodes of another scene may get.
         self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []
@@ -315,8 +315,8 @@ class TrainingSession(VTKObservationMixin):
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
         mark_removed(self.unread, node.GetID())
         if self.table.mark_removed(node.GetID()):
-            # Saving at once is not necessary: the scene has removed the reference to the node from the saved cases, so
-            # `load_cases` treats the node as removed.
+            # Saving can wait: the scene has removed the saved reference to the node, so `load_cases` treats the node as
+            # removed.
             self._stop_check()
             self._stop_saving()
             if self.estimation.running:  # Its result would be kept under an ID that another node may get.

@@ -107,8 +107,7 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # If the task's names differ from the model's only in order, `dcamt train` uses
-        # the model's order.
+        # If task and model have the same channel names, `dcamt train` uses the model's order.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 
@@ -116,7 +115,7 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
 def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
     """Return the recipe with the spacing that the user's settings state; the recipe itself if they state no spacing.
 
-    The other settings are ignored. This recipe serves to check cases, and the other settings do not affect that check.
+    The other settings are ignored, since they do not affect the check of the cases.
 
     Args:
         lines: the settings, as `key=value`.

@@ -112,7 +112,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    # At each end of an axis, at most this thickness of tissue is removed, in mm (`reach_mm` in `anatomy_box`).
+    # At each end of an axis, `anatomy_box` removes at most `reach_mm` (here `rim`) of tissue.
     rim = (3 * BOX_FILTER_REACH + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], tissue_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim

@@ -490,7 +490,7 @@ def test_scores_of_different_validation_cases_are_not_compared(change: str, tmp_
 
 
 @pytest.mark.parametrize(("names", "is_kept"), [(None, True), (["validation0"], True), (["other"], False)])
-def test_best_model_of_a_run_of_an_older_version_is_kept_if_its_cases_may_be_the_same(
+def test_best_model_of_an_older_version_is_kept_unless_its_validation_cases_differ(
     names: list[str] | None, is_kept: bool, tmp_path: Path
 ) -> None:
     short_session(tmp_path, Observer()).run()

@@ -136,7 +136,7 @@ def touch_in_other_group(path: Path) -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize(("may_change_group", "mode_after"), [(True, 0o664), (False, 0o644)])
-def test_replaced_file_keeps_its_group_or_its_new_group_gets_the_permissions_of_others(
+def test_replaced_file_keeps_its_group_or_gives_a_new_group_the_permissions_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_change_group: bool, mode_after: int
 ) -> None:
     target, own_group = tmp_path / "x", tmp_path.stat().st_gid
@@ -242,9 +242,7 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new file appears as a hard link to the temporary file.
 
-    Until the temporary file is removed, both are names of the same content. If the write fails while the new file does
-    not exist yet, the temporary file is emptied. If it fails later, while both names exist, the temporary file must not
-    be emptied, because that would empty the new file, too.
+    So emptying the temporary file after a failure would empty the new file, too.
     """
     target = tmp_path / "x.txt"
 
@@ -322,7 +320,7 @@ def test_temporary_name_is_not_longer_than_the_final_one_and_has_its_ending(tmp_
 
 
 @pytest.mark.parametrize(("long_paths", "is_refused"), [(False, True), (True, False)])
-def test_path_of_260_characters_is_refused_before_the_work_unless_windows_allows_it(
+def test_path_of_260_characters_is_refused_in_advance_if_windows_forbids_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_paths: bool, is_refused: bool
 ) -> None:
     monkeypatch.setattr("dcamt.io.file_names.sys", SimpleNamespace(platform="win32"))

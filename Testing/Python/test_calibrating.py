@@ -194,7 +194,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
 def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The expected overlap, in contrast, is fitted to the scans and to copies of them with simulated disturbances."""
+    """The expected overlap is fitted to the scans and to disturbed copies of the scans."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):

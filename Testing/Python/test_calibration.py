@@ -62,7 +62,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     assert open_model(path).calibration == beside
     inside = replace(beside, notes="inside")
     assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
-    # `write_package` removes a calibration file beside the package: the file belonged to the package that was replaced.
+    # `write_package` removed the calibration file of the replaced model.
     assert not calibration_path(path).exists()
     assert open_model(path).calibration == inside
     with zipfile.ZipFile(path) as archive:

@@ -66,8 +66,8 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
     assert (widened.lows[-1], widened.highs[-1]) == pytest.approx((-0.2, 0.0))
 
 
-def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
-    """For stated ghosts, the residuals come from a fit without ghosts and are large."""
+def test_interval_is_wider_if_scans_state_their_disturbances() -> None:
+    """If the disturbances are stated, the residuals of scans with ghosts come from a fit to scans without ghosts."""
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120

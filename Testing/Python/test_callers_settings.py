@@ -101,7 +101,7 @@ def test_underflow_is_no_error_for_a_program_that_raises_floating_point_errors(t
     ],
     ids=["evaluate", "wall"],
 )
-def test_other_functions_compute_with_the_default_settings_of_numpy(
+def test_evaluation_and_wall_analysis_use_the_default_settings_of_numpy(
     inner: str, call: Callable[[dcamt.Labelmap], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = np.zeros((20, 20, 20), np.uint8)
@@ -142,7 +142,7 @@ def test_training_runs_in_a_thread(table: Path, expected_model: Path, tmp_path: 
 
 
 def test_two_threads_at_once_draw_the_same_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lock in `Learner`, both threads seed torch before either draws."""
+    """Without the lock in `Learner`, both threads would seed torch before the first thread draws its weights."""
     recipe, build = tiny_recipe(), DualVNet.__init__
     expected = Learner(recipe, CPU).network.state_dict()
     first_begins, second_begins, first_ends = (threading.Event() for _ in range(3))

@@ -351,7 +351,7 @@ def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label
 ) -> None:
     """Class 2 lies only at one end of the label, class 3 only at the other end.
 
-    Class 4 is a sheet, one voxel (1.5 mm) thick. It is too thin for the network grid of 4 mm, where it is lost.
+    Class 4 is a sheet, one voxel (1.5 mm) thick, and is lost on the network grid of 4 mm.
     """
     monkeypatch.setattr("dcamt.cases.labels._SLAB_VOXELS", slab_voxels)
     voxels = np.zeros((30, 12, 14), np.uint8)

@@ -66,9 +66,7 @@ def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: s
     }
 
 
-def test_search_with_a_pydicom_that_is_too_old_is_refused_and_loses_no_label(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_is_refused_if_pydicom_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "p1", "1.2.3")
     write_object(tmp_path / "p1" / "1-1.dcm", "1.2.3")
     monkeypatch.setattr(pydicom, "__version__", "2.4.5")

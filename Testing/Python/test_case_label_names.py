@@ -1,8 +1,7 @@
 """Test that a label file is refused if a class has another value in the file than in the recipe.
 
-Such a label file is refused when the cases are checked, when a recipe is suggested,
-and in training. The names of the label values come from the file's segments or from
-`dataset.json`.
+Such a label file is refused when the cases are checked, when a recipe is suggested, and in training. The names of the
+label values come from the file's segments or from `dataset.json`.
 """
 
 from __future__ import annotations

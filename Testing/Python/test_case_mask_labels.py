@@ -88,7 +88,7 @@ def test_file_with_a_word_for_labels_takes_precedence_over_a_mask_with_the_word_
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
-def test_label_p1_rv_seg_is_of_another_structure_beside_the_mask_p1_rv(tmp_path: Path) -> None:
+def test_label_of_the_right_ventricle_is_not_used(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1",), ("p1_RV", "p1_RV_seg", "p1_LA"))
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [tmp_path / "p1_LA.nii.gz"]
@@ -103,7 +103,6 @@ def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tm
 @pytest.mark.parametrize(
     ("scan", "other_scan", "mask", "lone_file"),
     [
-        # Only `lone_file` lies beside the mask.
         ("images/3", "images/2", "LA/3", "LA/1"),
         ("mri/3", "mri/2", "LA/3", "LA/4"),
         ("LGE/LGE_3", "LGE/LGE_2", "LA/LA_3", "LA/LA_4"),

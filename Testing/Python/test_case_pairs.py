@@ -75,8 +75,8 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("p1", "p1-seg-final"),
         ("p1_0000", "p1_LA_gt"),
         ("p1/image", "p1/LA_gt"),
-        # The names of the files, or of the patients' folders, are equal. Capitals do
-        # not count, nor do words for scans, modalities, labels and the atrium.
+        # The names of the files, or of the patients' folders, differ only in capitals and in words for scans,
+        # modalities, labels and the atrium.
         ("P1_image", "p1_label"),
         ("P1/Scan", "p1/Label"),
         ("MRI/p1", "GT/p1"),
@@ -168,8 +168,8 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
         *(((scan,), label) for scan, label in (("3", "7_seg"), ("3", "seg7"), ("9", "10_seg"), ("10", "LA_seg_9"))),
-        # `volume/p1` is a label, since it lies below a folder of labels. The label and
-        # the scan have different keys (see `dcamt.cases.names`).
+        # `volume/p1` is a label, since it lies below a folder of labels. The scan's key contains `vol`, the label's key
+        # does not (see `dcamt.cases.names`).
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

@@ -187,7 +187,7 @@ TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n
     ("encoding", "has_note"),
     [("utf-8", False), ("utf-8-sig", False), ("utf-16", False), ("cp1252", True), ("cp1254", True), ("cp1253", True)],
 )
-def test_note_names_a_list_whose_encoding_is_a_guess(folder: Path, encoding: str, has_note: bool) -> None:
+def test_note_names_a_case_list_whose_encoding_was_guessed(folder: Path, encoding: str, has_note: bool) -> None:
     path = folder / "cases.csv"
     path.write_text(TABLE.replace("ä", "µ"), encoding=encoding)
     for read in (read_cases, list_cases):

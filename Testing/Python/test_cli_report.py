@@ -239,7 +239,7 @@ def test_long_words_leave_the_research_mark_on_the_sheet(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Print long reports: without identity, with the patient's name, with only an ID.
+    """Print long reports: without identity, with the patient's name, with an ID but no name.
 
     One file contains all reports, so that the browser starts only once.
     """

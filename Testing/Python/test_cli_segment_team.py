@@ -125,9 +125,9 @@ sys.exit(main())
 def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_are_named(
     noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
-    """The results get time stamps before the command's start, as on a file system that rounds times down.
+    """Each result gets a file time before the command's start, as on a file system that rounds times down.
 
-    The command must still count the results as its own.
+    The command must still count the results.
     """
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"

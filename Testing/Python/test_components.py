@@ -103,7 +103,6 @@ def test_largest_component_is_kept_if_no_component_lies_in_the_box_of_the_locate
 
 
 UNIFORM_PRIOR = CentrePrior(np.zeros(3), np.full(3, np.inf))
-"""The weight is 1 at every position."""
 
 
 def test_located_organ_of_one_class_does_not_affect_another_class() -> None:

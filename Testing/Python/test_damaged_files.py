@@ -305,7 +305,7 @@ def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:
 def test_zip_file_that_cannot_be_unpacked_is_refused_with_the_reason(
     tmp_path: Path, offset: int, value: bytes, what: str
 ) -> None:
-    """The offsets of the flags and of the method are those of PKWARE's APPNOTE.TXT, 4.3.7 and 4.3.12."""
+    """PKWARE's APPNOTE.TXT (4.3.7 and 4.3.12) states the offsets of the flags and of the compression method."""
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(write_scan(tmp_path / "x.nrrd"), "x.nrrd")

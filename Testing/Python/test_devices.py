@@ -37,7 +37,7 @@ def test_auto_skips_an_apple_gpu_without_the_needed_operations(monkeypatch: pyte
     assert set(asked) == {"mps"}
 
 
-def test_cuda_gpu_that_pytorch_does_not_support_is_skipped_by_auto_and_refused_by_name(
+def test_cuda_gpu_that_pytorch_does_not_support_is_skipped_by_auto_and_refused_if_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

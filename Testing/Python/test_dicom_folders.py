@@ -287,7 +287,7 @@ def test_series_is_chosen_by_a_whole_number_in_a_list_in_a_date_or_after_an_abbr
 
 
 @pytest.mark.parametrize("series", ["2 LGE", "No.5", "5 T1", ".5 T1", "echo 1,2,3", "LGE 202", "023.11", "1.30"])
-def test_series_is_not_chosen_by_a_part_of_a_number_of_a_list_or_date(tmp_path: Path, series: str) -> None:
+def test_series_is_not_chosen_by_a_part_of_a_number_in_a_list_or_date(tmp_path: Path, series: str) -> None:
     write_series_with_dates_and_lists(tmp_path)
     refused(
         lambda: read_scan(tmp_path, choice=ScanChoice(series=series)), tmp_path, f'no image that fits "{series}" among'

@@ -89,9 +89,9 @@ def test_label_on_the_grid_of_itk_fits_a_series_with_rounded_directions(tmp_path
 
 
 def test_slightly_tilted_slices_are_not_straightened(tmp_path: Path) -> None:
-    """A tilt of 0.3 degrees shifts a slice in its plane by 0.005 mm for each mm along the normal.
+    """The tilt (0.3 degrees) shifts each slice in its plane by 0.005 of its distance from the first slice.
 
-    Rounding the directions to 3 decimals shifts a slice by less than 0.002 mm for each mm.
+    Rounding the directions to 3 decimals shifts each slice by less than 0.002 of this distance.
     """
     affine = oblique_affine(1)
     affine[:3, 2] += 0.005 * SPACING[2] * affine[:3, 1] / SPACING[1]

@@ -418,7 +418,7 @@ def test_segmentation_with_thinner_slices_is_accepted_if_its_slices_between_thos
 ) -> None:
     """The slices of the scan are 2.5 mm apart.
 
-    If a segmentation lacks SpacingBetweenSlices, its slices lie one SliceThickness apart, here 1.25 mm.
+    The segmentation lacks SpacingBetweenSlices, so its slices are one SliceThickness (1.25 mm) apart.
     """
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):

@@ -1,4 +1,4 @@
-"""Test training by a team, which is several processes that train one network."""
+"""Test training by a team: several processes that train one network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COMPARABLE = (
 )
 """Settings with which the losses `supervised` and `distillation` of two processes equal those of one process."""
 TEAM_SETTINGS = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Two processes can split this batch. A run logs its losses and saves a checkpoint at each iteration."""
+"""Two processes can split this batch. Each iteration logs the losses and saves a checkpoint."""
 
 
 @pytest.fixture(scope="module")

@@ -228,5 +228,5 @@ except Exception as error:
         ("could not create a primitive descriptor for a convolution", False),  # the processor lacks an instruction
     ],
 )
-def test_errors_of_libraries_without_memory_are_recognised(text: str, is_shortage: bool) -> None:
+def test_library_errors_that_report_too_little_memory_are_recognised(text: str, is_shortage: bool) -> None:
     assert is_out_of_memory(RuntimeError(text)) is is_shortage

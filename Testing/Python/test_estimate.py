@@ -140,7 +140,7 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc_trim")
 def test_memory_extrapolated_from_a_smaller_patch_is_about_the_measured_memory(tmp_path: Path) -> None:
-    """A child process measures, since earlier tests may have raised the peak memory of this process."""
+    """A child process measures the memory, because earlier tests may have raised the peak of this process."""
     file = tmp_path / "recipe.json"
     recipe = tiny_recipe("channels=8,8,8,8,8", "convolutions=1,1,1,1,1", "patch=64,64,64")
     file.write_text(recipe.to_json(), encoding="utf-8")
@@ -167,7 +167,7 @@ for estimate.BUDGET_S in (0, float("inf")):
 def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulated cost of a step is 1 ms and 100 kB per voxel; as in reality, the peak memory never falls."""
+    """A simulated step takes 1 ms and 100 kB per voxel. The peak memory never falls, as in a real process."""
     peak = [0]
 
     def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:

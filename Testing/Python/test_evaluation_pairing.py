@@ -188,7 +188,7 @@ def test_result_beside_two_labels_of_its_case_is_not_taken_for_a_label(tmp_path:
 
 
 @pytest.mark.parametrize("label", ["p1_RV_seg", "p1_followup_seg", "p1_2_seg", "p1_cine_LA"])
-def test_result_is_kept_beside_the_label_of_another_structure_examination_or_modality(
+def test_result_beside_a_label_of_another_structure_examination_or_modality_stays_a_label(
     tmp_path: Path, label: str
 ) -> None:
     for file in ("p1_auto", label):
@@ -357,7 +357,7 @@ def test_scan_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("classes", "is_scan"), [(100, True), (128, False)])
-def test_label_with_more_than_twice_the_values_of_its_prediction_is_a_scan(
+def test_label_with_more_than_twice_as_many_values_as_its_prediction_is_a_scan(
     tmp_path: Path, classes: int, is_scan: bool
 ) -> None:
     many = scan_voxels()
@@ -512,7 +512,7 @@ def test_label_that_may_belong_to_another_case_is_not_paired(cases: tuple[str, .
         ("p1 p1_b p2 p3", "p1_b p2_b p3_b", {"p1_b": "p1_b"}),
     ],
 )
-def test_word_that_distinguishes_two_files_of_a_case_pairs_no_names(
+def test_word_is_not_ignored_if_it_distinguishes_two_files_of_a_case(
     cases: str, labels: str, expected: dict[str, str]
 ) -> None:
     paired = pair_with_labels(cases.split(), {name: Path(name) for name in labels.split()})

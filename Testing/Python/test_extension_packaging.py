@@ -156,7 +156,7 @@ def test_slicer_requirements_are_the_pip_dependencies_that_slicer_lacks() -> Non
     assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
 
 
-def test_oldest_pydicom_of_the_engine_is_required_by_pip() -> None:
+def test_pip_requires_the_oldest_pydicom_that_the_engine_accepts() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"pydicom>={".".join(map(str, OLDEST_PYDICOM))}"' in text
 

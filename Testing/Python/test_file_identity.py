@@ -1,4 +1,4 @@
-"""Test that two paths of one file are recognised, also if `st_ino` is 0 for every file."""
+"""Test that two paths of one file are recognised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dcamt_testing.synthetic import save_noise_scan, write_cases_folder
 
 @pytest.fixture(params=["numbered files", "unnumbered files"], autouse=True)
 def file_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test also with `st_ino` 0, which Windows states on Google Drive and with sshfs."""
+    """Run each test twice: with the real `st_ino`, and with 0, as on Windows for files on Google Drive or sshfs."""
     stat = os.stat
 
     def unnumbered(*arguments: Any, **options: Any) -> os.stat_result:

@@ -37,7 +37,7 @@ for scan in scans:
 
 
 def zip_files(path: Path, files: list[Path], name: bytes) -> Path:
-    """Pack each file as `name` with the file's ending, without the flag for UTF-8 names."""
+    """Write a zip file without the flag for UTF-8 names. The files in it are called `name` plus their own endings."""
     plain = b"@" * len(name)
     with zipfile.ZipFile(path, "w") as archive:
         for file in files:
@@ -55,7 +55,7 @@ def name_slices(header: Path, pattern: str, how: str) -> None:
     header.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # Ġ and à end with the UTF-8 byte A0, a blank in Latin-1.
+@pytest.mark.parametrize("name", ["Müller", "山田", "Ġà"])  # In UTF-8, Ġ and à end with byte A0, a Latin-1 blank.
 @pytest.mark.parametrize("how", ["raw", "zraw", "pattern", "list"])
 def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, name: str, how: str) -> None:
     path = write_scan(tmp_path / f"{name}.mhd", compressed=how == "zraw")
@@ -136,7 +136,7 @@ def ascii_locale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ascii_locale")
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
-def test_listed_files_whose_names_the_locale_cannot_encode_do_not_exist(tmp_path: Path) -> None:
+def test_listed_files_whose_names_the_locale_cannot_encode_are_reported_as_missing(tmp_path: Path) -> None:
     write_scan(tmp_path / "x.nii")
     rows = [["a", "Müller.nii", "x.nii", LABELLED], ["b", "x.nii", "Müller.nii", LABELLED]]
     write_table(tmp_path / "cases.csv", CASE_COLUMNS, rows)
@@ -157,7 +157,7 @@ def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the file system finds both forms")
-def test_other_form_of_accents_is_refused_in_a_folder_whose_name_itk_takes_for_a_pattern(tmp_path: Path) -> None:
+def test_other_form_of_accents_is_refused_in_a_folder_named_like_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "scan").mkdir()
     path = write_scan(tmp_path / "scan" / "Müller.mhd")
     path.with_suffix(".raw").rename(path.with_name(normalize("NFD", "Müller.raw")))

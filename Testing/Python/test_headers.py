@@ -75,11 +75,7 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, kept: float) -> 
 
 
 def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
-    """A gzip file may consist of several streams. Its last four bytes then state the length of the last stream only.
-
-    `read_header` compares these bytes with the size that the header states for the whole file. If the two differ,
-    `read_header` must read the file to its end instead of refusing it.
-    """
+    """The last four bytes state the length of the last stream only, so `read_header` must read the whole file."""
     write_volume(scan(), tmp_path / "scan.nii")
     data = (tmp_path / "scan.nii").read_bytes()
     half = len(data) // 2

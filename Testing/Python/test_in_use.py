@@ -30,10 +30,10 @@ _OPERATIONS = ((os, "replace"), (Path, "unlink"), (Path, "rename"), (builtins, "
 
 
 class Windows:
-    """Simulates Windows: the first `refusals` calls of each operation on a file raise PermissionError.
+    """Simulates Windows: the first `refusals` calls of each operation on each file raise PermissionError.
 
     Attributes:
-        refused: the name of the operation for each call that raised PermissionError.
+        refused: the names of the refused operations, in order.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:

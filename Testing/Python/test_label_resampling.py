@@ -1,7 +1,4 @@
-"""Test how labels are resampled to the network grid.
-
-The resampled labels equal labels that are computed with exact fractions instead of floats.
-"""
+"""Test how labels are resampled to the network grid."""
 
 from __future__ import annotations
 

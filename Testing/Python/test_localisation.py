@@ -38,8 +38,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -
 def predict_by_brightness(image: Tensor) -> Tensor:
     """Return probabilities (1, 3, X, Y, Z) of background, class 1 and class 2.
 
-    Voxels with an intensity below 0 are most likely background. Voxels with an intensity near 0.4 are most likely class
-    1, and voxels with an intensity near 0.9 are most likely class 2.
+    The most likely class is background for intensities below 0, class 1 near 0.4, and class 2 near 0.9.
     """
     return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
@@ -66,7 +65,7 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 def test_small_central_component_does_not_replace_the_organ() -> None:
     """The inner part of the scan contains the small component, but not the organ."""
     central, organ = ellipsoid((80, 80, 12), (8, 8, 4.5)), ellipsoid((142, 40, 12), (14, 14, 9))
-    # The component fills 1.2% of the patch of `large_patch`, and 7% of the patch of RECIPE. `SMALLEST_ORGAN` is 2%.
+    # The component fills 1.2% of the larger patch and 7% of RECIPE's patch. `SMALLEST_ORGAN` is 2%.
     large_patch = replace(RECIPE, training=replace(RECIPE.training, patch=(16, 16, 96)))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
     sizes: list[tuple[int, ...]] = []

@@ -124,9 +124,9 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """A negative n-th component of the gradient moves the embedding towards the prototype of class n.
+    """The prototype of class n is the n-th unit vector.
 
-    This prototype is the n-th unit vector, and descent moves against the gradient.
+    If the n-th component of the gradient is negative, descent moves the embedding towards this prototype.
     """
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()

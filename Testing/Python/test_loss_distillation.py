@@ -31,13 +31,7 @@ def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tens
 
 
 def reference_direction(teacher: Tensor, student: Tensor, temperature: float) -> float:
-    """Return the loss of one teacher and one student.
-
-    The loss is T² × a mean KL divergence, plus a mean Dice loss; T is the temperature. In each voxel, the divergence is
-    multiplied by the teacher's confidence; then it is averaged over all voxels. The Dice loss is averaged over samples
-    and foreground classes. As in `soft_dice_loss`, each Dice loss has a smoothing of 1 and is multiplied by
-    n / (n + 1). Here n is the sum of the teacher's sharpened probabilities of the class.
-    """
+    """Return the loss of one teacher and one student by the formulas of `mutual_distillation`."""
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):
         logits_t, logits_s = (sample.flatten(1).T.tolist() for sample in (sample_t, sample_s))

@@ -35,11 +35,9 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """Measure the peak in a child process.
+    """Measure the peak in a child process, because an allocation in this process may reuse freed memory.
 
-    In the process of the tests, the allocation may reuse freed memory, and then the peak would not rise.
-
-    The child's peak must not include the memory that the process of the tests holds.
+    The child's peak must not include the memory that this process holds.
     """
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
@@ -59,7 +57,7 @@ def test_free_memory_is_plausible() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_free_memory_equals_the_available_memory_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_equals_the_available_memory_that_the_kernel_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_free_in_control_groups", list)
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)

@@ -141,7 +141,7 @@ def test_measurements_do_not_depend_on_order_and_direction_of_voxel_axes() -> No
 
 
 def test_large_segment_is_measured_in_little_memory() -> None:
-    """An array of the distances between all pairs of corners of the convex hull would need 200 MB."""
+    """The distances between all pairs of hull corners would need 200 MB."""
     i, j, k = np.ogrid[-120:121, -120:121, -120:121]
     mask = i**2 + j**2 + k**2 <= 120**2
     tracemalloc.start()

@@ -78,7 +78,7 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
 ) -> None:
     """ITK returns random memory for a slice for which no file is named.
 
-    Each file has 100 additional bytes, so a check of the total size would not detect that the header omits one file.
+    Each file has 100 additional bytes, so ten of the files have enough bytes for all 11 slices.
     """
     per_file = len(RAW) // files
     for k in range(files):
@@ -227,13 +227,13 @@ def test_metaimage_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, uni
         "DistanceUnits = cm",
     ],
 )
-def test_metaimage_with_a_field_in_other_capitals_is_refused(
+def test_metaimage_with_wrong_capitals_in_a_field_name_is_refused(
     tmp_path: Path, line: str, change: Callable[[str], str]
 ) -> None:
     path, field = write_scan(tmp_path / "x.mha"), line.split()[0]
     other = line.replace(field, change(field))
     path.write_bytes(path.read_bytes().replace(b"ElementDataFile", f"{other}\nElementDataFile".encode()))
-    assert change(field) in sitk.ReadImage(str(path)).GetMetaDataKeys()  # for ITK, a field without a meaning
+    assert change(field) in sitk.ReadImage(str(path)).GetMetaDataKeys()  # ITK treats the field as unknown
     message = f"has the field {change(field)} in its header, but ITK reads only the spelling {field}."
     refused(lambda: read_scan(path), path, message)
 

@@ -67,7 +67,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # `os.scandir` is replaced, because `chmod` cannot deny access to root.
+    # Root can read every folder despite `chmod`, so `os.scandir` is replaced.
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -233,7 +233,7 @@ def test_import_under_an_existing_name_is_refused(tmp_path: Path, download: Path
     assert len(stored_models()) == 2
 
 
-def test_stored_link_to_a_missing_model_is_not_written_through(tmp_path: Path, download: Path) -> None:
+def test_import_does_not_follow_a_stored_link_to_a_missing_model(tmp_path: Path, download: Path) -> None:
     stored, elsewhere = import_model(download).path, tmp_path / "elsewhere.dcamt"
     stored.unlink()
     stored.symlink_to(elsewhere)

@@ -30,8 +30,8 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
     """Return a network in evaluation mode whose branches exchange features.
 
-    In each cross-attention, the weights and the bias of the layer `output` are random. In a new network, they are 0, so
-    that the branches exchange nothing.
+    In a new network, the weights and the bias of each cross-attention's layer `output` are 0, so the branches exchange
+    nothing.
     """
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()

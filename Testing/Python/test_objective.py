@@ -29,7 +29,7 @@ NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class RandomBatch:
-    """Random labels, and two branches' random outputs and projection heads."""
+    """Random outputs and projection heads of two branches, and random labels."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -103,8 +103,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # By default, a branch teaches its partner with its own logits. Here, the teacher logits of the unlabelled
-    # sample are `given`.
+    # `given` replaces the branches' own logits as teacher logits of the unlabelled sample.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

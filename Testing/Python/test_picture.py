@@ -177,8 +177,8 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_patients_left_is_at_the_left_from_behind_and_at_the_right_from_the_front(figure) -> None:  # type: ignore[no-untyped-def]
-    """The bar of `lopsided_mask` points to the left of the patient."""
+def test_patients_left_is_drawn_left_from_behind_and_right_from_the_front(figure) -> None:  # type: ignore[no-untyped-def]
+    """The bar of `lopsided_mask` points to the patient's left."""
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
         box = find_panel(figure, name).get_window_extent()

@@ -172,8 +172,7 @@ def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny
             assert cut.notes == (CUT_BY_REGION,)
             assert cut.expected_overlap is None
             end[axis] = whole
-    # The region encloses the whole ball on the right side. One face of the region lies outside the scan. This face does
-    # not cut the segmentation, so there is no note.
+    # The region encloses the whole ball on the right side. One face of the region lies outside the scan.
     high[0] = CENTRE[0] + 100
     enclosed = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
     assert np.array_equal(enclosed.labelmap.voxels == 1, BALLS[1])

@@ -1,4 +1,4 @@
-"""DCAMT leaves the settings of the calling program's process unchanged, also if several threads call DCAMT at once."""
+"""DCAMT leaves the settings of the calling program's process unchanged, even if several threads call DCAMT at once."""
 
 from __future__ import annotations
 

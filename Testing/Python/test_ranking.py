@@ -215,7 +215,7 @@ def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
-    # "a/b" is the second case, but "case2" and "CASE2_" are the names of other cases.
+    # "a/b" is the second case. Its file cannot be "case2" or "case2_", because "case2" and "CASE2_" are other cases.
     for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case2,"), ("labelled0,", "CASE2_,")):
         text = text.replace(f"\n{before}", f"\n{after}", 1)
     table.write_text(text, encoding="utf-8")

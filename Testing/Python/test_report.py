@@ -217,8 +217,7 @@ def test_report_leaves_out_a_removed_validation_scan_and_needs_no_labelled_scan(
     )
     labelled.unlink()  # the report reads only the scans of validation cases
     validation.unlink()
-    # validation.csv has a score of the removed case. A new report would lack this score, so `dcamt report` would refuse
-    # to write the report. Therefore, the test also removes validation.csv.
+    # `dcamt report` refuses to replace a table that has a score of the removed case.
     (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err

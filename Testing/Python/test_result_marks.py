@@ -92,7 +92,7 @@ def test_result_is_not_recognised_after_another_program_changed_its_voxels(
 
 
 @pytest.mark.parametrize("name", ["x.nrrd", "x.seg.nrrd"])
-def test_changed_result_without_compression_is_no_longer_dcamts(tmp_path: Path, name: str) -> None:
+def test_changed_result_without_compression_is_not_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_result(path)
     voxels, header = nrrd.read(str(path))
@@ -103,7 +103,7 @@ def test_changed_result_without_compression_is_no_longer_dcamts(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["x.mha", "x.nhdr"])
-def test_result_that_itk_converts_to_another_format_is_not_dcamts(tmp_path: Path, name: str) -> None:
+def test_result_that_itk_converts_to_another_format_is_not_recognised(tmp_path: Path, name: str) -> None:
     """ITK copies the mark into formats that DCAMT does not write."""
     write_result(tmp_path / "x.nrrd")
     image = SimpleITK.ReadImage(str(tmp_path / "x.nrrd"))
@@ -114,7 +114,7 @@ def test_result_that_itk_converts_to_another_format_is_not_dcamts(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nrrd"])
-def test_results_of_older_versions_whose_mark_has_no_checksum_are_dcamts(tmp_path: Path, name: str) -> None:
+def test_result_of_an_older_version_without_a_checksum_is_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_result(path)
     written = path.read_bytes()
@@ -134,7 +134,7 @@ def test_map_of_any_type_is_recognised(tmp_path: Path, name: str, kind: str) -> 
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.seg.nrrd"])
-def test_cut_result_is_not_dcamts(tmp_path: Path, name: str) -> None:
+def test_cut_result_is_not_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_result(path)
     path.write_bytes(path.read_bytes()[:-20])

@@ -105,7 +105,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
-    """A person wrote the case list if there is no checkpoint: `RunFolder.create` writes the checkpoint first."""
+    """`RunFolder.create` writes the checkpoint before the case list. Here, there is no checkpoint."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())
@@ -164,7 +164,7 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     "name", ["report.html", "validation.csv", "model.dcamt", "events.jsonl", "checkpoints/last.pt"]
 )
 @pytest.mark.parametrize("target_exists", [True, False])
-def test_link_out_of_a_run_is_not_written_through(
+def test_link_to_a_file_outside_the_run_is_refused(
     tmp_path: Path, table: Path, name: str, target_exists: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, outside = RunFolder(tmp_path / "run"), tmp_path / "thesis.txt"

@@ -200,7 +200,9 @@ def test_lock_file_is_writable_for_the_group_of_a_shared_folder(tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
-def test_lock_file_without_permission_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_file_that_may_not_be_opened_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def deny(lock: FileLock, **_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock.lock_file))
 

@@ -96,7 +96,7 @@ def test_window_is_proportional_to_the_intensities(scale: float) -> None:
 
 @pytest.mark.parametrize("padding", [-2000, -3024, -32768])
 @pytest.mark.parametrize("margin", [10.0, 1000.0], ids=["box", "scan"])
-def test_window_depends_only_on_the_shown_voxels_without_padding(padding: int, margin: float) -> None:
+def test_window_ignores_padding_and_voxels_that_are_not_shown(padding: int, margin: float) -> None:
     grid = Grid((60, 60, 60), np.diag([2.0, 1.0, 1.0, 1.0]))
     voxels = np.random.default_rng(0).integers(0, 101, grid.shape).astype(np.int16)
     labels = np.zeros(grid.shape, np.uint8)
@@ -228,28 +228,28 @@ def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
         place = {letter: (float(a), float(b)) for a, b, letter in letters}
         assert place[left_side][0] < width / 3
         assert place[top_side][1] < height / 3
-        # The patient's left is at the right of the screen; anterior is at the left in the sagittal slice.
+        # The landmark is at the right in the axial and coronal slices, and at the left in the sagittal slice.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
 
 
 @pytest.mark.parametrize(("axis", "letter"), [(0, "R"), (2, "S")])
-def test_bar_of_a_surface_points_to_the_letter_of_its_direction(axis: int, letter: str) -> None:
+def test_arm_of_a_surface_points_to_the_letter_of_its_direction(axis: int, letter: str) -> None:
     image = pytest.importorskip("matplotlib.image")
     grid = Grid((40, 40, 40), np.eye(4))
     ras = np.indices(grid.shape) - 20
     ball = (ras**2).sum(axis=0) < 8**2
-    bar = (ras[axis] > 0) & (ras[axis] < 18) & (np.abs(np.delete(ras, axis, 0)) < 3).all(axis=0)
-    labels = Labelmap((ball | bar).astype(np.uint8), grid)
+    arm = (ras[axis] > 0) & (ras[axis] < 18) & (np.abs(np.delete(ras, axis, 0)) < 3).all(axis=0)
+    labels = Labelmap((ball | arm).astype(np.uint8), grid)
     html = draw_surfaces(build_scene(Volume(100.0 * ball[None], grid), labels, [LEFT_ATRIUM]), [LEFT_ATRIUM], None)
     figures = dict(re.findall(r'aria-label="Surface: ([^"]+)">(.*?)</svg>', html))
     assert set(figures) == {"From behind", "From the front"}
     for name, svg in figures.items():
         data = base64.b64decode(re.search(r'base64,([^"]+)', svg)[1])  # type: ignore[index]
         covered = np.argwhere(image.imread(io.BytesIO(data))[..., 3] > 0)[:, ::-1]
-        towards_bar = (covered.min(axis=0) + covered.max(axis=0)) / 2 - covered.mean(axis=0)
+        towards_arm = (covered.min(axis=0) + covered.max(axis=0)) / 2 - covered.mean(axis=0)
         places = {found: (float(x), float(y)) for x, y, found in re.findall(LETTER_PATTERN, svg)}
         towards_letter = np.subtract(places[letter], np.mean(list(places.values()), axis=0))
         across = int(letter == "S")
-        assert towards_bar[across] * towards_letter[across] > 0, name
+        assert towards_arm[across] * towards_letter[across] > 0, name
         assert (places["R"][0] < places["L"][0]) == (name == "From the front")

@@ -164,7 +164,7 @@ def test_names_are_compared_with_the_capital_rules_of_the_file_system(
     folder = tmp_path / "Straße"
     folder.mkdir()
     if not (tmp_path / "sTRAßE").exists():
-        (tmp_path / "sTRAßE").symlink_to(folder)  # As on a file system that ignores capitals.
+        (tmp_path / "sTRAßE").symlink_to(folder)  # imitates a file system that ignores capitals
     monkeypatch.setattr("sys.platform", system)
     with pytest.raises(InputError, match="two results") if is_refused else nullcontext():
         check_result_paths([folder / f"{name}.stl" for name in (first, second)], [])

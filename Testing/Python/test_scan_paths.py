@@ -23,7 +23,7 @@ from dcamt_testing.dicom_positions import write_slices
 
 @pytest.fixture(params=["links", "junctions"])
 def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test also with links that `os.path.islink` does not recognise, like the junctions of Windows."""
+    """`os.path.islink` does not recognise the junctions of Windows."""
     if request.param == "junctions":
         monkeypatch.setattr("os.path.islink", lambda _: False)
         monkeypatch.setattr(dicom_files, "_HAS_JUNCTIONS", True)

@@ -9,7 +9,7 @@ import pytest
 from dcamt.report.colors import DOUBT_COLOR
 from dcamt.segment_colors import SEGMENT_COLORS, default_color
 
-# Machado, Oliveira and Fernandes, IEEE TVCG 15:1291, 2009: linear RGB as seen with deuteranopia and protanopia.
+# These two matrices apply to linear RGB (Machado, Oliveira and Fernandes, IEEE TVCG 15:1291, 2009).
 DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
 PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
 NORMAL = np.eye(3)

@@ -115,7 +115,8 @@ def test_note_survives_copies_and_a_mapping_in_memory(tmp_path: Path) -> None:
 
 def write_pair(home: Path) -> tuple[Path, Path]:
     save_labels(home / "predictions" / "a.nii.gz", box(2, 3, 4))
-    remove_dcamt_mark(home / "predictions" / "a.nii.gz")  # A DCAMT result used as a label gets another note.
+    # A test uses this file as a label. With the mark, a second note would be printed.
+    remove_dcamt_mark(home / "predictions" / "a.nii.gz")
     write_layers(home / "labels" / "a.seg.nrrd", [("LA", box(2, 3, 4)), ("Scar", box(4))], AFFINE)
     return home / "predictions", home / "labels"
 

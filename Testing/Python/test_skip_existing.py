@@ -47,7 +47,7 @@ def test_missing_results_are_written_only_if_the_new_segmentation_equals_the_exi
     np.testing.assert_array_equal(written, expected)
 
 
-def test_segmentation_is_written_beside_the_other_results_of_a_killed_command(
+def test_missing_segmentation_is_written_beside_existing_results(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -140,7 +140,7 @@ def test_row_with_an_outdated_expected_overlap_is_replaced(noise_model: Path, tm
 
 @pytest.mark.usefixtures("coarse_pictures")
 @pytest.mark.parametrize("option", ["--preset", "--openings"])
-def test_report_of_a_wall_is_written_only_beside_an_equal_table(
+def test_wall_report_is_written_only_if_the_existing_table_has_the_same_rows(
     wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     add_case(tmp_path, wall_phantom, "a")

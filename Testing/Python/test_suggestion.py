@@ -301,7 +301,7 @@ def test_noise_around_zero_is_not_in_hu(limit: float) -> None:
         ("CT", "PSIR", "CT", "clip"),
     ],
 )
-def test_modality_is_that_of_the_dicom_files_or_follows_from_the_intensities(
+def test_modality_comes_from_the_dicom_files_or_the_intensities(
     tmp_path: Path, stated: str, kind: str, modality: str, rule: str
 ) -> None:
     voxels = ct_voxels() if kind == "CT" else psir_voxels(600)

@@ -20,8 +20,7 @@ BALL = ball_mask((60, 60, 60), np.ones(3), np.array([29, 31, 30]), 20.0)
 def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
     shaded = trace_surface(BALL.astype(np.uint8), np.ones(3), [LEFT_ATRIUM], [View(screen, 300)])[0].shade()
-    # The ball's outermost voxels lie 19 mm from its centre along an axis. `_trace_view` draws 1.12 times this distance,
-    # plus the spacing (1 mm), on each side of the centre.
+    # This is `half_width` of `_trace_view`. The ball's voxel centres extend 19 mm to each side; the spacing is 1 mm.
     half = 1.12 * 19 + 1
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)

@@ -108,7 +108,7 @@ def test_vtk_image_with_an_invalid_number_as_text_is_refused(tmp_path: Path, kin
     ],
 )
 def test_vtk_image_with_a_damaged_field_is_refused(tmp_path: Path, line: str) -> None:
-    """ITK would return arbitrary numbers in place of missing or invalid ones."""
+    """ITK would replace missing or invalid numbers by arbitrary numbers."""
     path = tmp_path / "x.vtk"
     fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 1 1 1", "ORIGIN": "ORIGIN 7 8 9"}
     for changed in (fields, fields | {line.split()[0]: line}):
@@ -234,7 +234,7 @@ def test_tiff_stack_with_a_damaged_deflated_strip_is_refused(tmp_path: Path, dam
     refused(lambda: read_scan(path), path, "damaged compressed data")
 
 
-def test_memory_to_read_a_tiff_stack_does_not_grow_with_bytes_after_a_strip(tmp_path: Path) -> None:
+def test_memory_to_read_a_tiff_stack_does_not_grow_with_surplus_bytes_in_a_strip(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.tif")
     page, padding = VOXELS[:, :, 0], bytes(32 << 20)
     strip = zlib.compress(page.tobytes(order="F") + padding, 1)

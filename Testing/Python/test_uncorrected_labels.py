@@ -60,7 +60,7 @@ def test_training_and_calibration_leave_out_validation_cases_with_uncorrected_la
     assert len(calibrated["printed_notes"]) == 1
 
 
-def test_run_with_too_few_labels_of_a_person_is_not_calibrated(
+def test_run_with_too_few_labels_made_by_a_person_is_not_calibrated(
     tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_cases_with_results(tmp_path / "cases", "validation0", "validation1")
@@ -74,7 +74,7 @@ def test_run_with_too_few_labels_of_a_person_is_not_calibrated(
     assert message in capsys.readouterr().err
 
 
-def test_labels_of_a_person_cause_no_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_made_by_a_person_cause_no_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_cases_with_results(tmp_path / "cases", labelled=1, validation=1)
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0

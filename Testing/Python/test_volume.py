@@ -214,8 +214,8 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         a, b, c = expected
         assert labelmap.voxels[:, 0, 0].tolist() == [0, a, a, c, c, 0, b, b, b]
         for mapping, mapped in (
-            # Without a mapping, plane 3 (counted from 0) belongs to the third segment, which overlaps the first. A
-            # mapping of the first segment alone reads the whole first segment, also plane 3.
+            # Plane 3 (counted from 0) belongs to the first and the third segment. The plane gets the label of the
+            # segment that is last in the mapping.
             ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({"S0": 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({c: 2, a: 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),

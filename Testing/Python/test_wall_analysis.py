@@ -284,7 +284,7 @@ def test_blood_pool_ignores_voxels_outside_the_scan() -> None:
     grid, mask_grid = Grid((12, 20, 20), np.eye(4)), Grid((20, 20, 20), np.eye(4))
     voxels = np.random.default_rng(0).normal(100, 10, grid.shape)
     pool = blood_pool(voxels, grid, np.ones(mask_grid.shape, bool), mask_grid)
-    eroded = voxels[2:, 2:-2, 2:-2]  # along the first axis, the mask's end is outside the scan
+    eroded = voxels[2:, 2:-2, 2:-2]  # no erosion at the end of the first axis: the mask continues there
     assert (pool.voxels, pool.mean) == (eroded.size, pytest.approx(eroded.mean(), rel=1e-6))
 
 

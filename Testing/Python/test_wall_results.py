@@ -107,7 +107,7 @@ def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: P
     assert (folder / "out" / lost).exists()
 
 
-def test_scan_whose_segmentation_changed_after_the_measurement_is_named(
+def test_note_names_a_scan_whose_segmentation_changed_after_the_measurement(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_case(folder, wall_phantom, "b")

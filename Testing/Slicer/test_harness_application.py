@@ -29,7 +29,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """`exportNode` changes the default value of `properties`, so each call passes a new dictionary."""
+    """`exportNode` would write into the shared default of `properties`, so each call passes a new dictionary."""
 
     def setUp(self) -> None:
         close_scene()

@@ -36,8 +36,8 @@ class ClickTest(PanelCase):
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
-        # The start takes 20 s on the simulated clock. The second click comes 20.2 s after the first click, but only
-        # 0.2 s after the end of the start. So the second click must be ignored.
+        # On the simulated clock, the first click takes 20 s (`ensure_packages`). The second click follows 0.2 s later
+        # and must be ignored.
         now = [100.0]
 
         def ensure_packages() -> None:

@@ -334,7 +334,7 @@ class ChannelsTest(unittest.TestCase):
         self.module.settings.model = "Reordered"
         self.assertEqual(self.chosen_volumes(), {T1: "a", LGE: "b", T2: "c"})
 
-    def test_channels_of_a_result_are_selected_only_for_their_names(self) -> None:
+    def test_channels_of_a_result_are_selected_only_if_the_model_lists_its_channels_in_the_same_order(self) -> None:
         self.segment_all()
         other = add_scan("other", seed=3)
         for model, channels in (("Three", ["b", "c"]), ("Reordered", [None, None])):
@@ -528,7 +528,6 @@ class ChannelsTest(unittest.TestCase):
     def test_choosing_the_second_channel_as_the_input_does_not_change_the_second_and_third_channel(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
-        # The volume "b" is then chosen twice, until the user chooses another second channel.
         self.assertEqual(self.module.settings.inputVolume, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 

@@ -80,7 +80,7 @@ class HardenedTransformTest(PanelCase):
         self.module.panel.enter()
         self.assertNotIn("measure again", self.ui.trustLabel.text)
 
-    def test_result_is_marked_until_measured_again_if_its_axes_differ_from_those_of_the_scan(self) -> None:
+    def test_result_whose_axes_differ_from_the_scans_axes_is_marked_until_measured_again(self) -> None:
         shift, scaling = np.eye(4), np.diag([1.1, 1.05, 1.08, 1.0])
         shift[:3, 3] = (5, -3, 40)
         slight_scaling = np.diag([1.002, 1.0, 1.0, 1.0])

@@ -144,7 +144,7 @@ class MapTest(PanelCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_new_volume_with_the_id_of_the_removed_foreground_is_not_shown_when_the_map_of_doubt_is_hidden(
+    def test_hiding_the_map_of_doubt_does_not_show_a_new_volume_that_has_the_removed_foregrounds_id(
         self,
     ) -> None:
         add_scan("CT", seed=5)

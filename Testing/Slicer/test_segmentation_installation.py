@@ -160,7 +160,7 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                # The harness only counts a restart and does not perform it, so the job continues after both answers.
+                # The harness does not restart Slicer, so the job continues after both answers.
                 self.wait()
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
@@ -178,7 +178,7 @@ class InstallationTest(PanelCase):
             window = qt.QApplication.activeModalWidget()
             seen.append(window.labelText)
             self.assertFalse(window.windowFlags() & qt.Qt.WindowCloseButtonHint)
-            window.reject()  # as the Escape key
+            window.reject()  # The Escape key does this.
             self.assertEqual(qt.QApplication.activeModalWidget(), window)
             with self.assertRaisesRegex(AssertionError, "blocks it"):
                 click(self.ui.applyButton)

@@ -151,8 +151,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
-        # The cropped grid has the spacing of the scan. So the spacing does not tell whether the segments were resampled
-        # or moved.
+        # The cropped grid has the spacing of the scan, so the panel cannot recognise the resampling by the spacing.
         segmentation = self.segment(add_scan())
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())

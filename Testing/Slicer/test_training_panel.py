@@ -337,7 +337,7 @@ class FolderOfRunsTest(TrainingCase):
             self.assertIn(f"{self.runs}, is not writable", self.ui.problemsLabel.text)
 
     def type_folder(self, path: Path | str) -> Any:
-        """Replace the path in the field by typing, without the Enter key; return the field's line edit."""
+        """Type over the path in the field; return the field's line edit."""
         edit = self.ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
         edit.selectAll()
         type_keys(edit, str(path))
@@ -348,7 +348,7 @@ class FolderOfRunsTest(TrainingCase):
         nested.mkdir(parents=True)
         for folder in (nested, self.folder / "new" / "runs"):
             edit = self.type_folder(folder)
-            self.module.widget.runs.refresh()  # also called when another program starts a run
+            self.module.widget.runs.refresh()  # The panel does this when another program starts a run.
             self.assertEqual(self.ui.runsFolderEdit.currentPath, str(folder))
             self.assertNotEqual(runs_folder(), folder)
             type_keys(edit, "\n")
@@ -402,7 +402,6 @@ class FolderOfRunsTest(TrainingCase):
 
 class TypingTest(TrainingCase):
     def type_within(self, edit: Any, before: str, typed: str, after: str) -> None:
-        """Type characters between two texts, and assert that the cursor stands behind the typed characters."""
         edit.setCursorPosition(len(before))
         type_keys(edit, typed)
         self.assertEqual((edit.text, edit.cursorPosition), (before + typed + after, len(before + typed)))

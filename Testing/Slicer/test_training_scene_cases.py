@@ -237,7 +237,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, second, volume)
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((first, 1), (second, 2)))
-        # A segment that the user added replaces the model's segment that nobody corrected.
+        # A segment that the user added replaces the model's uncorrected segment.
         own = self.add_segment(result, volume, (halves == 1).astype(np.uint8), "LA")
         (row,) = scene_rows(recipe)
         self.assertEqual(row.source.segments, ((own, 1), (second, 2)))

@@ -125,7 +125,7 @@ class StartTest(CasesCase):
         self.assertTrue(self.session.checked)
 
     def test_start_checks_changed_labels_for_the_chosen_spacing(self) -> None:
-        """The thin label has voxels on a grid of 2 mm, the chosen spacing, but none on the recipe's grid of 8 mm."""
+        """The thin label has voxels on the chosen grid of 2 mm, but none on the recipe's grid of 8 mm."""
         thin = np.zeros((20, 22, 24), np.uint8)
         thin[10, 5:15, 5:15] = 1
         draw_segment(slicer.util.getFirstNodeByName("scan0 outline"), slicer.util.getFirstNodeByName("scan0"), thin)
@@ -171,7 +171,7 @@ class StartTest(CasesCase):
         class FakeJob(mock.Mock):
             """Replaces the job that starts a run.
 
-            `start` moves the simulated clock on by 20 s, as if it had blocked the event loop for so long.
+            `start` blocks the event loop for 20 s of the simulated time.
             """
 
             def start(self) -> None:
@@ -417,7 +417,7 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
-    def test_panel_names_the_fields_with_which_a_recipe_uses_the_unlabelled_cases(self) -> None:
+    def test_panel_names_the_fields_to_change_so_that_unlabelled_cases_are_used(self) -> None:
         choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         self.session.table.set_role([0], "unlabelled")

@@ -12,8 +12,8 @@ pass      Prediction on the network grid, in one pass and in tiles. The ratio is
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
 protocol  Sliding windows, as in published results: MODEL's network predicts overlapping windows of the training patch's
           size on the network grid, the mean of all softmax outputs is taken, and the largest component is kept. Two
-          strides are measured: 18x18x4 voxels, as in Yu et al., MICCAI 2019, and this stride scaled to the training
-          patch's size. (The windows of Yu et al. have 112x112x80 voxels.)
+          strides are measured: 18x18x4 voxels, as in Yu et al., MICCAI 2019 (windows of 112x112x80 voxels), and this
+          stride scaled to the training patch's size.
 whole     `Predictor.segment` on padded cases of 576x576x88 voxels. The padding is air, noise, blurred noise or mirrored
           tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
@@ -287,7 +287,7 @@ def place_in_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[
 
 
 def measure_whole(options: Options, cases: list[str], surroundings: str) -> list[dict[str, Any]]:
-    """Measure the cases in a larger field; the peak memory is that of this process since its start."""
+    """Measure the cases in a larger field; `peak_gb` is the peak memory of this process since its start."""
     predictor = options.predictor()
     ratios, seconds, dices, points = [], [], [], []
     for case in cases:

@@ -7,8 +7,8 @@ A row (an entry of `--rows`) is a way of training. The printed table has a line 
 row except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv; the
 other training cases are used without labels, or left out. `all-labelled` uses the labels of all training cases.
 Training never uses the last 20 cases: the model segments them at their own resolution, and is evaluated on them. All
-rows have the same iterations and seeds. They also have the same augmentation, except that only some rows mix patches
-(CutMix). Only `la-best` has another number of patches per iteration and another learning rate.
+rows have the same iterations, seeds and augmentation, but some rows mix patches (CutMix). `la-best` has more patches
+per iteration and a higher learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption. Several processes can run
 different rows. Use a separate folder WORK for each combination of `--coarse` and `--set`. The command prints a table,

@@ -11,7 +11,7 @@ measurement was chosen on these cases. Prints
   Altman, Lancet 327:307, 1986),
 - the same statistics for three areas: the openings, the wall, and the surface at the scan's border,
 - the correlation between the presets' burdens on the experts' labels,
-- the overlap (Dice) of the openings on the expert's label with those on the segmentation: mean and lowest of the cases,
+- the overlap (Dice) of the openings on the expert's label and on the segmentation: mean and lowest of the cases,
 - the seconds per measurement of a wall.
 """
 

@@ -5,8 +5,8 @@
 A phantom is a ball of blood with a radius of 20 mm, surrounded by a wall. The scar is a cap of the wall. The wall is
 measured with the default settings (threshold IIR > 1.2).
 
-Prints a table with a row for each size of the voxels. Each column is of one thickness of the wall and one ratio of the
-scar's intensity to the blood's. A cell contains the largest error of the burden in 24 scans, with its sign, in
+Prints a table with a row for each size of the voxels. The head of a column shows the wall's thickness, and the scar's
+intensity divided by the blood's. A cell contains the largest error of the burden in 24 scans, with its sign, in
 percentage points. In these scans, the scar covers 9, 25 or 54% of the wall, the slices have four directions relative to
 the scar, and the phantom has two positions. A row such as "1.25 x 1.25 x 2.5 to 1.25" is of scans whose slices of 2.5
 mm were interpolated to slices of 1.25 mm by zero-filling in the Fourier domain, as many scanners do.

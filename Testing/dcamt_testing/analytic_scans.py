@@ -73,7 +73,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
 
     If the recipe has one class, each branch labels about a third of `scan` as foreground.
     """
-    # Importing torch takes seconds, and most users of this module need no network.
+    # Importing torch takes seconds, and most tests that use this module do not need torch.
     import torch
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.preprocessing import scan_to_network

@@ -39,7 +39,7 @@ from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which the worker expects each scan to take ten minutes, once it has measured the model's speed."""
+"""A script after which the worker, once the model's speed is measured, expects each scan to take ten minutes."""
 
 SLOW_TRAINING = """
 import time

@@ -2,9 +2,8 @@
 
 `PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
 
-A sentence is a text that reaches the constructor of an error or a note, or one of the `FIELDS` of a dataclass.
-Such a text is followed back through local variables, lists, parameters, module constants and the results of
-functions.
+A sentence is a text that reaches the constructor of an error or a note, or one of the `FIELDS` of a dataclass. Such a
+text may pass through local variables, lists, parameters, module constants and the results of functions.
 """
 
 from __future__ import annotations

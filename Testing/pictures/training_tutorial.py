@@ -128,7 +128,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show an example path as the folder of runs. Without the Enter key, the panel keeps using `runs`."""
+    """Show an example path as the folder of runs; the panel keeps using `runs`, since Enter is not pressed."""
     edit = ui.runsFolderEdit.findChildren(qt.QLineEdit)[0]
     edit.selectAll()
     type_keys(edit, RUNS_SHOWN)

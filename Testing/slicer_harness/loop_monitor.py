@@ -62,7 +62,7 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
 def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
     """Call `attempt` at most `tries` times; return the pause with the smallest ratio.
 
-    Other programs may lengthen a pause, so attempts are repeated until nobody would notice the pause.
+    Other programs may lengthen a pause, so `attempt` is repeated while its pause is noticeable.
     """
     pauses = []
     for _try in range(tries):

@@ -101,8 +101,8 @@ def train(
         recipe: name or file of a recipe, or a `Recipe` (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
         settings: changes to the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
-        effort: `quick`, `standard` or `thorough`: 1/12, half or all of the recipe's iterations, after the changes in
-            `settings`; `quick` also takes smaller patches, unless `settings` states the patch.
+        effort: `quick`, `standard` or `thorough`: 1/12, half or all of the iterations in `settings` or, without them,
+            in the recipe; `quick` also takes smaller patches, unless `settings` states the patch.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         resume: continue an existing run, with the recipe and cases in its folder.
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
@@ -148,7 +148,7 @@ class TrainingSession:
         self._run = plan.run
         self._observer = observer
         self._trainer: Trainer | None = None
-        self._uncorrected = 0  # validation cases with a label that is a DCAMT result
+        self._uncorrected = 0  # validation cases whose label is an uncorrected DCAMT result
         self._has_started = False
         self._warnings: list[str] = []
 
@@ -269,8 +269,7 @@ class TrainingSession:
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result, self._uncorrected))
 
     def _has_model_of(self, step: int) -> bool:
-        # After a stop and a resume, the file holds the model of the stop until the
-        # models are written again.
+        # In a run that was resumed after a stop, the file may still hold the model of the stop.
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:
@@ -439,7 +438,7 @@ def _without_folders(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
 def model_card(plan: TrainingPlan, result: TrainingResult, uncorrected: int = 0) -> Card:
     """Return the model card for `result`, the state at the end of the run or at its best validation.
 
-    `uncorrected` is the number of validation cases with a label that is a DCAMT result.
+    `uncorrected` is the number of validation cases whose label is an uncorrected DCAMT result.
     """
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()

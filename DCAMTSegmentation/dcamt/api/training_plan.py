@@ -39,7 +39,7 @@ DEFAULT_RECIPE = "la"
 
 @dataclass(frozen=True)
 class StartModel:
-    """A model with whose weights a run begins."""
+    """A model that gives a run its first weights."""
 
     path: Path
     origin: Origin
@@ -51,8 +51,8 @@ class TrainingPlan:
     """The plan of a run.
 
     Attributes:
-        origin: the model with whose weights the run began or begins; None for random weights.
-        start: the same model, with its weights; None for a resumed run, whose checkpoint contains weights.
+        origin: the model that gives the run its first weights; None for random weights.
+        start: the same model, with its weights; None for random weights and for a resumed run.
         device: `auto`, `cpu`, `cuda` or `mps`.
         conclude: whether to validate the last checkpoint and write the models, without further training.
     """
@@ -130,7 +130,7 @@ def choose_recipe(
     """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
     If the recipe does not name its channels, they get the model's names. If both have the same names in different
-    orders, the recipe gets the model's order, since each weight of the network's input belongs to one channel.
+    orders, the recipe gets the model's order, since the model's weights expect this order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

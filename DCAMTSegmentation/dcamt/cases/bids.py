@@ -155,8 +155,7 @@ def _is_label(file: _BidsFile) -> bool:
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
-    # Below `derivatives`, folder names do not count: `segmentation` may hold derived
-    # images.
+    # Below `derivatives`, folder names do not count: the folder `segmentation` may hold derived images.
     words = {*file.suffixes, *file.entities, file.entities.get("desc", "").lower()}
     return (
         not words.isdisjoint(LABEL_WORDS)

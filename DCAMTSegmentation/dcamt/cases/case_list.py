@@ -237,7 +237,7 @@ class Violation:
     Attributes:
         cases: the indices of the cases that break the rule; empty if the list as a whole breaks it.
         info: the class that no labelled case contains, for `Rule.EVERY_CLASS`.
-        settings: the settings of the recipe that the remedy names, with their new values, for
+        settings: the recipe settings that the remedy names, with their new values, for
             `Rule.ROOM_FOR_UNLABELLED` and `Rule.LOSS_FOR_UNLABELLED`.
     """
 
@@ -273,7 +273,7 @@ def violations(
     """Return the rules that the cases break; cases left out are ignored. A run cannot train if a rule is broken.
 
     Args:
-        recipe: if it is None, the rules about unlabelled cases and `EVERY_CLASS` are not checked.
+        recipe: if None, `EVERY_CLASS` and the rules about unlabelled cases are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
             of a labelled case are missing, the rule `EVERY_CLASS` is not checked.
     """
@@ -429,8 +429,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Convert `text`, a cell of the case list `path`, to the path of a file.
 
-    If there is no such file, backslashes become slashes, outer quotation marks are
-    removed, `~` becomes the home folder, and accents are tried in NFC and NFD.
+    If there is no such file, backslashes become slashes, outer quotation marks are removed, `~` becomes the home
+    folder, and accents are tried in NFC and NFD.
     """
     file = _without_dot_dot(path.parent / text)
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")

@@ -107,7 +107,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
 
 def segmentation_file(path: Path) -> Path:
-    """Return the segmentation in a DICOM folder without slices, otherwise `path`."""
+    """Return the first segmentation in `path` if `path` is a DICOM folder without slices, else `path`."""
     first_slice, segmentation = _first_slice_and_segmentation(path) if os.path.isdir(path) else (None, None)
     return path if first_slice is not None or segmentation is None else segmentation
 

@@ -127,7 +127,7 @@ def _no_labelmap(folder: Path) -> InputError:
 
 
 def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
-    """Return {} if no case has a label, or if two labelled cases have the same name.
+    """Return {case name: label}; {} if no case has a label, or if two labelled cases have the same name.
 
     Raises:
         InputError: at least one scan has several labels, and no scan has exactly one.
@@ -199,7 +199,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files without scans, and without files that another label or result of the same case replaces.
+    """Leave out the scans, and the files that another label or result of the same case replaces.
 
     For example, the label `p1_LA_seg` replaces the mask `p1_LA` of the scan `p1`.
     """

@@ -205,9 +205,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
     """Return the notes on a case's label; each begins with the label's path.
 
-    Where segments overlap, each voxel goes to only one of them. A note says how many
-    voxels a segment loses in this way. Segments that are no class of the recipe get no
-    such note.
+    Where segments overlap, each voxel goes to only one of them. A note says how many voxels a segment loses in this
+    way. Segments that are no class of the recipe get no such note.
     """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
@@ -259,8 +258,8 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path | None) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    A class without a voxel on the network grid is accepted if all its components are
-    smaller than `MINIMUM_VOXELS` and another class has a voxel on the network grid.
+    A class without a voxel on the network grid is accepted if all its components are smaller than `MINIMUM_VOXELS` and
+    another class has a voxel on the network grid.
 
     Args:
         present: the result of `classes_on_grid`.

@@ -221,8 +221,7 @@ def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
     `_0000` at the end of the last part is removed. But if the file `x_0001` lies beside the file `x_0000`, `_0000` is
-    kept, because these numbers may be those of patients. If the last part is empty,
-    return the file's path, which fits no other file.
+    kept, because the numbers may mean patients. If the last part is empty, return the path, which fits no other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))

@@ -46,11 +46,11 @@ from .words import (
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
-    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A file whose name
-    makes it a label may become a scan (`_with_segmented_sequences`).
+    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A label may become
+    a scan (`_with_segmented_sequences`).
 
-    A mask becomes a label of the atrium or of another structure (`_kind`). If a scan has a label by name (`p1_label`),
-    its masks (`p1_LA`) get the kind `FileKind.OTHER_LABEL`.
+    A mask becomes a label of the atrium or of another structure (`_kind`). If a scan has a label such as `p1_label`,
+    its masks, such as `p1_LA`, get the kind `FileKind.OTHER_LABEL`.
 
     The result does not depend on the order of `named`.
     """

@@ -83,8 +83,7 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    A number such as `_0001` may mean a channel or a patient. The numbers mean channels
-    if one of two conditions holds:
+    A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
     - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).
@@ -195,7 +194,6 @@ def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder:
 
 
 def _with_advice(file: SkippedFile, case: Case, folder: Path) -> str:
-    """Return the reason of a skipped file and, if possible, a new name that makes the file the label of a case."""
     words, words_of_scan = (words_of(" ".join(path.relative_to(folder).parts)) for path in (file.path, case.image))
     names = (f"{scan_name(case.image)}_{label}{ending(file.path)}" for label in ("seg", "corrected_seg"))
     new = next((path for path in map(case.image.with_name, names) if not path.exists()), None)

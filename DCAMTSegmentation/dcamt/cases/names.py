@@ -214,8 +214,7 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
     a label of another structure.
 
     Args:
-        masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
-            scans.
+        masks: masks that still have the kind `FileKind.SCAN`; these masks do not count as scans.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN and file.path not in masks}
 

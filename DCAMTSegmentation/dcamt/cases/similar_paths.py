@@ -110,8 +110,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     for file in files:
         folder = file.path.parent
         more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
-        # In `p1/x_p1` to `p10/x_p10`, each name occurs only once. These files form one
-        # group.
+        # Each name in `p1/x_p1` to `p10/x_p10` occurs only once; these files form one group.
         is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
             yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]

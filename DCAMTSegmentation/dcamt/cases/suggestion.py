@@ -211,8 +211,8 @@ def _examine_cases(
     """Read the labels of all cases, and the scans of some cases (`MAX_CASES`).
 
     Returns:
-        The label values of each case, the statistics of the cases whose scans are read, and whether in every label each
-        class has one component (`single_classes`).
+        The label values of each case, the statistics of the cases whose scans are read, and whether each class has one
+        component in every label (`single_classes`).
     """
     values_of: dict[Case, set[int]] = {}
     examined: list[CaseStatistics] = []
@@ -300,7 +300,7 @@ def name_classes(
 
     - With label mappings, the names are those of `mapped`; a number does not count as a name.
     - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
-      the value, the name is taken from the first label that has a segment with a name for the value.
+      the value, the name is taken from the first label with a named segment for the value.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

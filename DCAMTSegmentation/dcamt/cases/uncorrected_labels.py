@@ -33,12 +33,12 @@ def with_uncorrected_label(cases: Sequence[Case], role: str) -> list[Case]:
 
 
 def calibration_cases(cases: Sequence[Case]) -> list[Case]:
-    """Return the validation cases without an uncorrected label."""
+    """Return the validation cases, except those with an uncorrected label."""
     return [case for case in cases if case.role == VALIDATION and not has_uncorrected_label(case)]
 
 
 def uncorrected_label_notes(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield a note on the uncorrected labels of labelled cases, and one on those of validation cases."""
+    """Yield a note for each role, labelled or validation, that has cases with an uncorrected label."""
     for role, advice in _ADVICE.items():
         if names := [case.name for case in with_uncorrected_label(cases, role)]:
             yield (

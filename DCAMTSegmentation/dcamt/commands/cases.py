@@ -46,7 +46,8 @@ def _find(options: argparse.Namespace) -> int:
 def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
     """Assign `count` labelled cases to validation, and return all cases.
 
-    The last cases are chosen. Cases whose label is a DCAMT result are chosen only if there are too few others.
+    The last labelled cases are chosen. A case with an uncorrected label (`has_uncorrected_label`) is chosen only if
+    there are too few other cases.
 
     Raises:
         InputError: no labelled case would be left for training.

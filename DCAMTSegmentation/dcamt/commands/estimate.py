@@ -99,5 +99,5 @@ def _sample(items: Sequence[_Item]) -> Sequence[_Item]:
 
 
 def _for_all(items: Sequence[object], grids: list[Grid]) -> list[Grid]:
-    """Repeat the grids of a `_sample`, so that they also stand for the items that are not in the sample."""
+    """Repeat the grids of a `_sample` for the items that are not in the sample."""
     return (grids * math.ceil(len(items) / MAX_HEADERS))[: len(items)]

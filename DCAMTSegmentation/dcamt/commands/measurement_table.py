@@ -34,8 +34,7 @@ def remove_outdated_rows(
 ) -> None:
     """Remove the rows of segmentations that were replaced or corrected after their rows were written.
 
-    If a command was killed, or had no option `--measurements`, it may have replaced a segmentation without replacing
-    the segmentation's rows in the table.
+    A command that was killed, or had no option `--measurements`, may have replaced a segmentation but not its rows.
 
     Raises:
         InputError: the table is another kind of table or cannot be read.

@@ -133,7 +133,7 @@ def segmentation_names(listed: Sequence[str]) -> list[str]:
     is added.
 
     Args:
-        listed: names of all cases of the case list, so that a case keeps its number when another case's role changes.
+        listed: the names of all cases, since a case's number must not depend on the roles of other cases.
     """
     taken = {name.casefold() for name in listed}
     names = []

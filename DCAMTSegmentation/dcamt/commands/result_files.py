@@ -79,8 +79,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
               image in an input folder.
             - Two of `paths` resolve to one path.
             - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
-        OutputError: the path is a folder, device or pipe, its name or path is too long, its drive is missing,
-            or its nearest existing parent is not a writable folder.
+        OutputError: the path is a folder, device or pipe; the path or a name in the path is too long; the drive is
+            missing; or the nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -113,10 +113,10 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _file_keys(path: Path) -> tuple[object, ...]:
-    """Return keys that identify a file: its resolved path and, if it exists, its identity (for hard links)."""
+    """Return keys of a file: the resolved path and, if the file exists, its identity, which hard links share."""
     try:
         resolved = path.resolve()
-    except (RuntimeError, ValueError):  # The link leads to itself, or the file system cannot store such a path.
+    except (RuntimeError, ValueError):  # The path is a link to itself, or contains a forbidden character.
         return (path.absolute(),)
     identity = file_identity(resolved)
     return (resolved,) if identity is None else (resolved, identity)
@@ -126,11 +126,11 @@ def _without_ignored_capitals(path: Path) -> Path:
     if not _ignores_capitals(path.parent):
         return path
     # To macOS, "ß" and "ss" are equal; to Windows, they differ.
-    return Path(str(path).casefold() if sys.platform == "darwin" else _change_letters(str(path), str.upper))
+    return Path(str(path).casefold() if sys.platform == "darwin" else _change_case(str(path), str.upper))
 
 
-def _change_letters(text: str, change: Callable[[str], str]) -> str:
-    """Change the letters of a text, except those that Windows keeps, such as "ß"."""
+def _change_case(text: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to each letter, except to letters that Windows does not change, such as "ß"."""
     pairs = ((letter, change(letter)) for letter in text)
     return "".join(new if len(new) == 1 and new.isascii() == old.isascii() else old for old, new in pairs)
 
@@ -143,7 +143,7 @@ def _ignores_capitals(folder: Path) -> bool:
     letter, the test is made with the nearest parent folder that exists and whose name has a letter.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
-        other = above.with_name(_change_letters(above.name, str.swapcase)) if above.name else above
+        other = above.with_name(_change_case(above.name, str.swapcase)) if above.name else above
         if other.name != above.name and os.path.exists(above):
             return is_same_file(other, above)
     return False
@@ -307,7 +307,7 @@ def is_dcamt_file(path: Path) -> bool:
 def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
     """Return whether --skip-existing skips the scan with these result files.
 
-    A scan is skipped if all `results` exist, or if a result would replace one of `foreign_files`.
+    A scan is skipped if all `results` exist, or if DCAMT does not recognise an existing file as its own.
     """
     return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *optional]))
 
@@ -315,9 +315,8 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    Another program may have cropped the segmentation to its segments. So a segmentation
-    that is no DCAMT result is also accepted if `fit_labelmap` can bring it onto the
-    scan's grid. If the segmentation or the scan cannot be read, nothing is refused.
+    Another program may have cropped the segmentation. So a segmentation that is no DCAMT result is accepted if
+    `fit_labelmap` can bring it onto the scan's grid. If the segmentation or the scan cannot be read, nothing is raised.
     """
     if not os.path.exists(segmentation):
         return
@@ -350,5 +349,5 @@ def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files, also links to missing files, that `is_dcamt_file` does not recognise."""
+    """Return the existing files, and the links to missing files, that `is_dcamt_file` does not recognise."""
     return [path for path in paths if os.path.lexists(path) and not is_dcamt_file(path)]

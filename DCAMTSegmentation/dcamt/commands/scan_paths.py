@@ -50,7 +50,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
     - a folder with scan files only in subfolders, or with zip files as its only scans: all scans that `dcamt cases
-      find` recognises, including those that it leaves out of the case list, such as test cases
+      find` recognises, including unused cases such as test cases (`FoundCases.unused`)
     - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
 
@@ -152,10 +152,7 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders or, if there are none, the zip files; None if any scan is DICOM.
-
-    None is also returned if there is neither a scan file in a subfolder nor a zip file.
-    """
+    """Return the scan files in subfolders, else the zip files; None if there are neither, or if any scan is DICOM."""
     below = (file for file in images_below(folder, ignored) if file.parent != folder)
     if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):
         return None

@@ -244,8 +244,7 @@ def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]
 
     The rows of a job's own table replace the rows of the same scan in `table`.
 
-    The jobs' own tables are read too, because the table of all scans may lack a scan. This happens, for example, if the
-    command that measured the scan was killed.
+    The table of all scans may lack a scan, for example if the command that measured the scan was killed.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table) if table is not None else []):
@@ -271,8 +270,7 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
             have the same path, a result would replace an input, or a result exists already and neither --overwrite nor
             --skip-existing is given.
-        OutputError: a result's path is a folder, device or pipe, its name is too long, or its nearest existing parent
-            is not a writable folder.
+        OutputError: as in `check_result_paths` and `refuse_open_table`.
     """
     output = options.output
     _check_usage(options)
@@ -317,8 +315,7 @@ def _check_usage(options: argparse.Namespace) -> None:
 def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
     """Return a job for each scan of a folder.
 
-    A scan and its segmentation are paired by their names (`pair_with_labels`). The names may differ, for example
-    `p1_lge` and `P1_label`.
+    Scans and segmentations are paired by names such as `p1_lge` and `P1_label` (`pair_with_labels`).
     """
     for option, value in (
         ("--openings", options.openings),
@@ -404,8 +401,7 @@ def measure_wall(
 
     Args:
         stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
-        later_files: the scan's result files that the caller writes after this call.
-            They are checked together with the job's files.
+        later_files: the scan's result files that the caller writes after this call, for `refuse_appeared`.
 
     Raises:
         InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an
@@ -468,8 +464,8 @@ def print_wall(
     """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files.
 
     Args:
-        notes_on_labels: the notes on segmentation and openings. The caller has printed them already, so this function
-            does not print them as text again, but puts them into the JSON event `wall`.
+        notes_on_labels: the notes on segmentation and openings, for the JSON event `wall`. The caller has printed these
+            notes already.
     """
     burdens = result.burdens()
     console.print_event(

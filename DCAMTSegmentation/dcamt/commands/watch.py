@@ -50,8 +50,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
 def _show_new_events(tail: EventTail, run: RunFolder, console: Console) -> None:
     while (event := tail.next()) is not None:
         if isinstance(event, RunFinished):
-            # The event states the path of the model. This path is wrong if the run was moved, or if it is relative to
-            # the working directory of the process that trained.
+            # The path in the event is wrong if the run was moved, or relative to another process's working directory.
             event = replace(event, model=str(run.model))
         show_event(event, console)
 

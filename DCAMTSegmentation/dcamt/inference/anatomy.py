@@ -28,8 +28,7 @@ Along each axis the filter is applied three times, so the local mean reaches thr
 BLUR = 2
 """Number of coarse voxels removed at each side of the mask of the anatomy.
 
-The local mean of a voxel beside the anatomy includes voxels of the anatomy, so the
-mask is too large."""
+The local mean of a voxel beside the anatomy includes voxels of the anatomy, so the mask is too large."""
 STRUCTURE = 0.1
 """A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
@@ -62,7 +61,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
     Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
     one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded, unless voxels are so large that tissue might be as uncorrelated as noise.
+    excluded. With large voxels such noise is kept, because tissue might be as uncorrelated as noise.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -147,9 +146,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
-        # The tested planes reach `rim` planes into the ordered box, where tissue is
-        # expected. If all tested planes at one end count as noise, the test may mistake
-        # tissue for noise. So all planes at this end are kept.
+        # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all tested planes at
+        # one end count as noise, the test may mistake tissue for noise. So all planes at this end are kept.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start
@@ -204,7 +202,7 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
 
 
 def _is_disordered(channel: np.ndarray) -> bool:
-    """Return whether a channel (A, B) that is not constant is smooth noise."""
+    """Return whether a channel (A, B) is smooth noise; the channel must not be constant."""
     values = channel - channel.mean(dtype=np.float64)
     variance = np.square(values).mean()
     least, most = NOISE_KURTOSIS

@@ -23,8 +23,8 @@ SPECK = 64
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
-Among the component's voxels with at least this probability, the core is the heaviest
-connected part (weight: see `select_components`).
+The component's voxels with at least this probability form connected parts; the core is the heaviest part (weight: see
+`select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
@@ -149,8 +149,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid, an organ may touch a similar structure. The core usually lacks
-    this structure. The result is empty if all components are too small.
+    On a coarse grid, an organ may touch a similar structure. The core usually lacks this structure. The result is empty
+    if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

@@ -27,7 +27,7 @@ Disturbance = Callable[[LabelledScan, np.random.Generator], LabelledScan]
 
 
 def _for_each_channel(disturb: Disturbance) -> Disturbance:
-    """Return a disturbance that applies `disturb`, which must keep the grid, to each channel alone."""
+    """Return a disturbance that applies `disturb` to each channel alone; `disturb` must keep the grid."""
 
     @wraps(disturb)
     def disturb_channels(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
@@ -40,8 +40,8 @@ def _for_each_channel(disturb: Disturbance) -> Disturbance:
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds noise; its standard deviation is `fraction` times each channel's 99th percentile.
 
-    If a channel has negative intensities, as in HU, the noise is Gaussian. Otherwise
-    the noise is Rician, as in a magnitude image.
+    If a channel has negative intensities, as in HU, the noise is Gaussian. Otherwise the noise is Rician, as in a
+    magnitude image.
     """
 
     @_for_each_channel

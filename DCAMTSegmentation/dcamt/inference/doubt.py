@@ -1,6 +1,6 @@
 """Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole segmentation.
 
-The map estimates the probability that a voxel's label is wrong; a model's calibration scales it
+The map estimates the probability that a voxel's label is wrong; a model's calibration scales the map
 (`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. Each feature grows
 with the doubt.
 """
@@ -77,7 +77,7 @@ def doubt_map(
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
     part = source_box_of(box, grid)
     unscaled = to_source(on_grid, grid, part)
-    # The scaling is applied after the interpolation, because it was fitted to values on the scan's grid.
+    # The scaling is applied after the interpolation, because the scaling was fitted to values on the scan's grid.
     doubt[part] = unscaled if scaling is None else scaling.apply(unscaled)
     return doubt
 

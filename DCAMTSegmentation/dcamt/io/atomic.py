@@ -19,7 +19,7 @@ from .interruption import interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
-"""Modification time, in 2001, of a temporary file before the block writes to it."""
+"""`atomic_path` gives an empty temporary file this modification time (in 2001); any write changes the time."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name.
@@ -124,7 +124,10 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def temporary_path(target: Path) -> Path:
-    """Return a new path beside `target` with its ending; a long name does not grow."""
+    """Return a new path beside `target` with the same ending.
+
+    If the name of `target` is long, the new name is not longer.
+    """
     start = f".{secrets.token_hex(4)}-"
     kept = min(max(len(target.name) - len(start), len(ending(target))), NAME_KEPT)
     return target.parent / f"{start}{target.name[len(target.name) - kept :]}"

@@ -57,8 +57,8 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. The group's runs are no padding if both slices beside the group
-    are noisy (`_is_noisy`) at the positions of the runs.
+    Neighbouring slices with long runs form a group. The group's runs are no padding if both slices beside the group are
+    noisy (`_is_noisy`) at the positions of the runs.
 
     Args:
         voxels: one channel, (I, J, K).

@@ -192,7 +192,7 @@ def _is_bare_head(head: bytes) -> bool:
 
 
 def begins_as_dicom(path: Path, head: bytes) -> bool:
-    """Return whether a file's first bytes `head` are those of DICOM.
+    """Return whether a file with the first bytes `head` may be DICOM.
 
     A file without preamble and meta information must also have a fitting name: `slice.dcm`, `IM0001` or `1.2.840.113`.
     """
@@ -234,9 +234,9 @@ def is_unplaced_capture(path: Path, sop_class: str) -> bool:
 
 
 def read_dicom(file: Path | IO[bytes], **options: Any) -> Any:
-    """Return the data set of a DICOM file with or without a preamble; `options` are those of pydicom's `dcmread`.
+    """Return the data set of a DICOM file with or without a preamble; pydicom's `dcmread` gets `options`.
 
-    If the file states no transfer syntax, the data set gets the one that fits its encoding.
+    If the file states no transfer syntax, the data set gets the syntax that fits the encoding.
     """
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian

@@ -24,7 +24,7 @@ _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 UTF8 = "ISO_IR 192"
 """DICOM's name of the character set UTF-8."""
 _KATAKANA = "ISO_IR 13"
-"""pydicom writes some texts in this character set with question marks for Japanese letters."""
+"""In some texts in this character set, pydicom replaces Japanese letters by question marks."""
 
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -153,7 +153,7 @@ def build_dicom_segmentation(
 
 
 def pixel_checksums(path: Path) -> tuple[str, str]:
-    """Return the stored and the present checksum of the pixels; "" for a missing one.
+    """Return the checksum stored in a file, and the checksum computed from its pixels; "" for a missing checksum.
 
     Raises:
         InputError: the file cannot be read.

@@ -69,7 +69,7 @@ class Stack:
 
     @property
     def title(self) -> str:
-        """The series' description after `comparable_name`; `--series` may name it."""
+        """The series' description in the spelling of `comparable_name`; `--series` accepts this title."""
         return comparable_name(self.first.title)
 
     def describe(self) -> str:
@@ -159,8 +159,8 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks and on a choice by number.
 
-    If `choice.series` is None, stacks with fewer than `FEW` slices are skipped,
-    provided that only one stack is larger and this stack's series has no other stack.
+    If `choice.series` is None, stacks with fewer than `FEW` slices are skipped under two conditions: exactly one stack
+    has `FEW` slices or more, and the skipped stacks belong to other series.
 
     Raises:
         InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
@@ -205,8 +205,8 @@ def _difference(stacks: Sequence[Stack]) -> str:
 def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
-    A number names the stack with this number in the list of stacks, or else the stacks
-    with this SeriesNumber. Otherwise the first of `tests` that fits a stack decides.
+    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
+    Otherwise the first of `tests` that fits a stack decides.
     """
     wanted = comparable_name(wanted)
     number = _number(wanted)

@@ -196,7 +196,7 @@ def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
 
 
 def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _Key | None:
-    """Return as a key the first attribute that distinguishes the frames of each place.
+    """Return a sort key: the first attribute that distinguishes the frames of each place.
 
     Args:
         numbers: indices in `TIME_ATTRIBUTES`.

@@ -40,7 +40,7 @@ def simple_itk() -> Any:
 def path_for_itk(path: Path) -> str | None:
     """Return a path as the UTF-8 text that SimpleITK needs; None if it is not UTF-8.
 
-    SimpleITK ends the process, without an exception, if a text cannot be encoded.
+    SimpleITK ends the process, without an exception, if UTF-8 cannot encode a text.
     """
     try:
         return os.fsencode(path).decode("utf-8")

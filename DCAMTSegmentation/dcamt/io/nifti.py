@@ -145,8 +145,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     these that applies:
 
     1. the sform, if its axes are orthogonal and its code is 1 (scanner);
-    2. the sform, if its axes are orthogonal, its code is above 1, and the qform is
-       similar (`_reversed_axes`);
+    2. the sform, if its axes are orthogonal, its code is above 1, and the qform is similar (`_reversed_axes`);
     3. the qform, if its code is above 0;
     4. the sform, if its code is above 0;
     5. axes to the patient's left, posterior and superior, and the origin 0.
@@ -155,9 +154,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     the sform.)
 
     If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
-    ignores `pixdim`. If an oblique sform with a code above 1 differs from the qform
-    only by opposite axes, rounding errors decide which form ITK uses. This function
-    uses the sform.
+    ignores `pixdim`. If an oblique sform with a code above 1 differs from the qform only by opposite axes, rounding
+    errors decide which form ITK uses. This function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -192,16 +190,16 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, forms are similar if their origins, steps and axes are equal. In some
-    cases, opposite axes count as equal.
+    As in ITK, forms are similar if their origins, steps and axes are equal. In some cases, opposite axes count as
+    equal.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
     if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
         return None
     directions = sform[:3, :3] / _lengths(sform)
-    # ITK compares the left factors of singular value decompositions. Those of QR decompositions give the same answer.
-    # Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
+    # ITK compares the left factors of singular value decompositions. The factors Q of QR decompositions give the same
+    # answer. Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None

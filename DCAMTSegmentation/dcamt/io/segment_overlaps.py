@@ -1,4 +1,4 @@
-"""Describe how many voxels a file's segment loses to other segments in a labelmap."""
+"""Describe how many voxels a segment loses to other segments in a labelmap."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def evaluate_folders(
     Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
     `la000_label.nii.gz`. Scans in either folder are skipped, and so are agreement and probability maps (`x_agreement`,
     `x_probabilities`) beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the result.
-    If a prediction has no label, the others are still scored, and `Evaluation.failures` holds a message about it.
+    Predictions without a label are not scored; `Evaluation.failures` holds a message about each of them.
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.

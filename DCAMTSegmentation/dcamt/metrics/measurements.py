@@ -101,7 +101,7 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
-    """Return the rows whose measurements are not among those of `others`; the expected overlaps are not compared."""
+    """Return the rows that equal no row of `others`; the expected overlaps are not compared."""
     columns = len(MEASUREMENT_COLUMNS)
     known = {_cells(row)[:columns] for row in others}
     return [row for row in rows if _cells(row)[:columns] not in known]

@@ -124,7 +124,7 @@ def _read_mapped(
 def _remedy_above(mapping: str, option: MappingOption) -> str:
     """Return the advice to map both predictions and labels to the classes 1, 2, ...
 
-    The advice is used if `mapping` asks for a class above 255: a mapping can only give classes up to 255.
+    A mapping gives classes up to 255. The advice is used if `mapping` asks for a higher class.
 
     Args:
         mapping: the only mapping that was given.

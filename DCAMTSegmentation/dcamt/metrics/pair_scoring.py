@@ -100,8 +100,7 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # A segment that other segments cover completely has no voxel in the labelmap.
-        # The overlap note says what to do.
+        # A segment that other segments cover completely has no voxel in the labelmap. The overlap note says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -185,9 +184,8 @@ def _is_mask_or_empty(labelmap: Labelmap) -> bool:
 def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool) -> _ScoredPair:
     """Return the scores of a prediction.
 
-    Raises InputError if a file cannot be read, the label is not empty but holds none of
-    the mapped values, prediction and label do not fit on one grid, or one of these two
-    is probably a scan.
+    Raises InputError if a file cannot be read, the label has values but `mappings.label` names none of them, prediction
+    and label do not fit on one grid, or the prediction or the label is probably a scan.
 
     Args:
         only_masks: whether 255 counts as 1.

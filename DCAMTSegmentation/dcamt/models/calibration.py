@@ -116,7 +116,7 @@ class Calibration:
         scans: number of scans, including the disturbed copies (`inference.disturbances`).
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
-        doubt: None if there is none, as in calibrations of format 1.
+        doubt: None if the map of doubt is not scaled, as in calibrations of format 1.
     """
 
     model: str

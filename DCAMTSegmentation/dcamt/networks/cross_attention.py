@@ -58,8 +58,8 @@ class CrossAttention(nn.Module):
         for start in range(0, tokens, block):
             queries = slice(start, start + block)
             bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
-            # On a CPU, PyTorch's fused attention saves memory, since it does not store
-            # the scores. A bias of three dimensions would prevent its use.
+            # On a CPU, PyTorch's fused attention saves memory, since it does not store the scores. A bias of three
+            # dimensions would prevent its use.
             parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 

@@ -16,7 +16,7 @@ NAME_HEIGHT = 14
 MARK_WIDTH = 16
 """Width of the piece of a line beside the line's name."""
 DASHES = ("none", "7 3", "2 2", "9 3 2 3")
-"""Dash patterns of lines. A pattern is used in all `CHART_COLORS` before the next."""
+"""Dash patterns of lines. All `CHART_COLORS` are used with the first pattern, then with the second, and so on."""
 MAX_POINTS = 300
 """Largest number of points of a line; a longer line is averaged to this many points."""
 

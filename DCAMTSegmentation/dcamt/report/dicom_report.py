@@ -35,7 +35,7 @@ def build_measurement_report(
     """Return a Comprehensive 3D SR data set (PS3.16 TID 1500) with a group of measurements for each segment.
 
     `segmentation` is the DICOM SEG of `segments`; `measurements` are in the order of `segments`. Undefined values (NaN)
-    are omitted. `segmentation` is converted to UTF-8 if `needs_utf8` is true for the segments and the model.
+    are omitted. `segmentation` is converted to UTF-8 if `needs_utf8` is true for `segments` and `algorithm`.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes

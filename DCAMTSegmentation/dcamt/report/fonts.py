@@ -10,7 +10,7 @@ FALLBACK_FAMILIES = (
     *("PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
     *("Noto Sans Thai", "Noto Sans Devanagari", "Leelawadee UI", "Nirmala UI", "Segoe UI"),
 )
-"""Fonts of Linux, Windows and macOS that have the characters that DejaVu Sans lacks."""
+"""Fonts of Linux, Windows and macOS with characters that DejaVu Sans lacks."""
 
 
 def font_families() -> list[str]:

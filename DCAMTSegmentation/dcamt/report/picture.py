@@ -63,7 +63,7 @@ def render_picture(
         path: the file, `.png`, which is written completely or not at all.
 
     Returns:
-        Characters in names for which no font of `font_families` has a glyph; the picture shows boxes instead.
+        The characters that no font of `font_families` has; the picture shows boxes instead.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -302,7 +302,7 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 
 
 def _distinct_names(segments: Sequence[SegmentInfo], shorten: Callable[[str], str]) -> list[str]:
-    """Return the shortened names; a name that several segments have is followed by its label value: "Vein (2)"."""
+    """Return the shortened names; names that would be equal get the segment's label value: "Vein (2)"."""
     names = [shorten(segment.name) for segment in segments]
     labelled = [shorten(f"{segment.name} ({segment.label})") for segment in segments]
     count = Counter(names)

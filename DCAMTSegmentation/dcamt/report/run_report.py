@@ -122,7 +122,7 @@ def _cases_in_table(path: Path) -> set[str]:
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return facts about the run and its model, such as classes and iterations, as texts by name.
 
-    The numbers of cases are those of the training. If the card lacks them, `cases` are counted.
+    The card gives the numbers of cases. If the card lacks these numbers, `cases` are counted.
     """
     lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     counts = {role: card.trained_on.get(role, count) for role, count in count_roles(cases).items()}

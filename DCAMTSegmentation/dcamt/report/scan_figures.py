@@ -44,7 +44,7 @@ SURFACE_PIXELS = 440
 VIEW_WIDTH_MM = 44.0
 """Width of a surface view on paper, if four views stand side by side."""
 INSIDE_MM = 2.0
-"""Distance from the wall's surface to the inner points at which `measured_labels` reads the labels."""
+"""`measured_labels` reads the labels at points this far inside the wall's surface."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
@@ -181,7 +181,7 @@ def _surface_figure(name: str, pixels: np.ndarray) -> str:
 def measured_labels(scene: Scene, wall: WallResult) -> np.ndarray:
     """Return the scene's labels (I, J, K), with 0 outside the component that `wall` was measured on.
 
-    If no point just inside the wall is labelled, return the scene's labels.
+    If no point just inside the wall is labelled, the labels stay unchanged.
     """
     inside = wall.surface.points - INSIDE_MM * wall.surface.normals
     index = np.rint(scene.to_scene_mm(inside) / scene.spacing).astype(int)

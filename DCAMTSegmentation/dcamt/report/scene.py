@@ -146,7 +146,7 @@ def build_scene(
 
 
 def _central_slice(labels: np.ndarray, axis: int) -> int:
-    """Return the index of the labelled slice nearest to the labels' centroid; the middle slice if there are none."""
+    """Return the index of the labelled slice nearest to the labels' centroid; the middle slice if none is labelled."""
     counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
     used = np.flatnonzero(counts)
     if not len(used):

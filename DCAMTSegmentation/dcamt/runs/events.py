@@ -185,7 +185,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # The cast is for mypy, which otherwise takes the class for unhashable.
+    # Without the cast, mypy reports that the class is unhashable.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_JSON_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
@@ -247,7 +247,7 @@ class EventTail:
     """Reads the events of a run's file while the file grows.
 
     Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
-    unfinished last line is returned once the line is complete. `newest_progress`: as in `JsonLines`.
+    unfinished last line is returned when the line is complete. `newest_progress`: as in `JsonLines`.
     """
 
     def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:

@@ -138,9 +138,8 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the earlier model's iteration, as in `validation-6000.csv`;
-        if this iteration is unknown, the names state "earlier". If both models have the
-        same iteration, nothing is renamed.
+        The new names state the earlier model's iteration, as in `validation-6000.csv`; if this iteration is unknown,
+        the names state "earlier". If both models have the same iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.

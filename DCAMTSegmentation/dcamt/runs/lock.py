@@ -35,7 +35,7 @@ def run_lock(path: Path) -> Iterator[None]:
     nothing is locked, and no process is refused.
 
     Raises:
-        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
+        InputError: another process trains the run, or another program keeps the file locked for `PATIENCE_S`.
         OutputError: the file cannot be created or locked.
     """
     created: list[Path] = []

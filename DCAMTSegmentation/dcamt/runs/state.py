@@ -157,7 +157,7 @@ def _progress_of(tail: EventTail) -> _Progress:
     progress = _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
-            # A process loads its cases before it trains, so the last estimate is that of an earlier process.
+            # A process loads its cases before it trains, so the last estimate comes from an earlier process.
             progress.eta_s = None
             continue
         progress.iteration = event.iteration

@@ -70,8 +70,8 @@ def load_case(
     Args:
         on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`).
         loaded: the number of cases that are already in memory.
-        on_scan: called with the scan as soon as it is read. Any exception that it raises is passed on, except a lack of
-            memory, which becomes MemoryShortage.
+        on_scan: called with the scan as soon as the scan is read. Exceptions of `on_scan` are passed on, but a lack of
+            memory becomes MemoryShortage.
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has

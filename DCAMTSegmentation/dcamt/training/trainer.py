@@ -63,7 +63,7 @@ REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
 VALIDATING_EVERY_S = 1.0
-"""Fewest seconds between two events of one validation's progress, since all events stay in the run's file."""
+"""Fewest seconds between two `CasesValidating` events of a validation, since all events stay in the run's file."""
 VALIDATION_FRACTION = 0.1
 """Largest fraction of a run's time for validation; validations that would exceed it are skipped, except the last."""
 
@@ -80,8 +80,8 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of cases by role, for the model's card. If None, the card states
-            the numbers of the run's case list.
+        cases: number of cases by role, for the model's card. If None, the card states the numbers of the run's case
+            list.
     """
 
     weights: dict[str, Tensor]
@@ -173,7 +173,7 @@ class Trainer:
         self._counts: dict[str, int] = {}
         self.case_list: list[tuple[str, ...]] | None = None
         self._trained: set[str] = set()
-        """The paths of the scans on which the run has trained, as in `case_list`."""
+        """The scans on which the run has trained, by their paths in `case_list`."""
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.

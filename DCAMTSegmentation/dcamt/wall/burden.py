@@ -18,8 +18,7 @@ WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
 """Names of the directions A, P, S, I, R and L.
 
-A point's region is the main direction of its outward normal. The septum lies to the
-right of the left atrium.
+A point's region is the main direction of its outward normal. The septum lies to the right of the left atrium.
 """
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))

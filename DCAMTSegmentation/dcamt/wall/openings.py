@@ -4,10 +4,9 @@ At an opening the outline cuts through blood: from inside to outside, the intens
 thin wall between two cavities (the septum, or the wall towards the aorta) can look the same in a blurred scan.
 Therefore an opening must also have the right shape. The valve is found as a flat patch with normals near
 `MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
-the valve. Therefore the patch is extended by nearby connected points in blood. A vein's
-end is the tip of a tube. The constants were chosen on phantoms and on 60 cases (the
-training cases in `Testing/benchmarks/README.md`); `Testing/benchmarks/wall.py` measures
-the walls of 20 other cases.
+the valve. Therefore the patch is extended by nearby connected points in blood. A vein's end is the tip of a tube. The
+constants were chosen on phantoms and on 60 cases (the training cases in `Testing/benchmarks/README.md`);
+`Testing/benchmarks/wall.py` measures the walls of 20 other cases.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def parse_threshold(name: str) -> Threshold:
 class WallSettings:
     """The sampling of the wall, and the threshold of enhancement.
 
-    Raises InputError if `sample` is not in `SAMPLES`, if `from_mm` is not less than
-    `to_mm`, or if the magnitude of `from_mm` or `to_mm` exceeds `LONGEST_NORMAL_MM`.
+    Raises InputError if `sample` is not in `SAMPLES`, if `from_mm` is not less than `to_mm`, or if the magnitude of
+    `from_mm` or `to_mm` exceeds `LONGEST_NORMAL_MM`.
 
     Attributes:
         sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.

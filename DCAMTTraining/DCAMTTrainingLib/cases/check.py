@@ -69,7 +69,7 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown."""
         self._same_files: list[tuple[str, list[int]]] = []
-        """("file", row indices of a case of the scene and the cases with its file)."""
+        """Items ("file", row indices): first a case of the scene, then the cases that use the same file."""
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
@@ -130,7 +130,7 @@ class CaseCheck:
             self._is_complete = True
 
     def _on_command_end(self, message: str) -> None:
-        # The command also fails if a case has a problem, which the row's remark already states.
+        # If a case has a problem, the command fails, but the row's remark already states the problem.
         self._end("" if self._is_complete else message)
 
     def _end(self, message: str) -> None:

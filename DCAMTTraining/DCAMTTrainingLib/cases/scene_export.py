@@ -32,10 +32,9 @@ class SceneLabel:
 
     Attributes:
         voxels: label values, uint8 (K, J, I).
-        is_cut_off: whether the segments also have voxels outside the scan.
+        is_cut_off: whether the segments have voxels outside the scan.
         drawn: label value -> number of voxels that the segment with this value covers in the scan. Where segments
-            overlap, `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these
-            segments.
+            overlap, `voxels` has the last segment's value, but `drawn` counts the voxel for every segment.
     """
 
     voxels: np.ndarray
@@ -65,8 +64,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     The files are named after `number`, not after the patient. Some files are not written:
     - If the row's scan is a file, the case refers to the files of the row.
     - If the row's role needs no label, the case has no label.
-    - If the node holds only the first of a scan's channels (`file_of_all_channels`), the case refers to the scan's own
-      file, unless `one_channel` is True.
+    - If `file_of_all_channels` returns a file and `one_channel` is False, the case refers to this file.
 
     If the scan's channels have names, the scan gets a folder of its own with a `dataset.json`, so that training reads
     the channels in the recipe's order.

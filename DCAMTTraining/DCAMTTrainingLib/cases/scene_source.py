@@ -262,8 +262,8 @@ def segments_of(
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
     """Return label value -> segment names, for each class that several segments fit.
 
-    Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
-    the case uses. If the user chose the segments, the result is empty.
+    Only segments in the same group of `_groups_of_segments` are compared. In each tuple, the segment that the case uses
+    is first. If the user chose the segments, the result is empty.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None or source.chosen:
@@ -315,9 +315,8 @@ def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
     """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
 
-    Usually, all segments are returned, in one group. The exception is a segmentation
-    that was drawn on one scan and holds DCAMT's result for another scan. Its DCAMT
-    segments and its other segments are then separate groups.
+    Usually, all segments are returned, in one group. The exception is a segmentation that was drawn on one scan and
+    holds DCAMT's result for another scan. Its DCAMT segments and its other segments are then separate groups.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
@@ -517,8 +516,8 @@ def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
         return identifiers
-    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. As long as
-    # nobody edits such a copy, it is the model's work, too.
+    # `update_correction_marks` returns True even if somebody merely added copies of the result's segments. An unedited
+    # copy is the model's work.
     if correction_marks.update_correction_marks(segmentation) and not correction_marks.was_only_copied(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):

@@ -101,7 +101,7 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
     if large := large_scan_warning(grid_of(nodes[0])):
         warnings.append(large)
-    # As in the engine, the checksum is that of the recipe's first channel.
+    # As in the engine, the recipe's first channel gives the checksum.
     order = channel_order(channel_names_of(source, len(nodes)), recipe.channel_names)
     first = channels[order[0] if order else 0]
     return replace(facts, checksum=first.checksum, problems=tuple(problems), warnings=tuple(warnings))
@@ -178,7 +178,7 @@ def _state_of_volume(volume: VolumeNode) -> Any:
 
 
 def _state_of_label(source: SceneScan, segmentation: SegmentationNode, volume: VolumeNode) -> Any:
-    """Return a value that changes with the segments of the label or of DCAMT's result, or with the scan."""
+    """Return a value that changes with the label's segments, with DCAMT's segments, or with the scan."""
     segments = segmentation.GetSegmentation()
     name = labelmap_name()
     if not segments.ContainsRepresentation(name):

@@ -105,7 +105,7 @@ class WatchPanel:
         self._update_preview(watch)
 
     def _save_used_nodes(self) -> None:
-        """Call `save_used_nodes` every `USE_MS`, also without a run: the scene may hold previews of an earlier run."""
+        """Call `save_used_nodes` every `USE_MS`, even without a run: the scene may hold previews of an earlier run."""
         self._searching.start(USE_MS)
         save_used_nodes()
 

@@ -74,6 +74,6 @@ def _with_present_segmentation(case: dict[str, Any], run: RunFolder) -> dict[str
     present = run.ranking / saved.name
     if not os.path.exists(present) or is_same_file(saved, present):
         return case
-    # A file that exists at the former path may belong to another run.
+    # If a file exists at the former path, the scene's proposals from this path may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "segmentation": str(present), **former}

@@ -52,7 +52,7 @@ class StartedProcess:
 
 
 started: list[StartedProcess] = []
-"""A run's ended processes are removed when the run is started again."""
+"""A run's ended processes are removed from this list when the run is started again."""
 
 
 @dataclass(frozen=True)
@@ -251,12 +251,12 @@ def discard(run: RunFolder) -> None:
     folder = run.path.resolve()
     removed = folder.with_name(f"{DISCARDED_PREFIX}{secrets.token_hex(4)}")
     try:
-        # Rename the folder before deleting its files: while one of the files is open,
-        # Windows refuses to rename the folder, and then no file is deleted.
+        # Rename the folder before deleting its files: while one of the files is open, Windows refuses to rename the
+        # folder, and then no file is deleted.
         with suppress(FileNotFoundError):
             wait_while_in_use(folder.rename, removed)
         try:
-            remove_file(run.path)  # exists only if it is a link or a Windows junction
+            remove_file(run.path)  # After the renaming, only a link or a Windows junction is left.
         except OSError:
             with suppress(FileNotFoundError):
                 wait_while_in_use(removed.rename, folder)
