@@ -47,7 +47,7 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ignore_objects_of_earlier_tests() -> None:
+def _exempt_earlier_objects_from_garbage_collection() -> None:
     freeze_garbage()
 
 

@@ -19,14 +19,14 @@ from . import result_scan
 from .result_nodes import VOLUME, get_referenced_node, result_of
 
 FIRST_ROW = 3
-"""The form's row for the second channel, below the model and its buttons."""
+"""Position in the form of the first added row (the second channel), below the model and its buttons."""
 
 
 class ChannelSelectors:
     """Adds rows to the panel's input form when a model needs them.
 
-    The panel's own selector is for the first channel. `on_chosen` receives the volumes of the further channels only;
-    a channel without a volume has None.
+    The panel's own selector is for the first channel. `on_chosen` receives the volumes of the further channels only,
+    with None for a channel without a volume.
     """
 
     def __init__(self, ui: Any, on_chosen: Callable[[list[VolumeNode | None]], None]) -> None:
@@ -47,7 +47,7 @@ class ChannelSelectors:
 
         Args:
             names: the names of all channels.
-            volumes: the volumes of the further channels; a channel without a volume has None.
+            volumes: the volumes of the further channels; None for a channel without a volume.
         """
         self._further_count = len(names) - 1
         self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_count else _("Volume:")
@@ -96,9 +96,9 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    Each channel of the new model gets the volume with this channel's name (`channel_names.name_of`). The order of the
-    volumes stays if the new model has one channel, if its channels have no names, or if the name of one of its channels
-    belongs to no volume or to several volumes.
+    Each channel of the new model gets the volume with this channel's name (`channel_names.name_of`). If a channel's
+    name belongs to no volume or to several volumes, the order of the volumes stays. The order also stays for a model
+    with one channel or with unnamed channels.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)

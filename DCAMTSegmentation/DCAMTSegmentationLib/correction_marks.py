@@ -53,7 +53,7 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    The axes show that a scaling was hardened; the fingerprint does not.
+    A hardened scaling changes the axes, but not the fingerprint.
 
     Args:
         from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes

@@ -91,7 +91,7 @@ def shows_doubt(volume: VolumeNode) -> bool:
 
 
 def doubt_map_of(segmentation_node: SegmentationNode | None) -> VolumeNode | None:
-    """Return the map of doubt of a result; None if there is none, or if its file was missing when the scene loaded."""
+    """Return a result's map of doubt; None if there is no map, or if the scene was loaded without the map's file."""
     doubt_map = get_referenced_node(segmentation_node, DOUBT_MAP)
     return doubt_map if doubt_map is not None and doubt_map.GetImageData() is not None else None
 

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 
 def confirm_outdated_export(warning: str, title: str) -> bool:
-    """Return whether to export values in spite of a warning that they are outdated; without a warning, return True."""
+    """Show a warning about outdated values; return whether to export them. If `warning` is empty, return True."""
     question = f"{warning} {_('Export the earlier values?')}"
     return not warning or confirm(question, title)
 

@@ -75,7 +75,7 @@ class LoadedResult:
 
 
 def read_surface(file: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read the surface of a class: points (N, 3), mm in the volume's space, and triangles (M, 3).
+    """Read the surface of a class: points (N, 3) in RAS mm of the volume's space, and triangles (M, 3).
 
     Raises:
         InputError: the file cannot be read; the message names `scan`.

@@ -50,7 +50,7 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        `name` may also be the path of a model's file that a script chose. If `name` is empty, no model is selected.
+        `name` may also be the path of a model's file. If `name` is empty, no model is selected.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]

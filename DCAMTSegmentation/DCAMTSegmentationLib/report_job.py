@@ -34,7 +34,7 @@ from .wall_nodes import (
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
-# Not translated: they are texts of the report, which is in English.
+# These texts of the report are not translated, because the report is in English.
 OUTLINED_SEGMENT = "Outlined segment"
 RESULT_OF_OTHER_VOXELS = (
     "The model segmented another scan or an earlier version of this scan."

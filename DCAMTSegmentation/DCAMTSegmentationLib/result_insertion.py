@@ -85,7 +85,7 @@ def insert_result(
 
     Raises:
         TargetEditedError: the target has another state than `target_state`.
-        InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
+        InputError: the target is related to the volume by a non-linear transform; `check_source` refuses the
             target; a surface's file cannot be read; or the volume or a node of the result was removed during the
             insertion.
     """

@@ -14,7 +14,7 @@ VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
 """Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
 PLACE_POINT = "DCAMT.mark"
-"""Role of the Markups point that shows a doubtful place. Saved scenes contain this role's name, so keep "mark"."""
+"""Role of the Markups point that shows a doubtful place. Saved scenes contain this name: do not change it."""
 CHANNELS = "DCAMT.channels"
 """Role of the volumes of the second and further channels."""
 WALL_MODEL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
@@ -34,8 +34,7 @@ def get_referenced_node(node: Node | None, role: str) -> Node | None:
 def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
     """Return the node that a segmentation node references in the role `role`.
 
-    Return None if there is no such node, or if another segmentation node also references the node in this role: a copy
-    of a result references the helper nodes of the original.
+    Return None if there is no such node, or if another segmentation node, such as a copy, references the same node.
     """
     helper = get_referenced_node(segmentation_node, role)
     if helper is None:
@@ -58,7 +57,7 @@ def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
 
 
 def find_results() -> list[SegmentationNode]:
-    """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
+    """Return the segmentation nodes that hold a result, in the scene's order: new nodes are last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
 

@@ -66,7 +66,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     >>> logic.shutdown()
 
     `segment` returns at once and calls a function at the end; `cancel` stops the running job. `measureWall` and
-    `writeReport` take any segmentation node. To any other method, pass only a segmentation node into which `segment` or
+    `writeReport` take any segmentation node. The other methods take only segmentation nodes into which `segment` or
     `process` wrote a result. The logic does not ask for consent to a model's terms of use: whoever writes a script must
     read the terms (`DCAMTSlicerLib.terms_of_use.read_terms`).
 

@@ -17,7 +17,7 @@ class SegmentationOptions:
 
     Attributes:
         volume: a scalar volume node.
-        channels: the volume nodes of the second and further channels.
+        channels: the volume nodes of the second and further channels; None for a channel that has no volume.
         target: the segmentation node to write to, None for a new one.
         region: a Markups ROI node, None for the whole volume.
         show_3d: whether to show the surfaces in the 3D views.

@@ -19,7 +19,7 @@ from .correction_marks import are_resampled
 from .result_nodes import get_attribute, read_matrix
 
 _PLACES, _CURRENT_PLACE = "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
-_PLACES_OF = "DCAMT.doubtfulPlacesOf"
+_KIND_OF_PLACES = "DCAMT.doubtfulPlacesOf"
 _PLACES_AFFINE = "DCAMT.doubtfulPlacesAffine"
 """Attribute: the `labelmap_affine` of the DCAMT segments when the places were stored."""
 _DOUBT = "doubt"
@@ -46,7 +46,7 @@ def store_places(segmentation_node: SegmentationNode, doubts: Sequence[DoubtfulP
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     segmentation_node.SetAttribute(_PLACES, json.dumps(places))
     segmentation_node.SetAttribute(_PLACES_AFFINE, None if affine is None else json.dumps(affine.tolist()))
-    segmentation_node.SetAttribute(_PLACES_OF, _DOUBT)
+    segmentation_node.SetAttribute(_KIND_OF_PLACES, _DOUBT)
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
 
 
@@ -102,8 +102,8 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the stored places are those of high doubt. Older versions stored places of disagreement."""
-    return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
+    """Return whether the stored places are places of high doubt. Older versions stored places of disagreement."""
+    return segmentation_node.GetAttribute(_KIND_OF_PLACES) == _DOUBT
 
 
 def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:

@@ -79,8 +79,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
 
-    For a segmentation that is not a result, and for a result whose scan was removed, hide the wall if a slice view
-    shows another scan than the one in which the wall was measured.
+    Hide the wall of a segmentation without a scan if a slice view shows another scan than `measured_volume`.
     """
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
@@ -197,8 +196,7 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground, but no earlier map. A foreground that the user chose in place of the
-    map stays.
+    `show(None)` restores the previous foreground. A foreground that the user chose in place of the map stays.
     """
 
     def __init__(self) -> None:

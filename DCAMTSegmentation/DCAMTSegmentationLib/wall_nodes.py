@@ -89,7 +89,7 @@ def insert_wall(
         # Another segmentation uses `earlier`, so `earlier` is hidden, not removed.
         earlier.SetDisplayVisibility(False)
     is_new = model is None
-    # The user may have removed one of the nodes.
+    # Each node is checked, since the user may have removed only one of them.
     if model is None:
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))
         model.CreateDefaultDisplayNodes()

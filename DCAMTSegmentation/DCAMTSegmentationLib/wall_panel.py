@@ -273,7 +273,7 @@ class WallPanel:
     def _on_export(self, checked: bool = False) -> None:
         title = _("Export the wall")
         self.compare_outline()
-        if self._wall is None:  # It was removed or made unreadable outside of this section.
+        if self._wall is None:  # The wall was removed from the scene or became unreadable.
             return
         wall = replace(self._wall, scan=self._scan_name(self._wall))
         if not confirm_outdated_export(" ".join(self._warnings()), title):

@@ -144,7 +144,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # This closes the task's generator. Changes of the scene that the generator has not finished are undone.
+            # The cancelled task closes its generator, which undoes unfinished changes of the scene.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
@@ -184,4 +184,4 @@ class SegmentJob(WorkerJob):
 
 
 def _ignore(outcome: JobOutcome) -> None:
-    """Replaces the listener of a job that has ended, so that the listener is released."""
+    """Replaces `on_finished` of a job that has ended, so that the job no longer holds the callback."""

@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
 """The folder that contains the package `dcamt`."""
 ENGINE_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
-"""Environment variables of the engine's processes, whose output is read as UTF-8 whatever the locale."""
+"""Environment variables of the engine's processes. Slicer reads the output of these processes as UTF-8."""
 LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
 WRITE_TIMEOUT_MS = 1000

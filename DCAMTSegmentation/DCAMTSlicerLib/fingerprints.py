@@ -28,7 +28,7 @@ def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] 
     Hardening a non-linear transform resamples the voxels and changes the text.
 
     Args:
-        identifiers: the segments, which must exist; by default those that DCAMT wrote.
+        identifiers: the segments, which must exist; by default the segments that DCAMT wrote.
 
     Returns:
         The text; empty if a segment has no labelmap.
@@ -104,6 +104,6 @@ def unchanged_segments(stored: str, now: str) -> set[str]:
 
 
 def differ_only_by_copies(stored: str, now: str) -> bool:
-    """Return whether all segments of `stored` are unchanged in the `fingerprint` `now`, and new segments are copies."""
+    """Return whether `now` has all segments of `stored`, unchanged, and otherwise only copies of these segments."""
     earlier, present = _parse(stored), _parse(now)
     return earlier.keys() <= present.keys() == unchanged_segments(stored, now)

@@ -23,9 +23,9 @@ from .plain_text import confirm, display_error
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH = 300
-"""Largest number of characters of the reason in the message about a failed installation."""
+"""Largest length of the reason in an error message, in characters."""
 OUTPUT_LENGTH = 1 << 14
-"""Largest number of characters that are kept from the end of the installation's output."""
+"""Number of characters that are kept from the end of the installation's output."""
 # pip must not replace Slicer's own builds of these packages, nor torch, which the PyTorch extension installs.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 _installing = Lock()
@@ -45,7 +45,7 @@ class InstallationDeclined(NotInstalledError):
 def missing_packages() -> list[str]:
     """Return the requirements that are not met, without importing the packages.
 
-    A PyTorch that is too old is not listed (`_refuse_old_torch`).
+    A PyTorch that is too old is not listed; `ensure_packages` refuses it.
 
     Raises:
         NotInstalledError: Slicer is too old to install packages.
@@ -97,7 +97,7 @@ def _install_missing() -> None:
             if pytorch is not None:
                 with _pytorch_window():
                     pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
-            # `pip_ensure` blocks all other windows by a window of its own, and may then restart Slicer.
+            # The window of `pip_ensure` blocks all other windows. Afterwards, `pip_ensure` may restart Slicer.
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # An installed package conflicts with a package that is already loaded.
         text = _("An installed package cannot be loaded ({reason}). Restart Slicer, and try again.")

@@ -1,6 +1,6 @@
 """Define type aliases for MRML nodes and their parts.
 
-Slicer's Python classes have no type annotations, so mypy checks only that the names in this file exist.
+Slicer's Python classes have no type annotations, so each alias is `Any`.
 """
 
 from __future__ import annotations

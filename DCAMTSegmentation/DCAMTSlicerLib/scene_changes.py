@@ -83,9 +83,9 @@ class _SegmentationState:
         self._is_shown_in_3d = display.GetVisibility3D() if display is not None else None
 
     def restore(self) -> None:
-        # If no segment was replaced, the segments keep their present display.
         node, segmentation = self._node, self._node.GetSegmentation()
         node.SetName(self._name)
+        # If no segment was replaced, the segments keep their present display.
         are_replaced = _dcamt_segments(node) != self._segments
         if are_replaced:
             for identifier in find_dcamt_segments(node):

@@ -16,7 +16,7 @@ _PROPERTIES = (
     "Opacity2DOutline",
     "Pickable",
 )
-"""Properties of each segment in a display node, which forgets them when the segment is removed."""
+"""Display properties of a segment; a display node forgets them when the segment is removed."""
 
 
 def keep_display(segmentation_node: SegmentationNode, identifiers: Collection[str]) -> Callable[[], None]:

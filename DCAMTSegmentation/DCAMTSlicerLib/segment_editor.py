@@ -38,12 +38,12 @@ def _show_back_button(panel: Any, module: str) -> None:
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the module. The corrections stay in the segmentation.")
-    # The slot must not refer to the button: the button's wrapper would stay alive after Qt has deleted the button.
-    button.connect("clicked(bool)", _go_back_to(module))
+    # If the slot referred to the button, the button's wrapper would stay alive after Qt has deleted the button.
+    button.connect("clicked(bool)", _make_back_slot(module))
     panel.layout().insertWidget(0, button)
 
 
-def _go_back_to(module: str) -> Callable[..., None]:
+def _make_back_slot(module: str) -> Callable[..., None]:
     def go_back(checked: bool = False) -> None:
         slicer.util.selectModule(module)
         remove_back_button()

@@ -47,7 +47,7 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
     for node in nodes:
         item = hierarchy.GetItemByDataNode(node)
         if item:
-            # False: keep the data node and the item's children.
+            # Keep the data node and the item's children.
             hierarchy.RemoveItem(item, False, False)
     _remove_empty_folders(hierarchy)
 

@@ -98,8 +98,8 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine.
 
-    DCAMT's worker process, which receives the mask, then need not resample the mask to the volume's grid. If any voxel
-    of the mask does not coincide with a voxel of the volume, mask and affine are returned unchanged.
+    DCAMT's worker process need not resample a padded mask. If any voxel of the mask does not coincide with a voxel of
+    the volume, mask and affine are returned unchanged.
 
     Args:
         mask: (K, J, I).

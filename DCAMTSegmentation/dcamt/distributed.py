@@ -18,9 +18,9 @@ A part should contain at least two labelled and two unlabelled patches; otherwis
 If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single process up to
 rounding.
 
-When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
-still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
-the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of labelled and
+When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; if the leader still
+runs, it saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since the last
+checkpoint are lost. A team of another size can resume the run if this size divides the numbers of labelled and
 unlabelled patches in a batch.
 """
 

@@ -158,7 +158,7 @@ def fixed_number(value: float, digits: int) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
+    """Return whether an error means that Python, torch or the system lacks memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return re.search("|".join(_NO_MEMORY), " ".join(str(error).split())) is not None
@@ -219,8 +219,7 @@ def _module_of_failed_import(error: Exception) -> str | None:
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     """Convert any exception to a user-facing error.
 
-    If the environment variable DCAMT_TRACEBACK is set, the traceback of an exception that is no `DCAMTError` is
-    printed.
+    If the environment variable DCAMT_TRACEBACK is set, print the traceback, except for a `DCAMTError`.
 
     Args:
         path: the file being processed, for the message.

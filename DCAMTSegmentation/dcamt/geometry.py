@@ -93,7 +93,7 @@ class Reorientation:
 
     Attributes:
         order: for each new axis, the index of the stored axis that becomes this new axis.
-        flipped: for each new axis, whether it runs opposite to this stored axis.
+        flipped: for each new axis, whether the new axis runs opposite to its stored axis.
     """
 
     order: tuple[int, int, int]
@@ -176,7 +176,7 @@ class NetworkGrid:
 
     Attributes:
         source: the scan's grid.
-        orientation: from the scan's axes to canonical ones.
+        orientation: from the scan's axes to canonical axes.
         spacing: mm along R, A, S.
         shape: voxels along R, A, S.
     """

@@ -13,7 +13,7 @@ AIR_AND_LUNG_FRACTION = 0.01
 BESIDE_AIR_AND_LUNG = 1 / 3
 """Highest value of `(darker + between) / air_and_lung` in a channel in HU (see `is_hounsfield`)."""
 PADDING_FRACTION = 0.1
-"""A value darker than air is padding if at least this fraction of the voxels darker than air has the value."""
+"""If at least this fraction of the voxels darker than air has the same value, the value is padding."""
 UNKNOWN_MODALITIES = ("", "OT")
 """DICOM modalities that do not state whether a scan is in HU; OT means "other"."""
 

@@ -118,7 +118,7 @@ def intensity_reach(rule: Intensity) -> float:
 def normalise(
     image: Tensor, rule: Intensity, spacing: Sequence[float], precision: torch.dtype = torch.float64
 ) -> Tensor:
-    """Return intensities (C, X, Y, Z) normalised by the rule, within plus or minus its `intensity_reach`.
+    """Return intensities (C, X, Y, Z) normalised by the rule, with magnitudes up to `intensity_reach(rule)`.
 
     Args:
         spacing: spacing of the voxels in mm.
@@ -161,7 +161,7 @@ def _normalise_locally(
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int, voxels: int | None = None) -> Iterator[slice]:
-    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `voxels` each, but at least one plane."""
+    """Yield index ranges along an axis of `image` (C, X, Y, Z), each with one plane or at most `voxels` voxels."""
     length = image.shape[axis]
     thickness = max(1, (voxels or SLAB) * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))

@@ -24,7 +24,7 @@ QUALITIES = (FAST, ACCURATE)
 
 @dataclass(frozen=True)
 class Intensity:
-    """The rule that normalises intensities. Cropping a scan changes the result only near the border of the crop.
+    """The rule that normalises intensities. Cropping a scan changes the normalised intensities only near the border.
 
     `local`: (voxel - local mean) / local standard deviation, clipped to [-4, 4], for MRI, whose intensities have no
     unit. A box filter about 2 * `radius_mm` wide, applied three times, computes the local mean and variance.

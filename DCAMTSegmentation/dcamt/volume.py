@@ -18,7 +18,7 @@ MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usual
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
-LARGE_MM = 600.0  # limit for the two longest sides of a scan, above which the user is warned; a body is narrower
+LARGE_MM = 600.0  # if two sides of a scan are longer, the user is warned; a body is narrower
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 MINIMUM_LABEL_SPACING_MM = 0.01
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -233,7 +233,7 @@ def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
 
 
 def channel_note(own: Sequence[str], names: Sequence[str]) -> ChannelNote | None:
-    """Return the note of `order_channels` on a scan's channels; None if the names are unknown or have the same order.
+    """Return the note that `order_channels` adds; None if `own` or `names` is empty, or if `have_same_names` is true.
 
     Args:
         own: the names of the scan's channels; empty if unknown.

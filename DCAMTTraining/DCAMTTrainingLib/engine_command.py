@@ -16,8 +16,8 @@ class EngineCommand:
 
     Args:
         on_event: called as on_event(event) with each event.
-        on_end: called as on_end(message) once after the last event. The message states why the command failed, for the
-            user; it is empty after success.
+        on_end: called as on_end(message) once after the last event. The message tells the user why the command failed;
+            after success, the message is empty.
     """
 
     def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:

@@ -78,7 +78,8 @@ class Estimation:
         Args:
             folder: where the run would be written.
             device: where the iterations are computed.
-            on_end: called as on_end(message) once unless cancelled; the message is empty after success.
+            on_end: called as on_end(message) when the estimation ends, but not after `cancel`; the message is empty
+                after success.
 
         Raises:
             InputError: the task, a setting or the model to start from is not usable.

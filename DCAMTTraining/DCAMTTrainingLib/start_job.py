@@ -45,9 +45,9 @@ class StartJob:
         assert session.settings is not None
         self._run = run_named(session.settings.runName)
         refuse_if_existing(self._run)
-        self._plan = self._present_plan()
+        self._plan = self._current_plan()
 
-    def _present_plan(self) -> RunPlan:
+    def _current_plan(self) -> RunPlan:
         settings = self._session.settings
         assert settings is not None
         rows_without_check_results = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
@@ -94,7 +94,7 @@ class StartJob:
         blocking = [problem.text for problem in session.problems(self._device) if problem.blocks]
         if blocking:
             self._fail(" ".join(blocking))
-        elif self._present_plan() != self._plan:
+        elif self._current_plan() != self._plan:
             self._fail(_("The cases or settings were changed during the start. Press Start again."))
         elif session.estimation.estimate(self._device) is not None:
             self._write()

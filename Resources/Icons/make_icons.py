@@ -124,7 +124,7 @@ def extension_icon() -> Image.Image:
 
 
 def segmentation_icon() -> Image.Image:
-    """Draw the atrium: the left half grey, as in a scan; the right half segmented, filled and outlined."""
+    """Draw the atrium: the left half grey, as in a scan; the right half coloured and outlined, as in a segmentation."""
     tile, heart = rounded_tile(), atrium(1.02)
     right_half = Image.new("L", heart.size, 0)
     ImageDraw.Draw(right_half).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)

@@ -7,7 +7,7 @@ Every structure is an analytic shape, so the scan contains no patient's data, an
 seed determines size, shape, contrast, scar, coil shading and noise.
 
 Lengths are in mm. Coordinates are centred on the left atrium: x points to the patient's left, y to posterior, z to
-superior. Brightness is relative to the blood of the left heart, which is 1.
+superior. The blood of the left heart has brightness 1.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Canvas:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequence[float], knot_mm: float) -> Field:
-    """Return smooth noise of about unit variance, whose bumps are about `knot_mm` wide whatever the voxel size."""
+    """Return smooth noise of about unit variance; at any voxel size, its bumps are about `knot_mm` wide."""
     from scipy import ndimage
 
     knots = rng.standard_normal([max(4, int(np.ceil(e / knot_mm)) + 3) for e in extent]).astype(np.float32)
@@ -219,9 +219,9 @@ def _paint_heart(
     atrium = _ellipsoid(p, (-31 - grown / 2, -23 - grown / 2, -10), (20, 21, 25))
     cava = _tube(p, ((-27, -19 - grown / 2, 4), (-25, -18 - grown / 2, 60)), (9.5, 8))
     inferior = _tube(p, ((-29, -8, -20), (-31, -3, -60)), (11, 12))
-    drained = _blend(_blend(atrium, cava, 6), inferior, 6)
-    canvas.paint(drained - 1.8, tone["tissue"] * 0.7)
-    canvas.paint(drained, right)
+    atrium_and_veins = _blend(_blend(atrium, cava, 6), inferior, 6)
+    canvas.paint(atrium_and_veins - 1.8, tone["tissue"] * 0.7)
+    canvas.paint(atrium_and_veins, right)
     canvas.paint(np.maximum(_tube(p, ((-20, -32, -14), (0, -42, -20)), (13, 13)), -atrium - 6), right)
 
     centre = valve + normal * 29
@@ -348,7 +348,7 @@ def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.floa
 
 
 def _add_noise(signal: Field, spacing_mm: float, rng: np.random.Generator) -> Field:
-    """Return the magnitude of a signal with Rician noise.
+    """Return the signal with Rician noise.
 
     The noise is smoothed by a Gaussian filter (standard deviation 0.75 mm), so that neighbouring voxels correlate as in
     interpolated scans.

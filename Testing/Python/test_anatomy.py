@@ -44,7 +44,7 @@ def tissue_box() -> Box:
     return i, j, k
 
 
-def test_removing_white_noise_removes_at_most_a_coarse_voxel_of_tissue_per_side() -> None:
+def test_white_noise_is_cut_off_to_within_a_coarse_voxel() -> None:
     scan, _ = scan_in("noise")
     box = anatomy_box(scan, RECIPE)
     assert box is not None
@@ -119,7 +119,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
         assert side.stop >= tissue.stop - rim
 
 
-def test_planes_of_noise_are_removed_at_each_end() -> None:
+def test_planes_of_noise_are_removed_at_both_ends_of_each_axis() -> None:
     white = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
     box: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
     noise = white.copy()
@@ -170,7 +170,8 @@ def test_smooth_noise_is_distinguished_from_structures() -> None:
         assert _is_smooth_noise(noise)
         assert _is_smooth_noise(np.abs(noise - 100))  # half-normal noise
         assert _is_smooth_noise(np.concatenate([np.full_like(noise, 7), noise]))
-    # Structure along one axis only, periodic structure and sparse structure (a few vessels) are not noise.
+    # Structures that are elongated along one axis, periodic structures and sparse structures (a few vessels) are not
+    # noise.
     for sigma in ((0, 1, 4), (0, 4, 1)):
         assert not _is_smooth_noise(smoothed(draw.normal(size=(1, 200, 90)), sigma))
     i, j = np.meshgrid(np.arange(200), np.arange(90), indexing="ij")

@@ -49,7 +49,7 @@ def intensities(scan: Volume) -> np.ndarray:
 
 def mask_array(voxels: np.ndarray) -> np.ma.MaskedArray:
     masked = np.ma.masked_array(voxels.astype(int), mask=voxels > voxels.mean())
-    masked.data[masked.mask] = 257  # a value that no labels of 8 bits can hold
+    masked.data[masked.mask] = 257  # uint8 cannot hold this value
     return masked
 
 

@@ -61,7 +61,7 @@ def test_evaluate_has_the_same_rules_for_arrays_and_folders(tmp_path: Path, kind
         return dcamt.evaluate(tmp_path / "predictions", tmp_path / "labels")
 
     (row,) = evaluate(np.roll(label, 1, axis=0) * np.uint8(255), label).rows
-    # The prediction is the label, 4 voxels long, shifted by 1 voxel; its value 255 counts as 1.
+    # The label is 4 voxels long, and the prediction is shifted by 1 voxel. The prediction's value 255 counts as 1.
     assert (row.label, row.score.dice) == (1, 0.75)
     with pytest.raises(dcamt.InputError, match="all labels are empty"):
         evaluate(label, label * 0)

@@ -115,9 +115,7 @@ def test_cases_added_to_a_run_are_checked_when_it_resumes(role: str, message: st
 
 
 @pytest.mark.parametrize("earlier", ["damaged", "stopped"])
-def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_iteration(
-    earlier: str, tmp_path: Path
-) -> None:
+def test_resumed_run_replaces_a_model_that_is_damaged_or_of_an_earlier_iteration(earlier: str, tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     written = open_model(run.model)
@@ -289,7 +287,7 @@ SCAN, LABEL = "labelled1.nii.gz", "labelled1_label.nii.gz"
     ],
     ids=repr,
 )
-def test_given_cases_are_read_as_the_lines_of_a_case_list(
+def test_given_cases_are_read_like_the_lines_of_a_case_list(
     cells: tuple[Any, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -379,7 +377,7 @@ def test_finished_run_is_resumable_after_its_iterations_were_raised_or_its_model
         assert run_state(run) == RunState(FINISHED, iteration=4, iterations=4)
 
 
-def test_change_of_a_finished_run_is_reported_and_applies_after_its_iterations_were_raised(tmp_path: Path) -> None:
+def test_changed_files_of_a_finished_run_are_reported_and_apply_to_further_iterations(tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     model = run.model.read_bytes()
@@ -435,7 +433,7 @@ def test_finished_run_warns_if_a_name_or_path_in_its_case_list_was_changed(
     assert resume() == []
 
 
-def test_card_of_a_model_written_without_further_training_counts_the_trained_cases(tmp_path: Path) -> None:
+def test_card_of_a_model_written_again_counts_the_cases_used_in_training(tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     before = open_model(run.model).card.trained_on
@@ -490,7 +488,7 @@ def test_scores_of_different_validation_cases_are_not_compared(change: str, tmp_
 
 
 @pytest.mark.parametrize(("names", "is_kept"), [(None, True), (["validation0"], True), (["other"], False)])
-def test_best_model_of_an_older_version_is_kept_unless_its_validation_cases_differ(
+def test_best_model_of_an_older_version_is_kept_unless_the_validation_cases_have_other_names(
     names: list[str] | None, is_kept: bool, tmp_path: Path
 ) -> None:
     short_session(tmp_path, Observer()).run()

@@ -101,7 +101,9 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
-def test_replaced_and_temporary_file_have_no_other_permissions_than_the_old_file(tmp_path: Path, mode: int) -> None:
+def test_replacing_keeps_permissions_and_temporary_files_give_others_no_more_permissions(
+    tmp_path: Path, mode: int
+) -> None:
     target, link = tmp_path / "x", tmp_path / "link"
     target.write_text("old", encoding="utf-8")
     link.symlink_to(target)
@@ -136,7 +138,7 @@ def touch_in_other_group(path: Path) -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize(("may_change_group", "mode_after"), [(True, 0o664), (False, 0o644)])
-def test_replaced_file_keeps_its_group_or_gives_a_new_group_the_permissions_of_others(
+def test_group_is_kept_or_another_group_gets_only_the_permissions_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_change_group: bool, mode_after: int
 ) -> None:
     target, own_group = tmp_path / "x", tmp_path.stat().st_gid
@@ -312,7 +314,7 @@ def test_long_file_name_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["patient-001.seg.nrrd", "patient-001.nii.gz", "measurements-1.csv", "x" * 200])
-def test_temporary_name_is_not_longer_than_the_final_one_and_has_its_ending(tmp_path: Path, name: str) -> None:
+def test_temporary_name_is_not_longer_than_the_final_name_and_has_its_ending(tmp_path: Path, name: str) -> None:
     temporary = temporary_path(tmp_path / name).name
     assert len(temporary) <= len(name)
     assert ending(temporary) == ending(name)
@@ -357,7 +359,7 @@ def test_proposed_name_that_is_too_long_is_shortened_in_the_middle(letter: str) 
         "İbrahim",
     ],
 )
-def test_printed_character_of_any_script_is_kept_in_a_file_name(tmp_path: Path, name: str) -> None:
+def test_characters_of_any_script_are_kept_in_a_file_name(tmp_path: Path, name: str) -> None:
     assert is_file_name(name)
     assert as_file_name(name) == name
     (tmp_path / name).touch()

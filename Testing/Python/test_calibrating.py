@@ -1,4 +1,4 @@
-"""Test how a model is calibrated on cases: by the command and in Python, with too few and with unusable cases."""
+"""Test the calibration of a model on cases, by the command and in Python."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_ignored_calibration_is_reported(
     assert isinstance(note, IdentifyingNote)
 
 
-def test_file_for_a_model_with_its_own_calibration_is_reported_before_the_calibration_starts(
+def test_output_file_that_the_model_would_not_use_is_reported_before_calibrating(
     tiny_package: ModelPackage,
     cases: list[Case],
     tmp_path: Path,
@@ -194,7 +194,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
 def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The expected overlap is fitted to the scans and to disturbed copies of the scans."""
+    """The expected overlap, in contrast, is fitted also to disturbed copies of the scans."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):
@@ -221,7 +221,7 @@ def test_mean_dice_ignores_absent_label_values() -> None:
     assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
-def test_mean_dice_without_any_voxels_is_zero() -> None:
+def test_mean_dice_is_zero_if_label_and_prediction_are_empty() -> None:
     background = np.zeros(6, int)
     assert mean_dice(background, background, [1]) == 0
 

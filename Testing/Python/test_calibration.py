@@ -220,7 +220,7 @@ def test_expected_overlap_of_an_empty_segmentation_is_zero(tiny_package: ModelPa
     assert overlap == ExpectedOverlap(0, 0, 0)
 
 
-def test_import_prefers_the_calibration_in_the_package_to_the_one_beside_it(
+def test_import_prefers_the_calibration_in_the_package_to_the_file_beside_it(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))

@@ -83,7 +83,7 @@ def test_settings_do_not_change_a_training(setting: str, table: Path, expected_m
     assert_same_weights(done.model, expected_model)
 
 
-def test_underflow_is_no_error_for_a_program_that_raises_floating_point_errors(tmp_path: Path) -> None:
+def test_reading_a_scan_allows_underflow_even_if_numpy_is_set_to_raise_errors(tmp_path: Path) -> None:
     write_slices(tmp_path, 8, RescaleSlope="1e-43")
     with np.errstate(all="raise"):
         scan = dcamt.read_scan(tmp_path)

@@ -52,7 +52,7 @@ def test_array_of_the_scan_is_not_written_when_only_labels_are_wanted(case: tupl
     assert [file.name for file in folder.iterdir()] == ["labels.npy"]
 
 
-def test_event_names_overlapping_segments(case: tuple[Path, Path, Path]) -> None:
+def test_event_has_a_note_on_overlapping_segments(case: tuple[Path, Path, Path]) -> None:
     scan, _label, folder = case
     mask = ellipsoid_scan(SHAPE, 0)[1] > 0
     half = mask & (np.arange(SHAPE[2]) > 4)

@@ -70,7 +70,7 @@ def test_bids_label_of_the_atrium_is_preferred_to_other_labels_and_results(
     assert skip_reasons(found) == {Path(other).name: reason}
 
 
-def test_bids_label_ra_is_paired_if_the_scan_has_no_other_label(tmp_path: Path) -> None:
+def test_bids_label_of_the_right_atrium_is_paired_if_there_is_no_other_label(tmp_path: Path) -> None:
     scan, label = "sub-01/anat/sub-01_LGE.nii.gz", "derivatives/sub-01/sub-01_label-RA_mask.nii.gz"
     found = find_cases(make_files(tmp_path, scan, label))
     assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
@@ -116,7 +116,7 @@ def test_bids_file_named_after_a_structure_is_a_mask_only_if_it_has_few_values(t
     assert skip_reasons(found) == {"sub-01_scar.nii.gz": OTHER_LABEL}
 
 
-def test_lge_seg_is_the_label_of_lge_in_folders_such_as_sub_01_without_bids_names(tmp_path: Path) -> None:
+def test_lge_and_lge_seg_in_a_folder_named_sub_01_are_one_case(tmp_path: Path) -> None:
     files = [f"sub-0{n}/lge{end}.nii.gz" for n in (1, 2) for end in ("", "_seg")]
     found = find_cases(make_files(tmp_path, *files))
     assert set(scans_and_labels(found, tmp_path).values()) == {tuple(files[:2]), tuple(files[2:])}

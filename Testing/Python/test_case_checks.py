@@ -277,7 +277,7 @@ def problem_of_equal_scans(cases: list[Case]) -> str:
     return problem
 
 
-def test_check_and_training_read_each_scan_once(
+def test_check_reads_each_scan_once_and_training_each_training_scan_once(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
@@ -346,7 +346,7 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slab_voxels", [1, 400, 1 << 17])
-def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label_is_divided(
+def test_check_finds_the_same_classes_as_training_for_any_slab_size(
     slab_voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Class 2 lies only at one end of the label, class 3 only at the other end.
@@ -372,7 +372,7 @@ def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label
         assert np.array_equal(divided, on_grid)
 
 
-def test_checksum_is_equal_for_equal_voxels_in_any_format_type_and_direction_of_axes(tmp_path: Path) -> None:
+def test_checksum_ignores_file_format_voxel_type_axis_order_and_position(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 500, (20, 14, 16)).astype(np.int16)
     image = SimpleITK.GetImageFromArray(voxels)
     image.SetSpacing((2.0, 2.0, 2.0))

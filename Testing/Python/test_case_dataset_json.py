@@ -152,7 +152,7 @@ def test_list_entry_is_a_path_if_it_has_an_image_ending_or_names_an_existing_fil
         ),
     ],
 )
-def test_labels_array_is_read_as_class_names_only_if_the_background_comes_first_and_no_element_names_a_file(
+def test_labels_array_names_classes_only_if_background_is_first_and_no_file_is_listed(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
     assert dataset_json.dataset_classes(make_data_set(tmp_path, {"labels": labels})) == classes
@@ -194,21 +194,21 @@ def test_auto_label_and_scar_mask_are_no_labels_of_a_listed_case(tmp_path: Path,
         assert scans_and_labels(found, tmp_path) == {"a": (IMAGES[0], label)}
 
 
-def test_case_name_scan_1_is_not_taken_for_a_key_of_images(tmp_path: Path) -> None:
+def test_case_name_scan_1_is_not_read_as_an_image_key(tmp_path: Path) -> None:
     found = find_cases(make_data_set(tmp_path, {"training": {"scan_1": PAIRS[0]}}, *PAIRS[0]))
     assert scans_and_labels(found, tmp_path) == {"scan_1": PAIRS[0]}
 
 
-_PAIRS = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in (1, 2)]
+_ENTRIES = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in (1, 2)]
 
 
 @pytest.mark.parametrize(
     "described",
-    [{"dataset": _PAIRS}, _PAIRS, {"training": {"fold_0": _PAIRS[:1], "fold_1": _PAIRS[1:]}}],
+    [{"dataset": _ENTRIES}, _ENTRIES, {"training": {"fold_0": _ENTRIES[:1], "fold_1": _ENTRIES[1:]}}],
     ids=("array under dataset", "only an array", "folds"),
 )
 def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, described: object) -> None:
-    files = [tuple(pair.values()) for pair in _PAIRS]
+    files = [tuple(pair.values()) for pair in _ENTRIES]
     found = find_cases(make_data_set(tmp_path, described, *files[0], *files[1]))
     assert scans_and_labels(found, tmp_path) == {"a1": files[0], "a2": files[1]}
 
@@ -238,7 +238,7 @@ def test_label_listed_after_an_array_of_channels_is_no_scan(tmp_path: Path, key:
 def test_case_list_that_is_not_named_dataset_json_is_skipped(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "scans/a.nii.gz", "data.json")
     (tmp_path / "dataset_info.json").write_text('{"training": 20, "authors": ["image"]}', encoding="utf-8")
-    (tmp_path / "scans" / name).write_text(json.dumps({"validation": _PAIRS}), encoding="utf-8")
+    (tmp_path / "scans" / name).write_text(json.dumps({"validation": _ENTRIES}), encoding="utf-8")
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"a": ("scans/a.nii.gz", None)}
     assert skip_reasons(found) == {name: "not read; to use the cases that it lists, name it dataset.json"}

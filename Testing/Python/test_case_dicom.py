@@ -111,7 +111,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
-def test_reference_to_a_series_in_folder_predictions_is_ignored(tmp_path: Path) -> None:
+def test_reference_to_a_series_in_a_folder_named_predictions_is_ignored(tmp_path: Path) -> None:
     write_series(tmp_path / "images" / "p1", "1.2.3.1")
     write_series(tmp_path / "predictions" / "first", "1.2.3.2")
     write_object(tmp_path / "labels" / "p1" / "1-1.dcm", "1.2.3.2")
@@ -139,7 +139,7 @@ def test_segmentation_with_p1_in_its_path_is_the_label_of_scan_p1(tmp_path: Path
 
 
 @pytest.mark.parametrize("beside", ["", "labels/p3.nii.gz"])
-def test_second_segmentation_in_a_folder_of_labels_does_not_change_the_first_label(tmp_path: Path, beside: str) -> None:
+def test_added_segmentation_does_not_change_the_label_of_another_case(tmp_path: Path, beside: str) -> None:
     for number in (1, 2):
         write_series(tmp_path / "images" / f"p{number}", f"1.2.{number}")
     make_files(tmp_path, *filter(None, [beside]))
@@ -151,7 +151,7 @@ def test_second_segmentation_in_a_folder_of_labels_does_not_change_the_first_lab
     assert (after["p1"], after["p2"]) == (before["p1"], ("images/p2", "labels/second.dcm"))
 
 
-def test_dcamt_result_in_a_folder_is_not_used_beside_another_label(tmp_path: Path) -> None:
+def test_label_is_preferred_to_a_dcamt_result_in_a_subfolder(tmp_path: Path) -> None:
     write_series(tmp_path / "p1" / "lge", "1.2.1")
     result = write_object(tmp_path / "p1" / "S3" / "1.dcm", "1.2.1")
     assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1_lge"] == ("p1/lge", "p1/S3/1.dcm")
@@ -259,7 +259,7 @@ def test_label_named_after_its_case_is_found(tmp_path: Path) -> None:
     assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
 
 
-def test_label_is_paired_only_with_the_scan_of_exactly_its_name_if_two_scan_names_differ_only_in_capitals() -> None:
+def test_capitals_matter_if_two_scan_names_differ_only_in_capitals() -> None:
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
@@ -267,7 +267,7 @@ def test_label_is_paired_only_with_the_scan_of_exactly_its_name_if_two_scan_name
     assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 
-def test_nifti_masks_beside_dicom_slices(tmp_path: Path) -> None:
+def test_nifti_mask_beside_dicom_slices_is_their_label_unless_it_names_another_structure(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1", "p2/LGE", "p3"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
     for mask in ("p1/p1_LA", "p2/p2_roi", "p3/p3_RV"):
@@ -292,9 +292,9 @@ def test_label_named_after_a_folder_of_slices_is_found(tmp_path: Path) -> None:
     assert labelmaps_by_case(tmp_path, names=["p1", "p2"]) == {"p1": p1, **others}
 
 
-def write_patients(folder: Path, *series: str) -> Path:
-    """Write slices of a separate study into each of the subfolders `series`."""
-    for number, name in enumerate(series):
+def write_patients(folder: Path, *subfolders: str) -> Path:
+    """Write the slices of a separate study into each subfolder."""
+    for number, name in enumerate(subfolders):
         write_series(folder / name, f"1.2.{number}", StudyInstanceUID=f"1.2.4.{number}")
     return folder
 

@@ -87,7 +87,7 @@ def test_folder_rawdata_without_permission_does_not_stop_the_search(
     assert skip_reasons(find_cases(tmp_path)) == {"rawdata": UNREADABLE}
 
 
-def test_case_with_two_labels_or_two_scans_or_without_a_scan_is_skipped(tmp_path: Path) -> None:
+def test_ambiguous_labels_and_labels_without_a_scan_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found_cases = find_cases(make_files(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert scans_and_labels(found_cases, tmp_path) == {"d": ("d.nii", None)}
@@ -228,7 +228,7 @@ def test_damaged_tiff_in_a_folder_counts_as_a_scan(tmp_path: Path) -> None:
         refused(partial(read_scan, path), path)
 
 
-def test_cases_of_two_scans_named_x_in_one_folder_are_named_1_x_and_2_x(tmp_path: Path) -> None:
+def test_cases_with_the_same_name_in_one_folder_are_numbered(tmp_path: Path) -> None:
     home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
     assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]
 

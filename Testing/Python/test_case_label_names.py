@@ -83,7 +83,7 @@ def intensities_of(case: Case, recipe: Recipe) -> dict[str, float]:
     return {info.name: float(image[resident.label == info.label].mean()) for info in recipe.classes}
 
 
-def test_segments_in_another_order_of_values_are_refused_with_the_mapping_that_helps(tmp_path: Path) -> None:
+def test_segments_with_swapped_label_values_are_refused_with_a_helpful_mapping(tmp_path: Path) -> None:
     cases = [
         write_case(tmp_path, "a", {"LA": 1, "RA": 2}, {1: "LA", 2: "RA"}),
         write_case(tmp_path, "b", {"RA": 1, "LA": 2}, {1: "RA", 2: "LA"}),
@@ -100,7 +100,7 @@ def test_segments_in_another_order_of_values_are_refused_with_the_mapping_that_h
     assert intensities_of(mapped[0], recipe)["LA"] < intensities_of(mapped[0], recipe)["RA"]
 
 
-def test_values_in_another_order_of_dataset_json_are_refused_with_the_mapping_that_helps(tmp_path: Path) -> None:
+def test_label_values_swapped_in_dataset_json_are_refused_with_a_helpful_mapping(tmp_path: Path) -> None:
     cases = []
     for name, values in (("a", {"LA": 1, "RA": 2}), ("b", {"RA": 1, "LA": 2})):
         cases.append(write_case(tmp_path / name / "labelsTr", name, values, {}))
@@ -144,7 +144,9 @@ def test_suggestion_compares_the_names_of_all_labels(tmp_path: Path) -> None:
     ],
     ids=["equal except for case and dots", "other names", "a name twice", "a segment without voxels"],
 )
-def test_label_is_not_refused_for_other_names(tmp_path: Path, values: dict[str, int], named: dict[int, str]) -> None:
+def test_label_is_not_refused_without_a_clear_conflict_of_names(
+    tmp_path: Path, values: dict[str, int], named: dict[int, str]
+) -> None:
     case = write_case(tmp_path, "a", values, named)
     recipe = recipe_of("LA", "RA")
     assert facts_of([case], recipe)[0].problems == ()

@@ -29,7 +29,7 @@ def two_class_recipe() -> Recipe:
 
 
 def write_label_case(path: Path, values: np.ndarray, labels: str = "") -> Case:
-    """Write label values on `GRID`; return a labelled case with this label and the label mapping `labels`."""
+    """Write `values` to a label file on `GRID`; return a case with this file and the label mapping `labels`."""
     write_labelmap(Labelmap(values, GRID, None), path)
     return Case("x", Path("scan.nii"), path, LABELLED, labels)
 

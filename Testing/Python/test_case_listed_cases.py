@@ -89,7 +89,7 @@ def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
     assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
 
 
-def test_both_channels_and_the_label_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
+def test_channels_and_label_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
     test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
     described = {"training": [PAIR_A], "test": ["./imagesTs/t.nii.gz"]}
     found_cases = find_cases(make_data_set(tmp_path, described, *PAIRS[0], *test))
@@ -129,7 +129,7 @@ def test_listed_files_of_a_moved_data_set_are_found(
         assert list(scans_and_labels(find_cases(home), home).values()) == [files]
 
 
-def test_listed_scans_p_0000_to_p_0002_are_three_cases(tmp_path: Path) -> None:
+def test_listed_scans_p_0000_to_p_0002_are_three_cases_not_three_channels(tmp_path: Path) -> None:
     files = [(f"imagesTr/p_{n:04}.nii.gz", f"labelsTr/p_{n:04}.nii.gz") for n in range(3)]
     entries = [{"image": image, "label": label} for image, label in files]
     found = find_cases(make_data_set(tmp_path, {"training": entries}, *(file for pair in files for file in pair)))
@@ -198,7 +198,7 @@ def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
     assert found.classes == ((1, "LA"),)
 
 
-def test_error_contains_the_path_of_a_missing_listed_file_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
+def test_missing_listed_file_is_named_in_the_error_if_no_scan_is_found(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it cannot be found"):
         find_cases(make_data_set(tmp_path, {"training": [{"image": "imagesTr/b.nii.gz"}]}, "labelsTr/a.nii.gz"))
 

@@ -34,7 +34,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_q_la_is_a_scan_and_no_mask_if_q_has_few_values(tmp_path: Path) -> None:
+def test_file_q_la_is_a_scan_if_file_q_also_has_few_values(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 
@@ -109,7 +109,7 @@ def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tm
     ],
 )
 @pytest.mark.parametrize("values", [2, 200])
-def test_mask_of_a_scan_is_not_taken_for_the_label_of_a_file_beside_the_mask(
+def test_mask_of_a_scan_is_not_used_as_label_of_a_file_beside_the_mask(
     tmp_path: Path, scan: str, other_scan: str, mask: str, lone_file: str, values: int
 ) -> None:
     write_images(tmp_path, (scan, other_scan), (mask,))
@@ -132,7 +132,7 @@ def test_mask_of_a_scan_is_not_taken_for_the_label_of_a_file_beside_the_mask(
         ("{}/LGE_segmented", "{}/LA"),
     ],
 )
-def test_scan_of_a_segmented_sequence_is_recognised_by_its_voxels(tmp_path: Path, scan: str, mask: str) -> None:
+def test_scan_named_seg_or_segmented_is_recognised_by_its_voxels(tmp_path: Path, scan: str, mask: str) -> None:
     pairs = {(scan.replace("{}", patient), mask.replace("{}", patient)) for patient in ("p1", "p2")}
     write_images(tmp_path, *zip(*pairs, strict=True))
     expected = {(f"{image}.nii.gz", f"{label}.nii.gz") for image, label in pairs}
@@ -197,9 +197,7 @@ def test_masks_of_patients_x_0000_and_x_0001_are_labels(tmp_path: Path, count: i
 
 
 @pytest.mark.parametrize("label", ["{}_label", "labels/{}"])
-def test_label_takes_precedence_over_a_mask_with_the_word_la_if_patients_are_named_x_and_x_0000(
-    tmp_path: Path, label: str
-) -> None:
+def test_label_takes_precedence_over_a_mask_if_patients_are_named_x_and_x_0000(tmp_path: Path, label: str) -> None:
     patients = ("x", "x_0000", "y_0000", "y_0001")
     masks = (name for patient in patients for name in (f"{patient}_LA", label.format(patient)))
     write_images(tmp_path, patients, masks)

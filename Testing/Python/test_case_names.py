@@ -172,7 +172,7 @@ def test_capitals_are_ignored_unless_two_case_names_differ_only_in_capitals() ->
     assert pair_with_labels(["pa1", "PA1"], {"Pa1_LA": Path("x")}) == {"Pa1_LA": Path("x")}
 
 
-def test_short_names() -> None:
+def test_short_names_keep_at_least_one_word() -> None:
     assert short_names("LA_final") == ["LA"]
     assert short_names("LA_manual_2") == ["manual_2", "2"]
 

@@ -143,7 +143,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("ct_1",), "mr_1_label"),
         (("CT/p1",), "MR_labels/p1"),
         (("p1/4 LGE",), "p1/mask_LA_CT"),
-        # The folders may be those of different patients, sites, sets or visits.
+        # The folders may belong to different patients, sites, sets or visits.
         (("A/p1", "B/p2"), "B/p1_label"),
         (("A/x/p1",), "B/y/p1_label"),
         (("p1/heart",), "p2/heart_label"),
@@ -155,7 +155,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("siteA/images/1",), "siteB/labelsVal/1"),
         (("pre/p1",), "post/p1_label"),
         (("right/p1",), "left/p1_seg"),
-        # The names may be those of different patients or visits.
+        # The names may belong to different patients or visits.
         *((("p1/4 LGE",), f"p1/{label}") for label in ("q1_LA_seg", "JS_LA_seg", "mask_JS", "p2_label_v2")),
         (("AB",), "LA_seg_CD"),
         (("AB_lge",), "LA_seg_CD"),
@@ -168,8 +168,8 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
         *(((scan,), label) for scan, label in (("3", "7_seg"), ("3", "seg7"), ("9", "10_seg"), ("10", "LA_seg_9"))),
-        # `volume/p1` is a label, since it lies below a folder of labels. The scan's key contains `vol`, the label's key
-        # does not (see `dcamt.cases.names`).
+        # `volume/p1` is a label, since it lies below a folder of labels. Only the scan's key contains `vol` (see
+        # `dcamt.cases.names`).
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")
@@ -331,7 +331,7 @@ def test_second_label_in_folder_p1_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "labels", [("Segmentation", "Segmentation_1"), ("LA", "LA_1"), ("seg", "seg_v2", "seg_final"), ("seg", "LA_seg_JS")]
 )
-def test_names_of_scans_do_not_matter_if_a_folder_has_several_labels(
+def test_folder_with_several_labels_is_skipped_whatever_the_name_of_its_scan(
     tmp_path: Path, scan: str, labels: tuple[str, ...]
 ) -> None:
     files = [f"p1/{scan}.nrrd", *(f"p1/{label}.seg.nrrd" for label in labels)]
@@ -351,7 +351,7 @@ def test_names_of_scans_do_not_matter_if_a_folder_has_several_labels(
         ("p1_lge", ("p1_lge_seg", "p1_lge_LA_seg_2")),
     ],
 )
-def test_labels_that_differ_in_numbers_or_capitals_are_several_labels(
+def test_scan_with_two_labels_that_differ_in_numbers_or_capitals_is_skipped(
     tmp_path: Path, scan: str, labels: tuple[str, ...]
 ) -> None:
     files = [f"{name}.nrrd" for name in (scan, *labels)]
@@ -369,7 +369,7 @@ def test_labels_that_differ_in_numbers_or_capitals_are_several_labels(
         ("p1", "p1_seg", "p1_2_seg"),
     ],
 )
-def test_label_with_the_name_of_its_scan_is_used_beside_a_label_of_a_similar_name(
+def test_label_named_exactly_like_its_scan_is_preferred_to_a_label_of_a_similar_name(
     tmp_path: Path, scan: str, label: str, other: str
 ) -> None:
     home = make_files(tmp_path, *(f"{file}.nrrd" for file in (scan, label, other)))

@@ -54,7 +54,7 @@ def test_file_with_the_name_of_a_scan_and_a_word_for_results_is_a_result(
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
-def test_labels_in_monai_label_folder_final_are_used_and_those_in_folder_original_are_results(tmp_path: Path) -> None:
+def test_monai_label_files_are_labels_in_folder_final_and_results_in_folder_original(tmp_path: Path) -> None:
     files = (
         "p1.nii.gz",
         "p2.nii.gz",
@@ -84,7 +84,7 @@ def test_labels_in_monai_label_folder_final_are_used_and_those_in_folder_origina
         ),
     ],
 )
-def test_label_in_folder_original_is_used_if_folder_original_holds_a_scan_or_folder_final_holds_no_label(
+def test_label_in_original_is_used_if_original_holds_a_scan_or_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))
@@ -156,7 +156,7 @@ def test_reason_for_a_skipped_correction_of_a_dcamt_result_says_how_to_name_it(t
     assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1"] == ("p1.nii.gz", "p1_seg.nii.gz")
 
 
-def test_correction_does_not_get_the_name_of_an_existing_file(tmp_path: Path) -> None:
+def test_advised_name_of_a_correction_is_not_the_name_of_an_existing_file(tmp_path: Path) -> None:
     write_image(tmp_path / "p1.nii.gz", 200)
     write_dcamt_result(tmp_path / "p1_seg.nii.gz")
     write_image(tmp_path / "p1_corr.nii.gz", 2)
@@ -174,7 +174,7 @@ def test_reason_for_a_label_of_another_structure_has_no_advice(tmp_path: Path, l
     assert list(skip_reasons(find_cases(tmp_path)).values()) in ([NO_SCAN], [OTHER_LABEL])
 
 
-def test_correction_gets_the_name_of_the_scan_beside_it(tmp_path: Path) -> None:
+def test_advised_name_of_a_correction_starts_with_the_name_of_the_scan_beside_it(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         write_image(tmp_path / patient / "lge.nii.gz", 200)
         write_dcamt_result(tmp_path / patient / "lge.seg.nrrd")

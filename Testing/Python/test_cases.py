@@ -287,7 +287,7 @@ def test_line_above_the_column_names_may_be_in_quotation_marks(folder: Path, lin
     assert case.labels == ("420,421=left-atrium" if "labels" in line else "")
 
 
-def test_mapping_with_the_delimiter_must_be_in_quotation_marks(folder: Path) -> None:
+def test_label_mapping_that_contains_the_delimiter_must_be_in_quotation_marks(folder: Path) -> None:
     path, mapping = folder / "cases.csv", "420=left atrium, 421=left atrium"
     head = "name,image,label,role,labels\none,a.nii,l.nii,labelled,"
     path.write_text(f"{head}{mapping}\n", encoding="utf-8")
@@ -369,7 +369,7 @@ NO_UNLABELLED_LOSS = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0
         ((*NO_UNLABELLED_LOSS, "batch=2", "labelled_per_batch=2"), "Set batch to 4 and distillation to 2,"),
     ],
 )
-def test_recipe_that_does_not_use_the_unlabelled_cases_is_refused_until_the_remedy_is_followed(
+def test_recipe_that_ignores_unlabelled_cases_is_refused_until_the_remedy_is_followed(
     settings: tuple[str, ...], remedy: str, tmp_path: Path
 ) -> None:
     labelled = Case("a", Path("a.nii"), Path("l.nii"), LABELLED)

@@ -132,7 +132,7 @@ def test_channels_with_other_names_keep_their_order(
     assert order_channels(ordered, names).notes == ordered.notes
 
 
-def test_channel_file_has_the_name_of_its_number(tmp_path: Path) -> None:
+def test_single_channel_file_takes_its_channel_name_from_dataset_json(tmp_path: Path) -> None:
     case = write_data_set(tmp_path / "data", ("T1", "T2"))
     for number, name in enumerate(("T1", "T2")):
         scan = read_scan(case.image.with_name(f"p_{number:04d}.nii.gz"))

@@ -103,7 +103,7 @@ def test_write_refused_by_the_system_keeps_the_previous_checkpoint(tmp_path: Pat
     assert_only_checkpoint(path, 1)
 
 
-def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoint(
+def test_interrupt_inside_a_write_to_the_file_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
@@ -127,12 +127,12 @@ def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoin
 
 
 def test_error_that_is_not_about_the_disk_is_raised_unchanged(tmp_path: Path) -> None:
-    class Uncopied:
+    class FailsToPickle:
         def __reduce__(self) -> str:
             raise RuntimeError("CUDA error: out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        save_checkpoint(tmp_path / "last.pt", {"network": Uncopied()})
+        save_checkpoint(tmp_path / "last.pt", {"network": FailsToPickle()})
     assert os.listdir(tmp_path) == []
 
 
@@ -142,7 +142,7 @@ def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "checkpoints" / "last.pt", make_state(1))
 
 
-def test_interrupt_during_writing_keeps_the_previous_checkpoint(
+def test_interrupt_inside_torch_save_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"

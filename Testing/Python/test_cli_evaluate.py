@@ -97,7 +97,7 @@ def test_prediction_without_a_label_fails_and_does_not_stop_the_others(
     assert [row["case"] for row in read_table(table)] == ["a", "b", "mean", "std"]
 
 
-def test_damaged_file_is_reported_and_the_sound_cases_are_scored(
+def test_damaged_file_is_reported_and_the_other_cases_are_scored(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(folders[0] / "c.nrrd", 4, 10)

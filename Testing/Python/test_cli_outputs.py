@@ -188,7 +188,7 @@ def test_result_refers_to_the_chosen_series(
     assert min(heights) == pytest.approx(-80)
 
 
-def test_segment_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path) -> None:
+def test_error_states_name_and_volume_of_a_segment_too_small_for_a_surface(tmp_path: Path) -> None:
     voxels = np.zeros((9, 9, 9), np.uint8)
     voxels[4, 4, 4] = 1
     grid = Grid(voxels.shape, np.diag([0.5, 0.5, 0.5, 1.0]))

@@ -94,7 +94,7 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
 
 
 @pytest.mark.parametrize("form", ["zip file", "multi-frame files"])
-def test_identity_is_read_from_every_form_of_dicom_scan(
+def test_identity_is_read_from_zip_files_and_multi_frame_files(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attributes = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jörg", "PatientID": "7"}
@@ -123,7 +123,7 @@ def test_identity_is_read_from_a_zip_file_with_unusual_names(folder: str, tmp_pa
     assert (identity["Patient"], identity["ID"]) == ("Müller", "7")
 
 
-def test_identity_of_a_deleted_zip_file_is_the_name_of_the_scan(tmp_path: Path) -> None:
+def test_identity_shows_the_scan_name_if_the_zip_file_was_deleted(tmp_path: Path) -> None:
     write_slices(tmp_path / "scan", 8, PatientName="Müller")
     scan = read_scan(shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "scan"))
     (tmp_path / "scan.zip").unlink()
@@ -220,7 +220,7 @@ def test_report_shows_the_measurements_without_loading_other_files(
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-def test_long_words_leave_the_research_mark_on_the_sheet(tmp_path: Path) -> None:
+def test_long_words_do_not_push_the_research_mark_off_the_sheet(tmp_path: Path) -> None:
     grid = Grid((20, 20, 20), np.eye(4))
     labelmap = Labelmap(np.ones(grid.shape, np.uint8), grid)
     segments = [SegmentInfo(1, "segment_" * 20, (1.0, 0.0, 0.0), Code("SCT", "85756007", "Tissue"))]

@@ -74,7 +74,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
     assert agreement.min() >= 0
     assert agreement.max() <= 1 + 1e-6
     assert np.ptp(agreement) > 0
-    # The volume is computed here: number of voxels times 1.5 x 2 x 2.5 mm3.
+    # The volume of a voxel is 1.5 x 2 x 2.5 mm3 = 7.5e-3 mL.
     count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
     (measured,) = result["measurements"]
     assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
@@ -153,7 +153,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
 
-def test_patient_folders_are_segmented_and_evaluated_under_the_names_of_their_cases(
+def test_scans_in_patient_folders_are_segmented_and_evaluated_under_the_folder_names(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out, table = tmp_path / "data", tmp_path / "out", tmp_path / "m.csv"
@@ -226,7 +226,7 @@ def test_folder_with_an_unreadable_scan_does_not_stop_the_command(
     assert "1 of 2 scans segmented" in printed.out
 
 
-def test_name_that_is_too_long_does_not_stop_the_others(
+def test_scan_whose_name_is_too_long_does_not_stop_the_others(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = save_noise_scan(tmp_path / "other.nii.gz")

@@ -211,7 +211,7 @@ def test_one_warning_for_a_skipped_folder_and_none_for_the_output_folder(
     noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., CommandResult]
 ) -> None:
     (scans / "patient1").mkdir()
-    # The team has fewer scans than processes.
+    # Only s0 remains, so the team has fewer scans than processes.
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
     ended = segment_as_team(scans, "-o", tmp_path / "out", "--model", noise_model)

@@ -127,7 +127,7 @@ def test_central_component_is_preferred_to_a_larger_component_at_the_border() ->
         assert largest_component(mask)[20, 4, 4]
         kept = largest_component(mask, prior=prior)
         assert kept[10, 4, 4] == central_stays
-        # The selection is the same in a part of the scan.
+        # In a cropped mask, the same component is selected.
         part = (slice(4, 21), slice(1, 9), slice(0, 9))
         assert np.array_equal(largest_component(mask[part], prior=prior.crop_to(part)), kept[part])
 
@@ -171,10 +171,10 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     organ[small] = 0.9
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[45, 20, 20] == 1
     first = torch.where(large, 0.4, 0.01)
-    # In `large`, the background is the most probable of three classes: 0.42, 0.4 and 0.18.
+    # In `large`, the three classes have the probabilities 0.42, 0.4 and 0.18: the background is the most probable.
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
-    # In `large`, class 1 is the most probable of three classes, although its probability is below 0.5: 0.3, 0.4, 0.3.
+    # In `large`, the three classes now have the probabilities 0.3, 0.4 and 0.3: class 1 is the most probable.
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()
@@ -216,7 +216,7 @@ SCAN = Grid((60, 80, 40), TURNED)
 PART: Box = (slice(10, 50), slice(30, 75), slice(5, 33))
 
 
-def test_prior_has_the_same_centre_and_size_in_a_cropped_scan_and_on_the_network_grid() -> None:
+def test_prior_is_the_same_in_a_cropped_scan_and_on_the_network_grid() -> None:
     part = SCAN.crop(PART)
     of_part = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).crop_to(PART)
     grid = network_grid(part, (1.0, 1.2, 3.0))

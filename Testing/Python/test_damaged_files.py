@@ -233,7 +233,7 @@ def test_benchmark_file_that_defines_a_fill_value_is_read_although_parts_are_unw
     ],
 )
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha", "x.zip", "x.dcm", "x.hdr", "x"])
-def test_error_states_that_a_file_is_a_git_pointer_web_page_or_json_file_not_a_scan(
+def test_error_names_what_a_file_holds_instead_of_a_scan(
     tmp_path: Path, name: str, content: bytes, kind: str, remedy: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -407,7 +407,7 @@ def test_padding_of_resampled_and_masked_scans_causes_no_note(kind: str, thickne
         np.s_[6:, :, :],  # a masked background
     ],
 )
-def test_padding_and_masked_background_cause_no_note(background: tuple[slice, ...]) -> None:
+def test_zeros_in_end_slices_or_in_half_of_each_slice_cause_no_note(background: tuple[slice, ...]) -> None:
     voxels = np.full((2, 12, 12, 12), 7)
     voxels[1][background] = 0
     assert blank_slices_note(voxels) == ()

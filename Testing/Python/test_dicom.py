@@ -35,7 +35,7 @@ from pydicom.valuerep import PersonName
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
 def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
-    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j from the slice before
+    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice lies 0.6 mm further along j
     affine = {**ORTHOGONAL, "tilted": affine_of(orthogonal_matrix(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
     write_mr_series(folder, voxels, affine)
@@ -61,7 +61,7 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.4.5", "3.0.0", "3.0.1", "3.1.0.dev0", "10.0"])
-def test_pydicom_that_is_too_old_is_named_instead_of_the_scan(
+def test_reading_fails_with_a_message_if_pydicom_is_too_old(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_mr_series(tmp_path / "series", scan("int16"), ORTHOGONAL[next(iter(ORTHOGONAL))])

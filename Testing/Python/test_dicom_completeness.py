@@ -260,7 +260,7 @@ def test_scan_with_an_incomplete_time_point_is_refused_unless_a_time_point_is_ch
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 
-def _describe_one_frame_less(data: pydicom.Dataset) -> None:
+def _omit_last_frame_from_header(data: pydicom.Dataset) -> None:
     data.NumberOfFrames = 11
     data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:11]
 
@@ -268,7 +268,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "message_part"),
     [
-        (_describe_one_frame_less, "more pixels than its header states). Copy or export the file again."),
+        (_omit_last_frame_from_header, "more pixels than its header states). Copy or export the file again."),
         (
             lambda data: setattr(data, "NumberOfFrames", 11),
             "states 11 as its number of frames, but the number of its frame positions is 12. Export the series again",

@@ -143,7 +143,7 @@ COLOR = {
     [{}, COLOR, {"ImagePositionPatient": [0, 0, 21]}, {"ImagePositionPatient": [5, 0, 20]}],
     ids=["at a slice", "color at a slice", "beyond the last slice", "beside the stack"],
 )
-def test_image_of_another_sop_class_in_the_folder_of_a_complete_stack_is_skipped_with_a_note(
+def test_image_of_another_sop_class_is_skipped_if_the_stack_is_complete(
     tmp_path: Path, attributes: dict[str, object]
 ) -> None:
     write_slices(tmp_path, 10)

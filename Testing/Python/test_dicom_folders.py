@@ -209,7 +209,7 @@ def test_note_names_the_series_that_was_chosen_by_a_number(tmp_path: Path, serie
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_number_in_the_list_that_is_the_series_number_of_another_series_is_refused(tmp_path: Path) -> None:
+def test_number_that_fits_two_series_is_refused(tmp_path: Path) -> None:
     write_three_series(tmp_path)
     refused(
         lambda: read_scan(tmp_path, choice=ScanChoice(series="3")),
@@ -279,7 +279,7 @@ def write_series_with_dates_and_lists(folder: Path) -> None:
         ("11.30", 400),
     ],
 )
-def test_series_is_chosen_by_a_whole_number_in_a_list_in_a_date_or_after_an_abbreviation(
+def test_series_is_chosen_by_a_whole_number_in_a_list_or_date_or_after_an_abbreviation(
     tmp_path: Path, series: str, add: int
 ) -> None:
     write_series_with_dates_and_lists(tmp_path)

@@ -178,7 +178,7 @@ WHOLE_SLIDE, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1
 
 
 @pytest.mark.parametrize("sop_class", [WHOLE_SLIDE, SEGMENTATION, RT_DOSE])
-def test_tiled_image_or_segmentation_or_dose_is_refused_as_a_scan(tmp_path: Path, sop_class: str) -> None:
+def test_tiled_image_segmentation_or_dose_is_not_read_as_a_scan(tmp_path: Path, sop_class: str) -> None:
     path = write_frames(tmp_path / "x.dcm", range(8), sop_class=sop_class)
     refused(lambda: read_scan(path), path, "not a scan")
 
@@ -336,7 +336,7 @@ def test_psir_images_are_a_kind_named_after_their_image_type(tmp_path: Path) -> 
     ("word", "kind"),
     [("P_PCA", "phase"), ("P_FFE", "phase"), ("VELOCITY MAP", "phase"), ("R_IR", "real"), ("I_FFE", "imaginary")],
 )
-def test_component_is_named_by_a_word_of_the_image_type(tmp_path: Path, word: str, kind: str) -> None:
+def test_word_of_the_image_type_states_the_complex_component(tmp_path: Path, word: str, kind: str) -> None:
     for number, component in enumerate(("M_FFE", word)):
         image_type = ["ORIGINAL", "PRIMARY", component]
         write_slices(tmp_path / str(number), 8, first=8 * number + 1, add=100 + 1000 * number, ImageType=image_type)

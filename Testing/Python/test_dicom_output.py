@@ -369,9 +369,7 @@ def test_chinese_names_of_segments_are_read_without_their_escape_sequences(writt
     assert {segment.name for segment in read_segments(path)} == {"左心房"}
 
 
-def test_report_with_texts_beyond_ascii_refers_to_an_earlier_segmentation(
-    case: tuple[Path, Labelmap], tmp_path: Path
-) -> None:
+def test_report_on_an_earlier_segmentation_keeps_non_ascii_texts(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     def describe(image: pydicom.Dataset) -> None:
         image.SpecificCharacterSet = "ISO_IR 100"
         image.ProcedureCodeSequence = [code := pydicom.Dataset()]
@@ -437,7 +435,7 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
-def test_series_number_of_a_segmentation_is_the_last_four_digits_of_the_scans_series_number_followed_by_01(
+def test_series_number_is_the_last_four_digits_of_the_scans_number_followed_by_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
     """A series number in DICOM is at most 2147483647."""

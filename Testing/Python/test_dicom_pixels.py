@@ -60,7 +60,7 @@ def transcode(path: Path, syntax: str) -> None:
 
 
 def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
-    """Replace pixels and bit counts of a DICOM object by those of the temporary file `packed`, which GDCM writes."""
+    """Compress the pixels of a DICOM object with GDCM, which writes them to the temporary file `packed`."""
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(packed))
     writer.SetImageIO("GDCMImageIO")

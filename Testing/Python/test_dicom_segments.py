@@ -104,7 +104,7 @@ def test_segments_can_be_mapped_by_name_but_not_read_as_a_scan(series: Path, tmp
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"atrium"', '"wall"')
 
 
-def test_voxels_of_a_segment_that_another_overlaps_are_counted(series: Path, tmp_path: Path) -> None:
+def test_overlapping_voxels_of_two_segments_are_counted(series: Path, tmp_path: Path) -> None:
     masks = np.zeros((*OBLIQUE_SHAPE[::-1], 2), np.uint8)
     masks[2:7, 3:11, 4:14, 0] = 1
     masks[4:9, 5:9, 2:9, 1] = 1
@@ -133,7 +133,7 @@ def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: 
         read_labelmap(path)
 
 
-def assert_changed_is_refused(path: Path, change: Callable[[Any], object], message: str) -> None:
+def assert_refused_after_change(path: Path, change: Callable[[Any], object], message: str) -> None:
     with edit_dicom(path) as data:
         change(data)
     with pytest.raises(InputError, match=rf"{path.name}: {message}"):
@@ -188,11 +188,11 @@ def set_shared(data: Any, group: str, keyword: str, values: list[float]) -> None
     setattr(data.SharedFunctionalGroupsSequence[0][group][0], keyword, values)
 
 
-def state_segment(data: Any, number: int) -> None:
+def set_segment_of_a_frame(data: Any, number: int) -> None:
     data.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
 
 
-def remove_stated_segments(data: Any, count: int | None = None) -> None:
+def remove_segment_identification(data: Any, count: int | None = None) -> None:
     for frame in data.PerFrameFunctionalGroupsSequence[:count]:
         del frame.SegmentIdentificationSequence
 
@@ -247,7 +247,7 @@ def test_segmentation_without_a_common_grid_is_refused(
 ) -> None:
     labels = organs(tuple(range(9)))
     labels[labels == 2] = 0  # one segment, so that the frames are in the order of the slices
-    assert_changed_is_refused(write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY"), change, message)
+    assert_refused_after_change(write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY"), change, message)
 
 
 @pytest.mark.parametrize(
@@ -268,11 +268,11 @@ def test_segmentation_without_a_common_grid_is_refused(
             "holds 760 bytes of pixels, but its frames",
         ),
         (pad_frames_to_bytes, "holds 720 bytes of pixels, but its frames need 718"),
-        (lambda data: state_segment(data, 7), "does not describe its segment 7"),
+        (lambda data: set_segment_of_a_frame(data, 7), "does not describe its segment 7"),
         (lambda data: setattr(data.SegmentSequence[1], "SegmentNumber", 1), "has several segments with the number 1"),
         (lambda data: delattr(data.SegmentSequence[1], "SegmentNumber"), "lacks the number of a segment"),
-        (remove_stated_segments, "has frames that do not state their segment"),
-        (lambda data: remove_stated_segments(data, 1), "has frames that do not state their segment"),
+        (remove_segment_identification, "has frames that do not state their segment"),
+        (lambda data: remove_segment_identification(data, 1), "has frames that do not state their segment"),
         (lambda data: set_pixels_of_8_bits(data, 100, 120), "holds fractions, not segments"),
         (lambda data: keep_compressed_frames(data, 16), "is damaged: it holds 16 of 18 compressed frames"),
         (lambda data: keep_compressed_frames(data, 20), "holds 20 compressed frames, but its header states 18"),
@@ -305,7 +305,7 @@ def test_incomplete_or_contradictory_segmentation_is_refused(
     series: Path, tmp_path: Path, change: Callable[[Any], object], message: str
 ) -> None:
     path = write_segmentation(tmp_path / "x.dcm", series, organs(tuple(range(9))), "BINARY")
-    assert_changed_is_refused(path, change, message)
+    assert_refused_after_change(path, change, message)
 
 
 @pytest.mark.parametrize("extra", [2, 4])
@@ -325,7 +325,7 @@ def test_labelmap_with_undescribed_values_is_refused(series: Path, tmp_path: Pat
         data.SegmentSequence = [item for item in data.SegmentSequence if item.SegmentNumber <= kept]
 
     path = write_segmentation(tmp_path / "x.dcm", series, organs((2, 3)), "LABELMAP")
-    assert_changed_is_refused(path, describe_fewer_segments, message)
+    assert_refused_after_change(path, describe_fewer_segments, message)
 
 
 def test_background_that_is_stored_as_segment_0_is_ignored(series: Path, tmp_path: Path) -> None:
@@ -366,14 +366,14 @@ def test_fractional_segmentation_that_does_not_state_its_maximum_is_refused(seri
     masks = np.stack([labels.T == 1, labels.T == 2], axis=-1).astype(np.float32)
     path = write_segmentation(tmp_path / "x.dcm", series, masks, "FRACTIONAL")
     message = "lacks the highest value of its fractions"
-    assert_changed_is_refused(path, lambda data: delattr(data, "MaximumFractionalValue"), message)
+    assert_refused_after_change(path, lambda data: delattr(data, "MaximumFractionalValue"), message)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: delattr(data, "SegmentSequence"),
-        remove_stated_segments,
+        remove_segment_identification,
         lambda data: set_pixels_of_8_bits(data, 128),
     ],
     ids=["no description", "frames without a number", "8 bits"],
@@ -413,7 +413,7 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
 
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
-def test_segmentation_with_thinner_slices_is_accepted_if_its_slices_between_those_of_the_scan_are_empty(
+def test_segmentation_slices_between_slices_of_the_scan_are_accepted_if_empty(
     series: Path, tmp_path: Path, slices: tuple[int, ...]
 ) -> None:
     """The slices of the scan are 2.5 mm apart.

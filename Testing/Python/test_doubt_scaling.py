@@ -32,7 +32,7 @@ def test_fit_finds_the_bias_and_slope_of_the_error_probability(bias: float, slop
     np.testing.assert_allclose(fitted.apply(levels), expit(bias + slope * logit(levels)), atol=0.01)
 
 
-def test_counts_from_two_halves_of_a_scan_add_up_to_those_from_the_whole() -> None:
+def test_counts_of_both_halves_of_a_scan_add_up_to_the_counts_of_the_scan() -> None:
     draw = np.random.default_rng(1)
     doubt, chance = draw.random((2, 20, 20, 20))
     whole = count_doubt(doubt, chance < doubt)

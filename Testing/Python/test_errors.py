@@ -134,7 +134,7 @@ def test_command_in_a_message_has_double_quotes_on_windows(tmp_path: Path, monke
         read_cases(Path("my scans"))
 
 
-def test_error_names_the_file_that_the_locale_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_file_whose_name_cannot_be_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnicodeEncodeError) as caught:
         "sub/Müller.nii".encode("ascii")
     assert "unexpected error (UnicodeEncodeError" in str(user_error(caught.value, SCAN))

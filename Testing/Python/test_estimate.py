@@ -300,7 +300,7 @@ def test_effort_changes_stated_iterations_but_no_other_stated_setting(tmp_path: 
     assert (training.iterations, training.patch, training.validate_every) == (2, (24, 24, 24), 2)
 
 
-def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
+def test_effort_sets_the_iterations_of_a_new_run_and_is_refused_on_resume(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")
     recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))
@@ -349,7 +349,7 @@ def test_cases_and_recipes_that_training_refuses_are_refused_before_a_step_is_me
         (("b", "labelled1.nii.gz", "", "unlabelled"), ("input_channels=2",), "channel"),
     ],
 )
-def test_case_that_check_and_training_refuse_is_refused_from_its_headers(
+def test_estimate_refuses_an_unusable_case_as_check_and_training_do(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -199,9 +199,7 @@ def test_255_is_not_read_as_1_if_any_label_holds_another_value(folders: tuple[Pa
 
 
 @pytest.mark.parametrize("masked", ["prediction", "label"])
-def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
-    folders: tuple[Path, Path], masked: str
-) -> None:
+def test_note_advises_a_mapping_if_255_does_not_count_as_1(folders: tuple[Path, Path], masked: str) -> None:
     masks = random_mask(0), random_mask(10)
     files = folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"
     for file, mask, kind in zip(files, masks, ("prediction", "label"), strict=True):
@@ -222,7 +220,7 @@ def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
         assert_same_score(scores[key], unmapped[key])
 
 
-def test_masks_of_255_of_prediction_and_label_have_no_note(folders: tuple[Path, Path]) -> None:
+def test_no_note_if_prediction_and_label_are_masks_of_255(folders: tuple[Path, Path]) -> None:
     save_labels(folders[0] / "la000_image.nrrd", random_mask(0) * 255)
     save_labels(folders[1] / "la000_label.nii.gz", random_mask(10) * 255)
     remove_dcamt_mark(folders[1] / "la000_label.nii.gz")

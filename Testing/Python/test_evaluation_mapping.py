@@ -90,7 +90,7 @@ def save_segments(path: Path, *named: tuple[int, str]) -> None:
     write_labelmap(Labelmap(voxels, GRID), path, infos)
 
 
-def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
+def test_number_in_a_mapping_is_a_label_value_and_not_a_segment_name(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
@@ -132,7 +132,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
         ((420, 1), (300, 2), ["--prediction-mapping", "420=1,1=2", "--label-mapping", "300=1,2=2"]),
     ],
 )
-def test_error_about_values_above_255_proposes_a_working_mapping(
+def test_error_about_segments_with_values_above_255_proposes_a_working_mapping(
     predicted: tuple[int, int],
     labelled: tuple[int, int],
     options: list[str],
@@ -157,7 +157,7 @@ def test_error_about_values_above_255_proposes_a_working_mapping(
         ({1: (2, 4), 2: (4, 6)}, {420: (2, 6)}, ["--prediction-mapping", "1,2=420"]),
     ],
 )
-def test_error_about_a_class_above_255_proposes_a_working_mapping(
+def test_error_about_a_mapping_to_a_class_above_255_proposes_a_working_mapping(
     predicted: dict[int, tuple[int, int]],
     labelled: dict[int, tuple[int, int]],
     given: list[str],
@@ -170,7 +170,7 @@ def test_error_about_a_class_above_255_proposes_a_working_mapping(
     follow_advice_about_a_class_above_255(folders, given, capsys)
 
 
-def test_error_about_the_name_of_a_segment_above_255_proposes_a_working_mapping(
+def test_error_about_a_mapping_to_a_segment_of_value_420_proposes_a_working_mapping(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = tmp_path / "predictions", tmp_path / "labels"

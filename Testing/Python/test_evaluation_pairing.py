@@ -188,9 +188,7 @@ def test_result_beside_two_labels_of_its_case_is_not_taken_for_a_label(tmp_path:
 
 
 @pytest.mark.parametrize("label", ["p1_RV_seg", "p1_followup_seg", "p1_2_seg", "p1_cine_LA"])
-def test_result_beside_a_label_of_another_structure_examination_or_modality_stays_a_label(
-    tmp_path: Path, label: str
-) -> None:
+def test_result_counts_as_a_label_beside_a_label_of_another_case_or_structure(tmp_path: Path, label: str) -> None:
     for file in ("p1_auto", label):
         save_labels(tmp_path / f"{file}.nii.gz", random_mask(1))
     assert tmp_path / "p1_auto.nii.gz" in labelmaps_by_case(tmp_path, skip_images=True).values()
@@ -216,7 +214,7 @@ def test_labels_beside_the_predictions_are_skipped(tmp_path: Path, label: str, s
     assert not evaluation.failures
 
 
-def test_two_outlines_of_a_case_in_the_folder_of_labels_are_refused(tmp_path: Path) -> None:
+def test_two_labels_of_one_case_in_the_folder_of_labels_are_refused(tmp_path: Path) -> None:
     for file in ("pred/p1.nii.gz", "lab/p1.nrrd", "lab/p1_seg.nii.gz"):
         save_labels(tmp_path / file, random_mask(1))
     assert_refused((tmp_path / "pred", tmp_path / "lab"), "belongs to the same case (p1)")
@@ -412,9 +410,7 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
         ("p1/a/p1_trans",),  # the file lies in a subfolder of the case's folder
     ],
 )
-def test_case_folders_are_refused_unless_each_holds_exactly_one_file_named_like_the_label_of_the_case(
-    tmp_path: Path, files: tuple[str, ...]
-) -> None:
+def test_folder_of_a_case_must_hold_exactly_one_recognizable_prediction(tmp_path: Path, files: tuple[str, ...]) -> None:
     for file in files:
         save_labels(tmp_path / f"results/{file}.nii.gz", two_classes(1))
         save_labels(tmp_path / f"labels/{file[:2]}.nii.gz", two_classes(1))

@@ -1,4 +1,4 @@
-"""Events of a run are written, parsed, and read while the run appends them; truncated lines are skipped."""
+"""Events of a run are written to a file and read from the file while it grows; truncated lines are skipped."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 
 def cmake_lists(module: str) -> set[str]:
-    """Return the files in the lists of scripts and resources of a module's CMakeLists.txt."""
+    """Return the scripts and resources that a module's CMakeLists.txt lists."""
     text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
@@ -156,7 +156,7 @@ def test_slicer_requirements_are_the_pip_dependencies_that_slicer_lacks() -> Non
     assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
 
 
-def test_pip_requires_the_oldest_pydicom_that_the_engine_accepts() -> None:
+def test_pip_package_requires_at_least_the_oldest_pydicom_that_the_engine_accepts() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"pydicom>={".".join(map(str, OLDEST_PYDICOM))}"' in text
 
@@ -217,7 +217,7 @@ def file_names_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def copied_tree(tmp_path: Path) -> Path:
-    """Return a copy of the files that the build reads."""
+    """Return a copy of the files that the build reads; three of them get bytes that CMake must not change."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     source = tmp_path / "source"

@@ -66,7 +66,7 @@ def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("kind", ["mhd", "nhdr"])
-def test_error_does_not_advise_a_name_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
+def test_error_about_a_header_in_latin1_advises_utf8(tmp_path: Path, kind: str) -> None:
     path = write_scan(tmp_path / f"Müller.{kind}")
     path.write_bytes(path.read_bytes().replace("Müller".encode(), "Müller".encode("latin-1")))
     refused(lambda: read_scan(path), path, "If Müller.raw is the data file, write its name into the header, in UTF-8")
@@ -87,9 +87,7 @@ def test_data_file_is_found_with_composed_or_decomposed_accents(tmp_path: Path, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_header_in_a_temporary_folder_that_is_not_utf8_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temporary_folder_whose_path_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_scan(tmp_path / "Müller.mhd")
     path.write_text(normalize("NFD", path.read_text("utf-8")), encoding="utf-8")
     folder = tmp_path / os.fsdecode(b"\xff")
@@ -157,7 +155,7 @@ def test_scans_with_accents_are_read_in_an_ascii_locale(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the file system finds both forms")
-def test_other_form_of_accents_is_refused_in_a_folder_named_like_a_pattern(tmp_path: Path) -> None:
+def test_data_file_with_decomposed_accents_is_refused_in_a_folder_named_like_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "scan").mkdir()
     path = write_scan(tmp_path / "scan" / "Müller.mhd")
     path.with_suffix(".raw").rename(path.with_name(normalize("NFD", "Müller.raw")))

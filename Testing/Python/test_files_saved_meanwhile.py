@@ -137,7 +137,7 @@ def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
         write_package(path, replace(tiny_package, card=replace(tiny_package.card, name=name)))
     before = stored.read_bytes()
     listed = model_store.stored_models()
-    # The link simulates Windows, which ignores capitals in file names.
+    # The link simulates Windows, where `Mine.dcamt` and `mine.dcamt` are the same file.
     (stored.parent / "Mine.dcamt").hardlink_to(stored)
     monkeypatch.setattr(model_store, "stored_models", lambda: listed)
     assert call_dcamt(["models", "import", file]) == 1
@@ -148,7 +148,7 @@ def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
 
 
 @pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
-def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
+def test_segment_replaces_a_result_saved_meanwhile_only_with_overwrite(
     noise_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

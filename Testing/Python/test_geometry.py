@@ -79,7 +79,7 @@ def test_grids_match_if_their_voxels_coincide(shift_mm: float, match: bool) -> N
     [(slice(0, 1), slice(0, 4)), (slice(1, 2), slice(3, 7)), (slice(2, 3), slice(6, 10)), (slice(0, 3), slice(0, 10))],
 )
 def test_source_box_contains_partly_covered_voxels_and_reaches_the_border(cells: slice, covered: slice) -> None:
-    """Along each axis, the scan reaches from 0 to 10 mm, and the network grid's three cells from 0.5 to 9.5 mm."""
+    """Along each axis, the scan is 10 mm long, and the three cells of the network grid lie from 0.5 to 9.5 mm."""
     grid = network_grid(Grid((10, 10, 10), np.eye(4)), (3.0, 3.0, 3.0))
     assert grid.source_box((cells,) * 3) == (covered,) * 3
 

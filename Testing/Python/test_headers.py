@@ -25,7 +25,7 @@ def scan() -> Volume:
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd"])
-def test_header_has_the_grid_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
+def test_header_has_the_grid_of_the_scan(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
     header, whole = read_header(path), read_scan(path)

@@ -78,7 +78,7 @@ def test_file_in_use_for_a_moment_is_replaced(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_new_file_in_use_for_a_moment_is_renamed(
+def test_new_file_is_made_although_its_temporary_file_is_in_use_for_a_moment(
     has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -114,7 +114,7 @@ def test_missing_permission_is_reported_at_once_on_other_systems(
     assert windows.refused[:1] == ["open"]
 
 
-def test_files_of_a_run_in_use_for_a_moment_are_written_renamed_and_removed(
+def test_run_files_in_use_for_a_moment_are_written_renamed_and_removed(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = Windows(monkeypatch, refusals=1)

@@ -98,7 +98,7 @@ def test_labels_on_the_network_grid_equal_exact_fractions(size: int, step_in: st
 
 
 @pytest.mark.parametrize("thickness", [1, 2])
-def test_check_and_training_agree_on_a_label_that_fills_half_of_its_voxels(tmp_path: Path, thickness: int) -> None:
+def test_check_and_training_refuse_a_label_too_thin_for_the_network_grid(tmp_path: Path, thickness: int) -> None:
     """With thickness 1, the plate fills at most half of any voxel of the network grid, so no voxel gets the label."""
     affine = np.diag([0.75, 0.75, 1.5, 1])
     labels = np.zeros((60, 60, 30), np.uint8)

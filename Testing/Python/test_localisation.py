@@ -62,8 +62,8 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     )
 
 
-def test_small_central_component_does_not_replace_the_organ() -> None:
-    """The inner part of the scan contains the small component, but not the organ."""
+def test_central_component_counts_as_the_organ_only_if_it_fills_enough_of_a_patch() -> None:
+    """The inner part of the scan contains the central component, but not the organ."""
     central, organ = ellipsoid((80, 80, 12), (8, 8, 4.5)), ellipsoid((142, 40, 12), (14, 14, 9))
     # The component fills 1.2% of the larger patch and 7% of RECIPE's patch. `SMALLEST_ORGAN` is 2%.
     large_patch = replace(RECIPE, training=replace(RECIPE.training, patch=(16, 16, 96)))

@@ -106,7 +106,8 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 
 def test_voxels_without_a_class_are_ignored() -> None:
-    # For label -1, `inter_class` computes and discards the loss of class 0, which is infinite if class 0 is absent.
+    # For label -1, `inter_class` computes the loss of class 0 and discards it. If class 0 is absent, this loss is
+    # infinite.
     with_class_0, without_class_0 = torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])
     for labels in (with_class_0, without_class_0):
         known = labels >= 0

@@ -61,7 +61,7 @@ def test_class_weights_balance_the_foreground_classes() -> None:
     target = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
     weights = class_weights(target, torch.float64)
     mean = (500 + 100 + 10) / 3
-    assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is clipped to 10
+    assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is cut to 10
     assert float(weights[1, 2]) == 1  # the only foreground class of sample 1
     labels[0, 6, :1] = 0
     sizes = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).sum((2, 3, 4))
@@ -107,8 +107,7 @@ def test_loss_of_equal_logits_follows_its_formula() -> None:
     probability = 1 / 3  # of each class in each voxel
     dice = [n / (n + 1) * (1 - (2 * n * probability + 1) / (120 * probability + n + 1)) for n in (24, 1)]
     # The foreground classes have 12.5 voxels on average. Each of the 24 voxels of class 1 weighs 12.5 / 24; together
-    # they weigh 12.5.
-    # The weight of the voxel of class 2, 12.5 / 1, is cut to 10 (`MAX_CLASS_WEIGHT`).
+    # they weigh 12.5. The weight of the voxel of class 2, 12.5 / 1, is cut to 10 (`MAX_CLASS_WEIGHT`).
     expected = 0.5 * (-math.log(probability) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

@@ -1,4 +1,4 @@
-"""Test the measurement of memory and disk space, the reuse of freed memory, and exemption from garbage collection."""
+"""Test the measurement of memory and disk space, the reuse of freed memory, and `without_garbage_collection`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dcamt.machine import (
     without_garbage_collection,
 )
 
-REPEATED = """
+COUNT_PAGE_FAULTS = """
 import resource
 from dcamt.machine import keep_freed_memory
 def faults():
@@ -150,7 +150,7 @@ def test_freed_memory_is_reused_without_page_faults() -> None:
     """Count the page faults of ten allocations of 64 MiB, in child processes because mallopt's setting is permanent."""
     faults = []
     for first in ("", "assert keep_freed_memory()"):
-        command = [sys.executable, "-c", REPEATED.format(first=first)]
+        command = [sys.executable, "-c", COUNT_PAGE_FAULTS.format(first=first)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
         faults.append(int(done.stdout))
     by_default, if_kept = faults
@@ -217,10 +217,10 @@ def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
 @pytest.mark.usefixtures("restore_garbage_collection")
 def test_garbage_collection_goes_on_if_torch_is_already_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    callers: list[int] = []
+    earlier: list[int] = []
     with without_garbage_collection():
         assert gc.isenabled()
-    assert any(one is callers for one in gc.get_objects())
+    assert any(one is earlier for one in gc.get_objects())
 
 
 @pytest.mark.usefixtures("restore_garbage_collection")

@@ -66,7 +66,7 @@ def test_rows_measured_before_an_interruption_are_written(
     assert measured_scans(table) == ["s0", "s1"]
 
 
-def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
+def test_segmentation_replaced_by_a_command_without_table_is_measured_again(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
@@ -145,7 +145,7 @@ def test_rows_of_a_segmentation_without_mark_stay_while_they_agree_with_it(
     assert f"{table}: has " not in printed
 
 
-def test_rows_of_an_outline_are_removed_once_the_outline_was_corrected(
+def test_rows_of_a_corrected_segmentation_are_removed(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
@@ -215,7 +215,7 @@ def test_failures_of_scans_are_printed_even_if_the_table_cannot_be_written(
     assert f"measurements: {table}" not in printed.out
 
 
-def test_overwriting_names_the_scans_whose_rows_are_removed(
+def test_overwriting_prints_the_scans_whose_rows_are_removed(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "table.csv"

@@ -93,7 +93,7 @@ def test_measurements_of_ellipsoids_agree_with_formulas(grid: str, body: str) ->
 
 
 def test_area_of_a_cylinder_on_thick_slices_agrees_with_its_formula() -> None:
-    """The cylinder's axis is normal to the slices, so its ends are faces of voxels."""
+    """The cylinder's axis is normal to the slices, so the flat ends of the cylinder consist of voxel faces."""
     axes, radius, slices = VOXEL_AXES["thick slices"], 15.0, 16
     i, j = np.meshgrid(np.arange(60), np.arange(60), indexing="ij")
     disc = (np.hypot(i - 29.3, j - 29.6) * 0.625) <= radius

@@ -78,14 +78,14 @@ def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_store.os, "scandir", refuse)
 
 
-@pytest.mark.parametrize("is_unknown", [False, True])
+@pytest.mark.parametrize("home_is_unknown", [False, True])
 def test_shipped_model_is_found_without_access_to_imported_models(
-    shipped: Path, download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unknown: bool
+    shipped: Path, download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home_is_unknown: bool
 ) -> None:
     def fail() -> NoReturn:
         raise RuntimeError("Could not determine home directory.")
 
-    if is_unknown:  # In some containers, the home folder is unknown.
+    if home_is_unknown:  # as in some containers
         monkeypatch.delenv("DCAMT_HOME")
         monkeypatch.setattr(Path, "home", fail)
         message = "the folder of imported models is unknown.*DCAMT_HOME"

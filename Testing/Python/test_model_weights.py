@@ -85,7 +85,7 @@ def test_recipe_of_another_network_is_refused(model_copy: Path, network: dict[st
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # otherwise, 10**9 layers are built
+        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # too many layers
         ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # more weights than fit into memory
         ({"channels": (4, 2**70, 2**70)}, "channels must be at most 4096."),
     ],
@@ -107,7 +107,7 @@ def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
 
 
 def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
-    """Return the header's entry for a tensor; `offsets` are the array's first byte and the byte after the array."""
+    """Return the header's entry for a tensor; `offsets` are the tensor's first byte and the byte after the tensor."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 

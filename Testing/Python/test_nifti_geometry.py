@@ -107,7 +107,7 @@ def write_forms(path: Path, sform: np.ndarray, qform: np.ndarray, code: int = 2,
     Args:
         sform: (3, 3), with the code `code`.
         qform: (3, 3), with the code 1.
-        qfac: the stored `pixdim[0]`; by default the right one, which is -1 if the qform is left-handed.
+        qfac: the stored `pixdim[0]`; by default -1 if the qform is left-handed, and otherwise 1.
     """
     affines = [np.vstack([np.column_stack([axes, ORIGIN]), [0, 0, 0, 1]]) for axes in (sform, qform)]
     image = (nib.Nifti1Pair if path.suffix == ".hdr" else nib.Nifti1Image)(scan("int16"), affines[1])
@@ -135,7 +135,7 @@ def test_sform_with_axes_opposite_to_the_qform_is_read_as_by_itk(tmp_path: Path,
 @pytest.mark.parametrize("qfac", [0, 1])
 @pytest.mark.parametrize("code", [1, 2, 4])
 @pytest.mark.parametrize("ending", [".nii", ".hdr"])
-def test_left_handed_scan_that_lost_its_qfac_is_read_as_by_itk(
+def test_left_handed_scan_with_a_wrong_qfac_is_read_as_by_itk(
     tmp_path: Path, ending: str, code: int, qfac: float
 ) -> None:
     for axes in (np.diag([1.5, 1.2, -3]), np.eye(3)[:, [1, 0, 2]] * (1.5, 1.2, 3)):
@@ -146,7 +146,7 @@ def test_left_handed_scan_that_lost_its_qfac_is_read_as_by_itk(
 
 
 @pytest.mark.parametrize("ending", [".nii", ".hdr"])
-def test_oblique_scan_that_lost_its_qfac_is_read_as_by_nibabel_with_a_note(tmp_path: Path, ending: str) -> None:
+def test_oblique_left_handed_scan_with_qfac_0_is_read_as_by_nibabel_with_a_note(tmp_path: Path, ending: str) -> None:
     """In these files, rounding errors decide whether ITK uses the sform or the mirrored qform."""
     for seed in range(8):
         axes = orthogonal_matrix(seed) * (1.5, 1.2, 3)

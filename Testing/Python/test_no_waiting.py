@@ -39,7 +39,8 @@ EVERYTHING = (
 STEPS = (1, 7)
 """Two iterations in which all variants of the random augmentations occur.
 
-`STEPS` excludes 0, 16, 32, ... (`STOP_READ_EVERY`), since a team of processes waits for the GPU there.
+In every 16th iteration (`trainer.STOP_READ_EVERY`), a team of processes waits for the GPU, so `STEPS` has no multiple
+of 16.
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)

@@ -358,7 +358,7 @@ def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "has a damaged field 'space origin'")
 
 
-def test_cut_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None:
+def test_truncated_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nhdr"
     path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\ndata file: x.raw\n", data=b""))
     (tmp_path / "x.raw").write_bytes(b"skipped" + RAW)
@@ -408,7 +408,7 @@ def test_memory_to_read_nrrd_does_not_grow_with_bytes_that_are_not_voxels(
 
 
 @pytest.mark.parametrize("length", [1, 5, 1 << 18])
-def test_ascii_nrrd_is_read_whatever_lies_between_its_numbers(tmp_path: Path, length: int) -> None:
+def test_ascii_nrrd_is_read_with_line_ends_commas_or_tabs_between_its_numbers(tmp_path: Path, length: int) -> None:
     path = tmp_path / "x.nrrd"
     numbers = [b"%d" % voxel for voxel in VOXELS.ravel(order="F")]
     text = (b"\n" * length).join(numbers[:10]) + b"," + b",\t".join(numbers[10:])

@@ -103,7 +103,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # `given` replaces the branches' own logits as teacher logits of the unlabelled sample.
+    # The teacher logits of the unlabelled sample are `given` instead of the branches' own logits.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

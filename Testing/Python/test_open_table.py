@@ -137,6 +137,7 @@ def test_scores_walls_and_ranking_are_written_beside_a_table_that_was_opened_mea
         expected = table.read_bytes()
         with monkeypatch.context() as patch:
             open_table(table, patch)
+            # On Linux, `refuse_open_table` does nothing: the command starts, and only the writing of its table fails.
             patch.setattr("dcamt.commands.result_files.sys", SimpleNamespace(platform="linux"))
             assert command() == 1
         beside = table.with_stem(f"{table.stem}-new")

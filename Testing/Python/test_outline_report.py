@@ -106,7 +106,7 @@ def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> Non
 
 @pytest.mark.parametrize("quality", ["fast", "accurate"])
 @pytest.mark.parametrize("expected", [ExpectedOverlap(0.9, 0.8, 0.95), None])
-def test_values_of_a_corrected_outline_are_said_to_describe_the_outline_before(
+def test_report_says_that_values_describe_the_outline_before_its_correction(
     expected: ExpectedOverlap | None, quality: str, request_: ReportRequest
 ) -> None:
     trust = 0.87 if quality == "accurate" else None
@@ -119,9 +119,7 @@ def test_values_of_a_corrected_outline_are_said_to_describe_the_outline_before(
 
 
 @pytest.mark.parametrize(("count", "text"), [(1, ">1 doubtful"), (19, ">19 doubtful"), (20, ">20 or more doubtful")])
-def test_report_does_not_call_the_largest_number_of_listed_places_the_whole_number(
-    count: int, text: str, request_: ReportRequest
-) -> None:
+def test_20_doubtful_places_are_reported_as_20_or_more(count: int, text: str, request_: ReportRequest) -> None:
     place = DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0)
     assert text in text_of(replace(request_, method=OWN_MODEL, trust=0.87, doubts=(place,) * count))
 

@@ -21,7 +21,7 @@ from dcamt_testing.warm_python import interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
 MIN_DICE_TRAINED = 0.85
-"""A loss without class weights misses this bound: the Dice of the aorta, the smallest organ, is then 0."""
+"""If the loss has no class weights, the Dice of the aorta, the smallest organ, is 0."""
 MAX_DICE_UNTRAINED = 0.25
 
 

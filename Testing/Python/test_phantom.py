@@ -17,7 +17,7 @@ from scipy import ndimage
 
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 SEEDS = (0, 1, 2, 3)
-COARSE_MM = 1.25
+VOXEL_MM = 1.25
 
 
 def load_script() -> ModuleType:
@@ -50,8 +50,8 @@ class Heart(NamedTuple):
 
 @pytest.fixture(scope="module")
 def coarse() -> tuple[Volume, Labelmap]:
-    """Return scan and label of seed 3 with voxels of 2 * COARSE_MM; a test must not change them."""
-    scan, label = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)
+    """Return scan and label of seed 3 with voxels of 2 * VOXEL_MM; a test must not change them."""
+    scan, label = phantom.make_phantom(3, spacing_mm=2 * VOXEL_MM)
     return scan, label
 
 
@@ -68,13 +68,13 @@ def hearts() -> dict[int, Heart]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantom, "_paint_heart", record_and_paint)
         for seed in SEEDS:
-            scan, label = phantom.make_phantom(seed, spacing_mm=COARSE_MM)
+            scan, label = phantom.make_phantom(seed, spacing_mm=VOXEL_MM)
             made[seed] = Heart(scan, label, *painted[:3])
     return made
 
 
 def test_seed_determines_the_scan(hearts: dict[int, Heart]) -> None:
-    scan, label = phantom.make_phantom(1, spacing_mm=COARSE_MM)
+    scan, label = phantom.make_phantom(1, spacing_mm=VOXEL_MM)
     assert np.array_equal(scan.voxels, hearts[1].scan.voxels)
     assert np.array_equal(label.voxels, hearts[1].label.voxels)
     other = hearts[2]
@@ -87,7 +87,7 @@ def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], see
     label = hearts[seed].label
     assert set(np.unique(label.voxels)) == {0, 1}
     assert ndimage.label(label.voxels)[1] == 1
-    assert 38 < label.voxels.sum() * COARSE_MM**3 / 1000 < 92
+    assert 38 < label.voxels.sum() * VOXEL_MM**3 / 1000 < 92
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -136,14 +136,14 @@ def test_aorta_is_a_bright_area_behind_the_atrium(hearts: dict[int, Heart], seed
     bright &= ndimage.binary_dilation(label.voxels[:, :, middle], iterations=3) == 0
     parts, count = ndimage.label(bright)
     widths = [
-        2 * (np.count_nonzero(parts == n) / np.pi) ** 0.5 * COARSE_MM
+        2 * (np.count_nonzero(parts == n) / np.pi) ** 0.5 * VOXEL_MM
         for n in range(1, count + 1)
         if ndimage.center_of_mass(parts == n)[1] > behind
     ]
     assert any(16 < width < 30 for width in widths), widths
 
 
-def test_noise_and_scar_are_not_clipped(hearts: dict[int, Heart]) -> None:
+def test_intensities_are_not_clipped_to_0_or_255(hearts: dict[int, Heart]) -> None:
     """In dark lung, clipped Gaussian noise would often be 0; Rician noise is rarely 0."""
     for heart in hearts.values():
         image = heart.scan.voxels[0]

@@ -102,7 +102,7 @@ def test_outline_lies_on_the_boundary_of_the_mask(figure, name: str, through: in
     at = round(float(ndimage.center_of_mass(lopsided_mask())[through]))
     mask = np.take(lopsided_mask(), at, axis=through)
     spacing = np.delete(SPACING, through)
-    # An exact outline passes through the midpoints of all pixel edges between inside and outside.
+    # An exact outline passes through each midpoint between a voxel of the mask and a neighbour outside the mask.
     edges = []
     for axis in (0, 1):
         index = np.argwhere(np.diff(mask.astype(int), axis=axis) != 0).astype(float)
@@ -177,7 +177,7 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_patients_left_is_drawn_left_from_behind_and_right_from_the_front(figure) -> None:  # type: ignore[no-untyped-def]
+def test_patients_left_is_at_left_in_panel_behind_and_at_right_in_panel_front(figure) -> None:  # type: ignore[no-untyped-def]
     """The bar of `lopsided_mask` points to the patient's left."""
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
@@ -218,7 +218,7 @@ def test_nearest_slice_with_the_segment_is_shown_if_the_centroid_lies_in_a_gap()
     assert len(green_points(figure, "Axial"))
 
 
-def test_scale_bar_and_notes_have_a_dark_rim_on_white_voxels() -> None:
+def test_scale_bar_and_slice_number_have_a_dark_rim_on_white_voxels() -> None:
     _, labelmap = make_case()
     white = np.full(SHAPE, 100, np.int16)
     white[0] = 0  # The darkest voxels are drawn black, so the others are drawn white.
@@ -233,7 +233,7 @@ def test_scale_bar_and_notes_have_a_dark_rim_on_white_voxels() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 20, 160), (20, 160, 20), (160, 20, 20), (24, 24, 24)])
-def test_texts_of_slices_neither_overlap_nor_are_cut(shape: tuple[int, int, int]) -> None:
+def test_texts_of_a_panel_neither_overlap_nor_are_cut(shape: tuple[int, int, int]) -> None:
     grid = Grid(shape, np.diag([0.6, 0.6, 0.6, 1.0]))
     labels = np.zeros(shape, np.uint8)
     labels[8:12, 8:12, 8:12] = labels[-12:-8, -12:-8, -12:-8] = 1
@@ -267,7 +267,7 @@ def test_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     assert "p\\udcff" in [text.get_text() for text in draw_picture(named, labelmap, [GREEN]).texts]
 
 
-def test_long_name_of_a_scan_ends_before_the_voxel_size(tmp_path: Path) -> None:
+def test_long_scan_name_is_shortened_to_fit_left_of_the_voxel_size(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     for stem in (
         "sub-0123_ses-baseline_acq-LGE3DNAVIGATOR_rec-NORM_MOCO_run-01_T1w",
@@ -336,7 +336,7 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("command", ["picture", "wall"])
-def test_scan_in_place_of_the_segmentation_is_refused_before_it_is_drawn_or_measured(
+def test_scan_given_as_the_segmentation_is_refused_and_leaves_no_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     _, labelmap = make_case()
@@ -351,7 +351,7 @@ def test_scan_in_place_of_the_segmentation_is_refused_before_it_is_drawn_or_meas
 
 
 @pytest.mark.usefixtures("coarse_pictures")
-def test_empty_segmentation_and_notes_on_the_scan_are_reported(
+def test_empty_segmentation_and_scan_with_two_intensities_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mask = np.zeros(SHAPE, np.uint8)

@@ -32,7 +32,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 
-class NetworkOfScan(nn.Module):
+class StubNetwork(nn.Module):
     """Branch A segments the organ where channel 0 is positive. Branch B segments it where channel 1 is positive.
 
     The first `failures` passes raise `failure`.
@@ -62,7 +62,7 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
     tiles: list[Shape | None] = []
 
     def record(
-        network: NetworkOfScan, image: Tensor, quality: str, tile: Shape | None = None, tick: object = None
+        network: StubNetwork, image: Tensor, quality: str, tile: Shape | None = None, tick: object = None
     ) -> Tensor:
         tiles.append(tile)
         return predict_whole(network, image, quality)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ BALLS = ball_mask(-17, 8), ball_mask(12, 11)
 
 
 def predictor_and_scan(
-    tiny_package: ModelPackage, network: NetworkOfScan, largest_component: bool = False
+    tiny_package: ModelPackage, network: StubNetwork, largest_component: bool = False
 ) -> tuple[Predictor, Volume]:
     recipe: Recipe = replace(
         tiny_package.recipe,
@@ -123,7 +123,7 @@ def predictor_and_scan(
 
 def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelPackage) -> None:
     left, right = BALLS
-    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
+    predictor, scan = predictor_and_scan(tiny_package, StubNetwork())
     whole = predictor.segment(scan)
     # Where only one branch segments a ball, both classes have equal mean probabilities, and background is chosen.
     assert np.array_equal(whole.labelmap.voxels == 1, right)
@@ -135,7 +135,7 @@ def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelP
 
 def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: ModelPackage) -> None:
     left, right = BALLS
-    network = NetworkOfScan()
+    network = StubNetwork()
     predictor, scan = predictor_and_scan(tiny_package, network)
     whole = predictor.segment(scan)
     corner = CENTRE + np.array([0.0, -6.0, -30.0])
@@ -163,7 +163,7 @@ def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: Model
 def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny_package: ModelPackage) -> None:
     function = OverlapFunction(("entropy",), (0.0,), (1.0,), (-1.0,), 4.0, (0.9,), (-0.1,), (0.1,))
     calibration = Calibration(tiny_package.card.checksum, {"accurate": function}, cases=8, scans=40)
-    predictor, scan = predictor_and_scan(replace(tiny_package, calibration=calibration), NetworkOfScan())
+    predictor, scan = predictor_and_scan(replace(tiny_package, calibration=calibration), StubNetwork())
     low, high = CENTRE + np.array([0.0, -12, -12]), CENTRE + np.array([24.0, 12, 12])
     for axis in range(3):
         for end in (low, high):
@@ -172,7 +172,7 @@ def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny
             assert cut.notes == (CUT_BY_REGION,)
             assert cut.expected_overlap is None
             end[axis] = whole
-    # The region encloses the whole ball on the right side. One face of the region lies outside the scan.
+    # The region encloses the whole right ball. One face of the region lies outside the scan.
     high[0] = CENTRE[0] + 100
     enclosed = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
     assert np.array_equal(enclosed.labelmap.voxels == 1, BALLS[1])
@@ -181,7 +181,7 @@ def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny
 
 
 def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) -> None:
-    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
+    predictor, scan = predictor_and_scan(tiny_package, StubNetwork())
     low = CENTRE + 0.2  # voxel centres lie 0.75 mm from CENTRE along each axis
     region = Region((low[0], low[1], low[2]), (low[0] + 0.2, low[1] + 0.2, low[2] + 0.2))
     with pytest.raises(InputError, match="holds no voxel"):
@@ -191,7 +191,7 @@ def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) ->
 def test_recipe_decides_whether_only_the_largest_component_is_kept(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     for largest_component, count in ((False, 2), (True, 1)):
-        predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), largest_component)
+        predictor, scan = predictor_and_scan(tiny_package, StubNetwork(), largest_component)
         # Both branches see the channel with two balls.
         result = predictor.segment(Volume(np.repeat(scan.voxels[:1], 2, axis=0), scan.grid))
         labels = result.labelmap.voxels
@@ -205,14 +205,14 @@ def test_recipe_decides_whether_only_the_largest_component_is_kept(tiny_package:
 
 def test_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = record_tiles(monkeypatch)
-    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
+    predictor, scan = predictor_and_scan(tiny_package, StubNetwork())
     predictor.segment(scan)
     assert tiles == [None]
     for fraction in (0.6, 0.3):
         tiles.clear()
         bound = int(fraction * pass_bytes(predictor.recipe, GRID.shape))
         monkeypatch.setattr(tiling, "usable_memory", lambda device, bound=bound: bound)
-        predictor_and_scan(tiny_package, NetworkOfScan())[0].segment(scan)
+        predictor_and_scan(tiny_package, StubNetwork())[0].segment(scan)
         assert len(tiles) == 1
         assert tiles[0] is not None
         assert pass_bytes(predictor.recipe, tiles[0]) <= bound
@@ -232,7 +232,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     tiny_package: ModelPackage, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles = record_tiles(monkeypatch)
-    network = NetworkOfScan(failure, failures=2)
+    network = StubNetwork(failure, failures=2)
     predictor, scan = predictor_and_scan(tiny_package, network)
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
@@ -247,14 +247,14 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
 
 
 def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = NetworkOfScan(device="meta")
+    network = StubNetwork(device="meta")
     predictor, scan = predictor_and_scan(tiny_package, network)
     predictor.device = torch.device("meta")  # instead of a GPU
     monkeypatch.setattr(
         network, "to", lambda *_: pytest.fail("the GPU's network must stay on the GPU for the next scan")
     )
     asked: list[torch.device] = []
-    spare = NetworkOfScan()
+    spare = StubNetwork()
     monkeypatch.setattr(predictor, "_network_on", lambda device: asked.append(device) or spare)
     record_tiles(monkeypatch)
     tried = fail_on_gpu(monkeypatch)
@@ -294,7 +294,7 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles = record_tiles(monkeypatch)
-    network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
+    network = StubNetwork(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = predictor_and_scan(tiny_package, network)
     with pytest.raises(MemoryShortage, match=r"scan\.nrrd: not enough memory.*region of interest") as caught:
         predictor.segment(replace(scan, path=Path("scan.nrrd")))
@@ -304,16 +304,16 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
 
 
 @pytest.mark.parametrize("step", ["scan_to_network", "doubt_map"])
-def test_lack_of_memory_before_or_after_the_network_names_the_scan(
+def test_memory_error_before_or_after_the_network_contains_the_scan_name(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
+    predictor, scan = predictor_and_scan(tiny_package, StubNetwork())
     monkeypatch.setattr(f"dcamt.inference.predictor.{step}", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryShortage, match=r"^scan\.nrrd: not enough memory for this scan\. Crop the scan"):
         predictor.segment(replace(scan, path=Path("scan.nrrd")))
 
 
 def test_other_errors_are_not_treated_as_lack_of_memory(tiny_package: ModelPackage) -> None:
-    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(RuntimeError("shapes do not fit"), failures=1))
+    predictor, scan = predictor_and_scan(tiny_package, StubNetwork(RuntimeError("shapes do not fit"), failures=1))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predictor.segment(scan)

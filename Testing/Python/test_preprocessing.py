@@ -166,11 +166,11 @@ def test_downsampling_averages_stripes_finer_than_the_grid(tiny_recipe: Recipe) 
     assert image[:, 1:-1].abs().max() < 1e-5  # the mean intensity, 50, is mapped to 0
 
 
-STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
+AXIS_ORDERS = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
 
 
 def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
-    for order, flips in STORED:
+    for order, flips in AXIS_ORDERS:
         scan = reorder_axes(
             analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17))), order, flips
         )
@@ -203,8 +203,8 @@ def test_read_only_voxels_are_resampled_without_a_warning(recwarn: pytest.Warnin
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
-@pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_resampling_a_box_equals_cropping_the_resampled_whole(
+@pytest.mark.parametrize(("order", "flips"), AXIS_ORDERS, ids=str)
+def test_resampling_to_a_box_equals_resampling_to_the_whole_scan_and_cropping(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
@@ -215,7 +215,7 @@ def test_resampling_a_box_equals_cropping_the_resampled_whole(
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
-@pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
+@pytest.mark.parametrize(("order", "flips"), AXIS_ORDERS, ids=str)
 def test_source_box_equals_the_box_found_by_brute_force(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:

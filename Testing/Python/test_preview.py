@@ -14,7 +14,7 @@ from dcamt.runs.preview import choose_preview, chosen_preview, read_preview, sho
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
-def test_preview_holds_the_requested_case_and_the_prediction_scored_in_the_validation(tmp_path: Path) -> None:
+def test_preview_of_the_requested_case_has_the_dice_of_the_validation(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
     run = RunFolder(tmp_path / "run")
     assert chosen_preview(run) is None

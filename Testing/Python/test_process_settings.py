@@ -51,7 +51,7 @@ def test_reading_in_threads_leaves_the_settings_of_the_process_unchanged(tmp_pat
     assert settings_of_process() == before
 
 
-def test_nibabel_reports_a_wrong_header_to_the_program_after_a_scan_was_read(
+def test_nibabel_still_logs_a_wrong_header_after_a_scan_was_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     header = nib.Nifti1Header()

@@ -210,7 +210,7 @@ def test_number_of_a_segmentation_file_stays_when_the_role_of_another_case_chang
     assert lines[0] == lines[1] == [f"segmentation of 'c:d': {tmp_path / 'proposed' / 'case3.seg.nrrd'}"]
 
 
-def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
+def test_numbered_segmentation_file_does_not_take_the_name_of_another_case(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
@@ -287,7 +287,7 @@ def test_ranking_and_failures_are_printed_even_if_the_table_cannot_be_written(
     ("option", "result", "saved"),
     [("--segmentations", "proposed", "proposed/unlabelled0.seg.nrrd"), ("--csv", "next.csv", "next.csv")],
 )
-def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
+def test_file_saved_during_the_ranking_is_replaced_only_with_overwrite(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -301,7 +301,7 @@ def test_choose_recipe_accepts_a_dictionary_of_settings() -> None:
     assert (training.batch, training.learning_rate) == (4, 0.5)
 
 
-def test_if_a_folder_is_given_as_recipe_the_message_names_the_recipe_file_in_the_folder(tmp_path: Path) -> None:
+def test_error_for_a_folder_names_the_recipe_file_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").touch()
     with pytest.raises(InputError, match=rf"such as {re.escape(str(tmp_path / 'recipe.json'))}\.$"):
         load_recipe(tmp_path)

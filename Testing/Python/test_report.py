@@ -133,7 +133,7 @@ def test_report_shows_settings_and_results_of_the_run(run: Path) -> None:
     assert rows["mean"][1] == f"{float(table[4]['dice']):.3f}"
 
 
-def test_report_counts_the_cases_of_the_training(run: Path, tmp_path: Path) -> None:
+def test_report_counts_the_cases_of_the_training_even_if_the_case_list_has_changed(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / run.parent.name / run.name
     shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
     cases = copy / "cases.csv"
@@ -257,7 +257,7 @@ def test_report_that_would_lack_earlier_scores_is_refused(
     assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
 
 
-def test_cases_with_earlier_scores_that_are_no_longer_validation_cases_are_named(
+def test_former_validation_cases_whose_scores_the_report_leaves_out_are_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / run.parent.name / run.name
@@ -404,7 +404,7 @@ def test_dice_of_a_case_is_the_mean_over_the_classes_that_occur() -> None:
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
-    """The scan is stored along L, S, A. A bright block at the right, front and top is drawn at the upper left."""
+    """The axes point to L, S, A. A bright block at the patient's right, front and top is drawn at the upper left."""
     import matplotlib.image
 
     block = np.zeros((40, 40, 40), np.uint8)
@@ -429,7 +429,7 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()
 
 
-def test_padding_of_ct_does_not_wash_out_the_picture_of_a_case(tmp_path: Path) -> None:
+def test_padding_of_ct_does_not_lower_the_contrast_of_a_case_picture(tmp_path: Path) -> None:
     import matplotlib.image
 
     voxels = np.tile(np.array([-3024, 0, 100], np.int16).repeat(12), (24, 24, 1))  # padding, tissue, label
@@ -455,7 +455,7 @@ def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     assert f"<p>{absent}; in the table's means, such cases count with Dice 1 and distance 0.</p>" in page
 
 
-def test_report_of_a_class_named_after_a_patient_does_not_deny_the_name() -> None:
+def test_report_states_that_names_in_the_recipe_may_identify_a_patient() -> None:
     recipe = tiny_recipe()
     recipe = replace(recipe, classes=(replace(recipe.classes[0], name="Atrium of Mueller"),))
     page = render_run_report(RunReport(recipe, {}))

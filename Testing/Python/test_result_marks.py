@@ -134,7 +134,7 @@ def test_map_of_any_type_is_recognised(tmp_path: Path, name: str, kind: str) -> 
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.seg.nrrd"])
-def test_cut_result_is_not_recognised(tmp_path: Path, name: str) -> None:
+def test_result_in_a_truncated_file_is_not_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_result(path)
     path.write_bytes(path.read_bytes()[:-20])

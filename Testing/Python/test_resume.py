@@ -159,8 +159,8 @@ def restored_sighup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def send_in_iterations(trainer: trainer_module.Trainer, number: int, steps: Sequence[int]) -> None:
-    """Let a trainer send a signal to this process in each iteration that begins at one of `steps`."""
+def send_signal_at(trainer: trainer_module.Trainer, number: int, steps: Sequence[int]) -> None:
+    """Make a trainer send the signal `number` to this process when an iteration begins at one of `steps`."""
     iterate = trainer.iterate
 
     def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ def test_signal_pauses_the_run_after_the_current_iteration(
 ) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
-    send_in_iterations(trainer, number, [2])
+    send_signal_at(trainer, number, [2])
     outcome = trainer.fit(read_cases(table))
     assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
     assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
@@ -189,7 +189,7 @@ def test_signal_pauses_the_run_after_the_current_iteration(
 def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     """Under `nohup`, a run goes on when the terminal is closed."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
-    send_in_iterations(trainer, signal.SIGHUP, [0, 1])
+    send_signal_at(trainer, signal.SIGHUP, [0, 1])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert trainer.fit(read_cases(table)).finished
 
@@ -197,7 +197,7 @@ def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, rest
 @needs_signals
 def test_fit_keeps_an_existing_sighup_handler(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
-    send_in_iterations(trainer, signal.SIGHUP, [0, 1])
+    send_signal_at(trainer, signal.SIGHUP, [0, 1])
     received: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
     assert trainer.fit(read_cases(table)).finished

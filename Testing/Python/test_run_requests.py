@@ -173,7 +173,7 @@ def test_run_stopped_before_its_first_iteration_says_that_there_is_no_model(tmp_
     assert (process.returncode, run_state(run).state, run.model.exists()) == (1, PAUSED, False)
 
 
-def test_resumed_run_writes_the_model_of_its_checkpoint_if_the_run_is_stopped_while_it_loads_cases(
+def test_resumed_run_stopped_while_loading_cases_writes_the_model_of_its_checkpoint(
     tmp_path: Path, table: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -276,7 +276,7 @@ def save_killed_run(folder: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize(("free", "is_full"), [(10**9, False), (None, False), (2 * 10**6, True), (0, True)])
-def test_run_that_ended_on_a_full_disk_asks_for_space(
+def test_killed_run_asks_for_space_only_if_the_disk_is_full(
     free: int | None, is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a full disk, the process may be unable to write why it ends."""
@@ -497,7 +497,7 @@ def test_watching_does_not_import_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_stopping_a_run_before_its_first_iteration_writes_no_model(
+def test_stopping_an_untrained_paused_run_writes_no_model(
     tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")

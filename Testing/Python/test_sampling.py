@@ -109,8 +109,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             index_in_label = batch.labels.numpy() - 1
             difference = np.abs(index_in_image - index_in_label)
             assert difference.max() <= 0.51
-            # The image is interpolated; the label is that of the nearest scan voxel. The two indices differ only where
-            # a patch voxel lies between scan voxels. A difference above 0.3 shows that there are such patch voxels.
+            # Between scan voxels, the image is interpolated, but the label is not, so the two indices differ.
             assert difference.max() > 0.3
 
 

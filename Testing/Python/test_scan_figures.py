@@ -206,7 +206,7 @@ def test_every_segment_is_named_beside_a_dot_of_its_color() -> None:
 
 
 def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
-    """The scan, stored along L, S and A, has a bright landmark at the patient's left, front and top."""
+    """The scan's axes point to L, S and A. A bright landmark is at the patient's left, front and top."""
     affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     ras = (np.indices((40, 40, 40)).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]).T
     block = ((ras[0] < 12) & (ras[0] > 5) & (ras[1] > 28) & (ras[1] < 36) & (ras[2] > 28) & (ras[2] < 36)).reshape(
@@ -234,7 +234,7 @@ def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
 
 
 @pytest.mark.parametrize(("axis", "letter"), [(0, "R"), (2, "S")])
-def test_arm_of_a_surface_points_to_the_letter_of_its_direction(axis: int, letter: str) -> None:
+def test_arm_towards_the_right_or_top_is_drawn_on_the_side_of_its_letter(axis: int, letter: str) -> None:
     image = pytest.importorskip("matplotlib.image")
     grid = Grid((40, 40, 40), np.eye(4))
     ras = np.indices(grid.shape) - 20

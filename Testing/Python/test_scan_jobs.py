@@ -277,7 +277,7 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
-def test_link_to_a_missing_file_is_not_written_through(tmp_path: Path) -> None:
+def test_link_to_a_missing_file_counts_as_an_existing_file(tmp_path: Path) -> None:
     scans, out = make_files(tmp_path / "scans", "a.nrrd"), tmp_path / "out"
     out.mkdir()
     for name in ("a.seg.nrrd", "m.csv"):
@@ -339,7 +339,7 @@ def test_volume_written_by_dcamt_is_recognised(tmp_path: Path) -> None:
     assert is_dcamt_result(save_noise_scan(tmp_path / "volume.nii.gz"))
 
 
-def test_results_of_scans_whose_names_differ_only_in_capitals_or_accent_encoding_are_named_after_the_folders(
+def test_result_names_start_with_the_folder_if_scan_names_differ_only_in_capitals_or_accent_encoding(
     tmp_path: Path,
 ) -> None:
     names = {"a": "P1.nrrd", "b": "p1.nrrd", "c": "\u00e9.nrrd", "d": "e\u0301.nrrd"}

@@ -1,4 +1,4 @@
-"""Scans on a command line: files, folders of patients, DICOM folders and data sets; labels and results are no scans."""
+"""Test which files and folders `find_scans` returns as scans; labels and results are not scans."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_p9_seg_without_a_scan_p9_is_skipped_if_p9_seg_has_few_values(tmp_path: 
 
 
 @pytest.mark.parametrize(("scan", "mask"), [("p{}_psir_seg", "p{}_psir_seg_LA"), ("p{}_LGE_segmented", "p{}_LA")])
-def test_scan_of_a_segmented_sequence_is_segmented_and_its_mask_is_skipped(
+def test_scan_with_seg_or_segmented_in_its_name_is_found_and_its_mask_is_skipped(
     tmp_path: Path, scan: str, mask: str
 ) -> None:
     for number in (1, 2):
@@ -214,7 +214,7 @@ def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: P
     scans = write_studies(tmp_path, "p1", "p2")
     write_dcamt_result(tmp_path / "out" / "p1.seg.nrrd")
     assert find_scans(tmp_path, results=[tmp_path / "out"]).scans == scans
-    # A folder that is given as a folder of results is a scan if the folder contains DICOM slices.
+    # If a folder in `results` contains DICOM slices, the folder is a scan.
     assert tmp_path / "p1" in find_scans(tmp_path, results=[tmp_path / "p1"]).scans
 
 

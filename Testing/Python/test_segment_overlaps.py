@@ -86,7 +86,7 @@ def test_advised_mapping_reads_all_voxels_of_the_segment(tmp_path: Path, names: 
     assert mapped.notes == ()
 
 
-def test_segments_that_do_not_overlap_and_mapped_segments_have_no_note(tmp_path: Path) -> None:
+def test_segments_without_overlap_or_with_a_mapping_have_no_note(tmp_path: Path) -> None:
     apart = write_layers(tmp_path / "apart.seg.nrrd", [("a", box(2, 3)), ("b", box(4)), ("empty", box())])
     assert read_labelmap(apart).notes == ()
     path = write_layers(tmp_path / "x.seg.nrrd", [("a", box(2, 3)), ("b", box(3))])
@@ -288,7 +288,7 @@ def test_check_of_cases_is_silent_about_segments_that_are_no_class(
 
 
 @pytest.mark.usefixtures("coarse_pictures")
-def test_notes_on_labels_of_any_kind_are_printed(
+def test_note_on_the_contradictory_spacing_of_a_label_is_printed_once(
     tiny_package: ModelPackage,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -136,7 +136,7 @@ def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> Non
 
 @pytest.fixture(scope="module")
 def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volume, Labelmap, float]:
-    """Return a scan of the data set (all are cropped around the atrium), its label, and the Dice in fast quality."""
+    """Return a scan that is cropped around the atrium, the scan's label, and the Dice in fast quality."""
     if not LA.is_dir():
         pytest.skip("the patients' scans are not part of the repository")
     scan = read_scan(LA / f"{request.param}_image.nii.gz")

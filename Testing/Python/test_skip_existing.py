@@ -160,7 +160,7 @@ def test_wall_report_is_written_only_if_the_existing_table_has_the_same_rows(
     assert (out / "r.html").exists()
 
 
-def test_scan_gets_no_results_if_the_table_of_its_wall_has_other_rows(
+def test_scan_gets_no_results_if_its_existing_wall_table_has_other_rows(
     noise_model: Path, wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_case(tmp_path, wall_phantom, "a")

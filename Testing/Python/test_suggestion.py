@@ -170,7 +170,7 @@ def split_class(path: Path, value: int) -> None:
 
 @pytest.mark.parametrize("value", [1, 2])
 @pytest.mark.parametrize("number", range(3))
-def test_component_is_removed_only_if_no_label_has_several_components_of_a_class(
+def test_largest_component_is_suggested_only_if_no_label_has_several_components_of_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int, number: int
 ) -> None:
     """With `MAX_CASES` 1, only the scan of the first case is read, but the labels of all labelled cases are read."""
@@ -181,9 +181,7 @@ def test_component_is_removed_only_if_no_label_has_several_components_of_a_class
     assert not suggest_recipe(cases, None).inference.largest_component
 
 
-def test_small_class_raises_the_foreground_whichever_label_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_class_in_a_single_label_raises_the_foreground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class 2 fills 8 of 4096 voxels, less than 0.5 %."""
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
     cases = read_cases(write_task(tmp_path, (16, 16, 16), (1.0, 1.0, 1.0), (4.0,)))
@@ -384,7 +382,7 @@ def test_task_is_learnt_with_its_suggested_recipe(
 
 
 def change_settings(data: dict[str, object], settings: tuple[str, ...]) -> str:
-    """Return the recipe as JSON with changed network and patch, which are valid only together."""
+    """Return the recipe as JSON with changed network and patch."""
     values = dict(setting.split("=") for setting in settings)
     network = dict(data["network"])  # type: ignore[call-overload]
     for key in ("channels", "convolutions", "strides"):

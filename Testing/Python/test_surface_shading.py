@@ -20,7 +20,8 @@ BALL = ball_mask((60, 60, 60), np.ones(3), np.array([29, 31, 30]), 20.0)
 def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
     shaded = trace_surface(BALL.astype(np.uint8), np.ones(3), [LEFT_ATRIUM], [View(screen, 300)])[0].shade()
-    # This is `half_width` of `_trace_view`. The ball's voxel centres extend 19 mm to each side; the spacing is 1 mm.
+    # Half the width of the picture, as in `_trace_view`. The ball's outermost voxel centres lie 19 mm from the ball's
+    # centre; the spacing is 1 mm.
     half = 1.12 * 19 + 1
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)

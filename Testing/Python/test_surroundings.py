@@ -67,7 +67,7 @@ def test_surroundings_are_replaced_with_the_given_probability() -> None:
     assert 0.34 < changed / 400 < 0.46
 
 
-def test_patch_one_voxel_thick_is_unchanged_if_its_thin_axis_is_drawn() -> None:
+def test_patch_one_voxel_thick_is_unchanged_if_the_thin_axis_is_chosen() -> None:
     image, label = patch()
     thin, thin_label = image[:, :1], label[:1]
     draws = torch.Generator().manual_seed(3)

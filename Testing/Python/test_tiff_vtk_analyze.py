@@ -40,7 +40,7 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
     assert np.sign(volume.grid.affine[:3, :3]).tolist() == np.diag([-1, -1, 1]).tolist()
 
 
-def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_path: Path) -> None:
+def test_tiff_stack_with_a_truncated_last_strip_is_refused(tmp_path: Path) -> None:
     """Pillow writes each page's header before the page's pixels, so all headers remain intact."""
     image = pytest.importorskip("PIL.Image")
     first, *others = (image.fromarray(page) for page in np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))

@@ -63,7 +63,7 @@ def test_prediction_in_one_pass_pads_the_image_with_its_border_voxels(tiny_recip
 def image_for_tiles(network: DualVNet, axes: tuple[int, ...]) -> tuple[Tensor, tuple[int, int, int]]:
     """Return a small image that has several tiles along `axes` only, and the size of a tile.
 
-    No length of the image is a multiple of the stride. The brightness rises along the first of `axes`, so the mean
+    No length of the image is a multiple of the stride. The intensity rises along the first of `axes`, so the mean
     intensity of a tile differs from the mean intensity of the image.
     """
     size, tile = [stride + 1 for stride in network.stride], [2 * stride for stride in network.stride]

@@ -34,7 +34,7 @@ def set_iterations(run: RunFolder, iterations: int) -> None:
 @pytest.mark.parametrize("name", ["labelled1", "unlabelled0"])
 @pytest.mark.parametrize("new_name", ["", "renamed"])
 @pytest.mark.parametrize("option", ["--resume", "--stop"])
-def test_resumed_run_refuses_to_validate_on_a_scan_on_which_it_has_trained(
+def test_resumed_run_refuses_to_validate_on_its_own_training_scan(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, new_name: str, option: str
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -54,7 +54,7 @@ def test_resumed_run_refuses_to_validate_on_a_scan_on_which_it_has_trained(
     assert call_dcamt(resume) == 0
 
 
-def test_run_whose_checkpoint_names_no_cases_is_resumed(table: Path, tmp_path: Path) -> None:
+def test_run_whose_checkpoint_names_no_training_scans_is_resumed(table: Path, tmp_path: Path) -> None:
     """Earlier versions of DCAMT wrote such checkpoints."""
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
@@ -67,12 +67,12 @@ def test_run_whose_checkpoint_names_no_cases_is_resumed(table: Path, tmp_path: P
     assert load_checkpoint(run.checkpoint, torch.device("cpu"))["trained"] == trained
 
 
-def test_validation_cases_on_which_the_starting_model_was_trained_are_named(
+def test_note_names_the_validation_cases_that_the_starting_model_was_trained_on(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = RunFolder(tmp_path / "first")
     assert call_dcamt(train_arguments(table, first, "iterations=1")) == 0
-    # The later list names a converted copy of a training scan.
+    # The later case list names a converted copy of a training scan.
     image = SimpleITK.ReadImage(str(table.with_name("labelled1.nii.gz")))
     SimpleITK.WriteImage(image, str(table.with_name("copy.nrrd")))
     rows = [
@@ -145,7 +145,7 @@ def test_run_that_cannot_start_is_refused_before_scans_are_compared(
     assert "comparing the scans" not in printed
 
 
-def test_note_on_unread_training_scans_names_the_command_that_compares_them(
+def test_note_on_missing_training_scans_names_the_command_for_a_new_comparison(
     first: RunFolder, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = first.cases.read_text(encoding="utf-8")

@@ -186,12 +186,12 @@ def test_longer_validations_are_rarer(
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (80, False), (400, True)])
-def test_early_validation_takes_place_only_if_it_and_the_final_validation_fit_in_a_tenth_of_the_time(
+def test_early_validation_is_left_out_if_two_validations_exceed_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.
-    # A validation is one pass on a case of 24^3 voxels, so the trainer expects that it takes as long as
-    # 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
+    # A validation is one pass on a case of 24^3 voxels, so the trainer expects a validation to take as long as 24^3 /
+    # (3 x 2 x 8^3) = 4.5 iterations.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:

@@ -11,7 +11,7 @@ from dcamt.io.typed_json import MAX_DEPTH, parse_json
 @pytest.mark.parametrize(
     "text", ["1", "null", '"a"', "[]", "{}", '[{"a": [1, 2.5, null]}, "[["]', b'{"\xc3\xa9": true}']
 )
-def test_value_is_that_of_the_standard_library(text: str | bytes) -> None:
+def test_parsed_value_is_the_same_as_from_json_loads(text: str | bytes) -> None:
     assert parse_json(text) == json.loads(text)
 
 

@@ -34,7 +34,7 @@ def count_notes(printed: str, role: str) -> int:
     return printed.count(f"the labels of these {role} cases are results of DCAMT that were not corrected")
 
 
-def test_training_and_calibration_leave_out_validation_cases_with_uncorrected_labels(
+def test_calibration_leaves_out_validation_cases_with_uncorrected_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = ("labelled0", "validation3")

@@ -54,8 +54,8 @@ def test_validation_dice_is_the_mean_over_cases(
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     # Branch B predicts Scar in both cases. The first case's label contains no Scar: Dice 0.
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
-    # "mean" is the Dice of the mean of both branches' probabilities. Branch A's probability for its class is higher
-    # (0.93) than branch B's for its own (0.8), so the mean is highest for branch A's class in every voxel.
+    # "mean" is the Dice of the mean of both branches' probabilities. Branch A gives its class the probability 0.93, and
+    # branch B gives its class only 0.8, so the mean is highest for branch A's class in every voxel.
     assert dice["mean"] == pytest.approx(dice["A"])
     without_scar_label = validation_dice(network, cases[:1], recipe)
     assert without_scar_label is not None

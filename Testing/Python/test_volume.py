@@ -45,7 +45,7 @@ SLICER_TERMINOLOGY = (
 def test_spacing_and_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() -> None:
     grid = Grid(SHAPE, affine_of(np.array([[2.0, 3.0, 0], [0, 4.0, 0], [0, 0, 5.0]])))
     np.testing.assert_allclose(grid.spacing, (2, 5, 5))
-    assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the edges, 2 * 5 * 5
+    assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the spacings, 2 * 5 * 5
     corners = [(grid.affine @ (*index, 1))[:3] for index in itertools.product(*((0, size - 1) for size in SHAPE))]
     np.testing.assert_allclose(grid.corners(), corners)
     with pytest.raises(ValueError, match="read-only"):

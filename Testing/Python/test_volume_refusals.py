@@ -348,7 +348,7 @@ def test_label_value_without_a_segment_is_refused(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_unwritable_path_and_unwritable_ending_are_refused(tmp_path: Path) -> None:
+def test_unwritable_path_and_unsupported_ending_are_refused(tmp_path: Path) -> None:
     grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
     refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
     refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")

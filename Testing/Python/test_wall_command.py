@@ -308,12 +308,11 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert measure_scan(folder) == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # The surface is a sphere with a radius of 20 mm, so each outward normal lies on a ray from the sphere's centre. The
-    # scan is sampled along the normals, up to 3 mm outside the surface. A point is measured only if the scan, which
-    # ends 10 mm below the centre, contains the point's outermost sample, 23 mm from the centre. On one ray, depths
-    # below the centre are proportional to distances from the centre, so a measured point lies at most
-    # 10 mm * 20 / 23 = 8.7 mm below the centre.
-    # The measured points form a spherical zone of height h with the area 2 pi r h: r = 2 cm and h = 2 cm + 0.87 cm.
+    # The surface is a sphere with a radius of 20 mm. The scan is sampled along the normals, up to 3 mm outside the
+    # surface. A point is measured only if the scan contains the point's outermost sample, 23 mm from the sphere's
+    # centre. This sample may lie at most 10 mm below the centre, so a measured point lies at most 10 mm * 20 / 23 = 8.7
+    # mm below the centre. The measured points form a spherical zone of height h with the area 2 pi r h: r = 2 cm and h
+    # = 2 cm + 0.87 cm.
     measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)
@@ -491,7 +490,7 @@ def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
 def test_dicom_folder_is_one_scan_and_gets_no_table_of_all_scans(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Exports have folders for the patient, the study and the series."""
+    """DICOM exports have folders for the patient, the study and the series."""
     make_files(folder, f"{place}/IM1")
     monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: wall_phantom[0])
     name = place.partition("/")[0]

@@ -71,7 +71,7 @@ def test_burden_of_a_region_without_wall_has_no_text() -> None:
     assert Burden("roof", 0.0, 0.0).percent_text == ""
 
 
-def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_the_finest_spacing() -> None:
+def test_default_samples_of_the_wall_are_half_the_finest_spacing_apart() -> None:
     settings = WallSettings()
     assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")
     assert offsets(settings.from_mm, settings.to_mm, grid_about(9, (2.0, 1.0, 4.0))) == pytest.approx(

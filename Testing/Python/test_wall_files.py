@@ -41,7 +41,7 @@ def read_with_vtk(path: Path):
     return reader.GetOutput()
 
 
-def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_error_is_raised_if_vtk_cannot_write_a_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FailingWriter(vtkXMLPolyDataWriter):
         def Write(self) -> int:  # noqa: N802, VTK's name
             return 0
@@ -116,7 +116,7 @@ def test_surface_file_holds_data_for_each_point_and_texts_about_the_analysis(
 
 
 def test_openings_are_not_enhanced_in_the_surface_file(result: WallResult, tmp_path: Path) -> None:
-    is_opening = result.surface.points[:, 0] > CENTRE[0]  # half of the bright patch
+    is_opening = result.surface.points[:, 0] > CENTRE[0]  # half of the surface, with half of the bright patch
     write_wall_surface(result.with_openings(is_opening), tmp_path / "x.vtp")
     enhanced = vtk_to_numpy(read_with_vtk(tmp_path / "x.vtp").GetPointData().GetArray("enhanced"))
     is_bright = result.ratio > 1.2

@@ -45,7 +45,8 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     result = analyse_wall(volume, domed)
     # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    # Up to `largest_angle` from this axis, all profiles end in the cylinder, PROFILE_TO_MM (6 mm) outside the surface.
+    # A profile ends PROFILE_TO_MM (6 mm) outside the surface. If the angle between the profile and this axis is at most
+    # `largest_angle`, the profile ends in the cylinder.
     largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + PROFILE_TO_MM)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98

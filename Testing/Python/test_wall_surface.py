@@ -174,7 +174,7 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 1.5, 3.0), (0.6, 0.6, 0.75)])
 @pytest.mark.parametrize("factor", [1 - 1e-7, 1.0, 1 + 1e-7])
-def test_rounding_of_the_spacing_in_a_file_changes_no_blood_pool_and_no_profile(
+def test_rounded_spacing_changes_neither_the_eroded_mask_nor_the_number_of_samples(
     spacing: tuple[float, float, float], factor: float
 ) -> None:
     """3 mm is a whole number of voxels, so without a tolerance, rounding would change the result."""

@@ -36,7 +36,7 @@ def test_exit_status_and_last_line_of_stderr_are_as_in_the_interpreter(code: str
 
 
 @pytest.mark.parametrize("option", ["-m", "-c"])
-def test_option_without_its_argument_gives_the_interpreters_own_message(option: str) -> None:
+def test_option_without_its_argument_gives_the_same_message_as_in_the_interpreter(option: str) -> None:
     expected, launched = (
         subprocess.run([python, option], capture_output=True, text=True, encoding="utf-8", check=False)
         for python in (sys.executable, interpreter())

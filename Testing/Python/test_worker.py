@@ -129,9 +129,8 @@ def test_outline_is_measured_and_a_missing_mask_is_reported(shared_worker: Child
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    # Each end of the diameter is the mid-point of a face of a voxel whose centre is in the ball. Voxels are up to
-    # 1.5 mm long, so the mid-point is at most 0.75 mm from the voxel's centre, and each end at most 0.75 mm outside the
-    # ball.
+    # Each end of the diameter is the mid-point of a voxel face. The voxel's centre is in the ball, and the mid-point is
+    # at most 1.5 mm / 2 = 0.75 mm from this centre, so the end is at most 0.75 mm outside the ball.
     assert 40 < row.long_diameter_mm < 40 + 1.5
     failed, _ = shared_worker.ask(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     assert failed.reason == "input"

@@ -145,7 +145,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_model(
     assert_result_of(finished, oblique_scan, worker_package)
 
 
-def test_cpu_is_used_when_the_gpu_is_too_small_for_the_scan_even_in_tiles(
+def test_cpu_is_used_when_the_gpu_is_too_small_for_the_smallest_tile(
     start_worker: Callable[..., Child],
     worker_model: Path,
     worker_package: ModelPackage,

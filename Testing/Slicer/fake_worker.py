@@ -37,8 +37,7 @@ class FakeWorker:
         notes: the notes that every result of a segmentation gets.
 
     Args:
-        trust: the agreement of the two branches in each result. A result of fast quality has no trust, map of doubt or
-            doubtful places.
+        trust: the agreement of the two branches in each result of accurate quality.
         places: the number of doubtful places of each result of accurate quality; all lie at the mean position of the
             labelled voxels.
     """

@@ -64,6 +64,7 @@ class FaultCase(SegmentationCase):
         self.worker._python = write_python(Path(folder.name), script, "dcamt.commands.worker")
 
     def use_working_worker(self) -> None:
+        """Let the worker's next process run without a fault."""
         self.use_worker_script(self.gate_script())
 
     def gate_script(self) -> str:

@@ -29,7 +29,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """`exportNode` would write into the shared default of `properties`, so each call passes a new dictionary."""
+    """Each call of `exportNode` passes a new dictionary, since `exportNode` writes into the default of `properties`."""
 
     def setUp(self) -> None:
         close_scene()
@@ -157,7 +157,7 @@ class ApplicationTest(unittest.TestCase):
         slicer.app.clipboard().setText("copied")
         self.assertEqual(qt.QApplication.clipboard().text(), "copied")
 
-    def test_opening_a_link_is_answered_by_the_simulated_person_instead_of_a_browser(self) -> None:
+    def test_opened_link_goes_to_the_simulated_person_instead_of_a_browser(self) -> None:
         with Person() as person:
             person.expects("example.org", None)
             self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))

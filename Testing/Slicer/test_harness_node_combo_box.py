@@ -26,7 +26,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_first_node_becomes_current_if_none_enabled_is_false(self) -> None:
+    def test_first_node_becomes_current_if_the_item_none_is_not_offered(self) -> None:
         self.assertFalse(self.combo.noneEnabled)
         first = self.add_node("first")
         self.add_node("second")
@@ -34,7 +34,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertEqual(self.combo.nodeCount(), 2)
         self.assertEqual(self.received, [first])
 
-    def test_no_node_becomes_current_if_none_enabled_is_true(self) -> None:
+    def test_no_node_becomes_current_if_the_item_none_is_offered(self) -> None:
         self.combo.noneEnabled = True  # the selector also offers the item "None", for no node
         self.add_node("first")
         self.assertIsNone(self.combo.currentNode())

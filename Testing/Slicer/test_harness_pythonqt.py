@@ -251,7 +251,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 class ReferenceCountTest(unittest.TestCase):
     def test_reference_count_of_none_does_not_fall(self) -> None:
-        """In PySide6 6.12.0, each call of `parent()` that returns None lowers the reference count of None."""
+        """pyproject.toml excludes PySide6 6.12.0, in which each `parent()` that returns None lowers the count."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)

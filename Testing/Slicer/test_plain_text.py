@@ -76,7 +76,7 @@ class PlainTextTest(SegmentationCase):
                 person.expects(f"Delete the model “{name}", "Cancel")
                 click(self.ui.removeModelButton)
 
-    def test_tooltip_shows_the_title_of_the_model_of_a_result_as_it_is(self) -> None:
+    def test_tooltip_of_a_result_shows_the_model_title_as_it_is(self) -> None:
         self.choose_odd_model(NAMES[0])
         volume = add_scan("scan")
         choose(self.ui.inputSelector, volume)

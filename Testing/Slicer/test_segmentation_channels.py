@@ -103,7 +103,7 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("One")
         self.assertEqual(self.selector_captions(), ["Volume:"])
 
-    def test_model_that_a_script_chooses_by_its_file_has_a_selector_for_each_channel(self) -> None:
+    def test_selectors_suit_a_model_that_a_script_chooses_by_its_file(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), "Elsewhere", (LGE, T2), 2)
             with mock.patch.dict(os.environ, {"HOME": folder, "USERPROFILE": folder}):
@@ -334,7 +334,7 @@ class ChannelsTest(unittest.TestCase):
         self.module.settings.model = "Reordered"
         self.assertEqual(self.chosen_volumes(), {T1: "a", LGE: "b", T2: "c"})
 
-    def test_channels_of_a_result_are_selected_only_if_the_model_lists_its_channels_in_the_same_order(self) -> None:
+    def test_channels_of_a_result_are_selected_only_if_the_model_has_the_same_order(self) -> None:
         self.segment_all()
         other = add_scan("other", seed=3)
         for model, channels in (("Three", ["b", "c"]), ("Reordered", [None, None])):
@@ -343,7 +343,7 @@ class ChannelsTest(unittest.TestCase):
             choose(self.ui.inputSelector, self.volumes[0])
             self.assertEqual(self.chosen_channels(), channels)
 
-    def test_channels_of_a_result_that_was_chosen_with_a_model_of_one_channel_keep_their_names(self) -> None:
+    def test_scan_chosen_with_a_model_of_one_channel_keeps_the_names_of_its_channels(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, add_scan("other", seed=3))
         self.choose_model("One")
@@ -472,7 +472,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(len(self.worker.requests), 1)
         self.assertNotIn("dataset.json", self.ui.statusLabel.text)
 
-    def test_note_names_a_volume_of_a_channel_that_the_model_does_not_have(self) -> None:
+    def test_note_appears_if_the_model_lacks_the_channel_of_a_volume(self) -> None:
         first, second = self.load_channel_files("cine", T2)
         for model, has_note in (("Two", True), ("Unnamed", False)):
             self.choose_volumes(model, first, second)
@@ -480,7 +480,7 @@ class ChannelsTest(unittest.TestCase):
             note = f"{first.GetName()} is the channel “cine” according to its dataset.json, and was used for “{LGE}”."
             self.assertEqual(note in self.ui.statusLabel.text, has_note)
 
-    def test_result_of_a_model_without_names_has_the_names_beside_the_files(self) -> None:
+    def test_result_has_channel_names_from_dataset_json_if_the_model_has_none(self) -> None:
         first, second = self.load_channel_files(T2, T1)
         self.choose_volumes("Unnamed", first, second)
         self.apply()
@@ -515,7 +515,7 @@ class ChannelsTest(unittest.TestCase):
         choose(self.ui.outputSelector, earlier)
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 
-    def test_channels_of_a_scan_that_was_removed_outside_the_panel_are_not_used_for_the_next_scan(self) -> None:
+    def test_channels_of_a_removed_scan_are_not_used_for_the_next_scan(self) -> None:
         self.segment_all()
         self.module.panel.exit()
         slicer.mrmlScene.RemoveNode(self.volumes[0])
@@ -525,7 +525,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_choosing_the_second_channel_as_the_input_does_not_change_the_second_and_third_channel(self) -> None:
+    def test_channels_stay_if_the_second_channel_is_chosen_as_input(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.module.settings.inputVolume, self.volumes[1])

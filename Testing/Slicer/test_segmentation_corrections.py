@@ -35,7 +35,8 @@ class UndoTest(PanelCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        self.assertIn("changed since the measurement", self.ui.trustLabel.text)  # undo removed the measured block
+        # The measurement included the block, and undo removed the block.
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)
         self.assertFalse(correction_marks.is_corrected(segmentation))
         self.module.panel.exit()
         editor.redo()
@@ -80,11 +81,11 @@ class HardenedTransformTest(PanelCase):
         self.module.panel.enter()
         self.assertNotIn("measure again", self.ui.trustLabel.text)
 
-    def test_result_whose_axes_differ_from_the_scans_axes_is_marked_until_measured_again(self) -> None:
+    def test_result_must_be_measured_again_if_the_scan_has_a_scaling_transform(self) -> None:
         shift, scaling = np.eye(4), np.diag([1.1, 1.05, 1.08, 1.0])
         shift[:3, 3] = (5, -3, 40)
         slight_scaling = np.diag([1.002, 1.0, 1.0, 1.0])
-        for matrix, is_marked in ((shift, False), (scaling, True), (slight_scaling, True)):
+        for matrix, is_scaled in ((shift, False), (scaling, True), (slight_scaling, True)):
             volume = add_scan()
             segmentation = add_outline(volume, block(8))
             transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
@@ -94,7 +95,7 @@ class HardenedTransformTest(PanelCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertIs(self.segment(volume), segmentation)
             before = float(self.logic.measurements(segmentation)[0]["volume_ml"])
-            self.assertEqual("measure again" in self.ui.trustLabel.text, is_marked)
+            self.assertEqual("measure again" in self.ui.trustLabel.text, is_scaled)
             click(self.ui.measureButton)
             self.wait()
             after = float(self.logic.measurements(segmentation)[0]["volume_ml"])
@@ -187,7 +188,7 @@ class UnknownHistoryTest(ReplacementCase):
         corrected = paint(loaded, volume)
         choose(self.ui.outputSelector, loaded)
         self.check_question_before_replacement(loaded, volume, corrected, "may have been edited")
-        self.segment(volume)  # No question: the node now has DCAMT's attributes.
+        self.segment(volume)  # DCAMT asks no question, because the node now has DCAMT's attributes.
 
 
 class ReplacedTrainingCaseTest(ReplacementCase):
@@ -200,7 +201,7 @@ class ReplacedTrainingCaseTest(ReplacementCase):
         self.check_question_before_replacement(segmentation, volume, corrected, "no longer be a training case")
         self.assertEqual(training_cases.scene_cases(), [])
         self.assertEqual(self.ui.trainingCaseLabel.text, "")
-        self.segment(volume)  # No question: the result is unchanged.
+        self.segment(volume)  # DCAMT asks no question, because the result is unchanged.
 
     def test_uncorrected_training_case_is_replaced_only_after_a_question(self) -> None:
         volume = add_scan()
@@ -226,7 +227,7 @@ class ReplacedTrainingCaseTest(ReplacementCase):
 
 
 class EditedMeanwhileTest(PanelCase):
-    def test_result_goes_into_a_new_node_if_the_output_was_made_a_training_case_during_the_computation(self) -> None:
+    def test_new_node_gets_the_result_if_the_output_became_a_training_case_meanwhile(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         before = segment_mask(segmentation, volume)
@@ -243,7 +244,7 @@ class EditedMeanwhileTest(PanelCase):
         reason = "“LGE segmentation” was edited or became a training case during the computation"
         self.assertIn(f"The result is in “{result.GetName()}”, since {reason}.", self.ui.statusLabel.text)
 
-    def test_result_goes_into_a_new_node_if_the_output_was_edited_during_the_computation(self) -> None:
+    def test_new_node_gets_the_result_if_the_output_was_edited_during_the_computation(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         corrected: list[np.ndarray] = []
@@ -252,7 +253,7 @@ class EditedMeanwhileTest(PanelCase):
         self.wait()
         self.check_new_result_beside(segmentation, volume, corrected[0])
 
-    def test_result_goes_into_a_new_node_if_the_output_was_edited_while_the_result_was_inserted(self) -> None:
+    def test_new_node_gets_the_result_if_the_output_was_edited_during_the_insertion(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         corrected: list[np.ndarray] = []

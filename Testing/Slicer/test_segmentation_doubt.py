@@ -144,9 +144,7 @@ class MapTest(PanelCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_hiding_the_map_of_doubt_does_not_show_a_new_volume_that_has_the_removed_foregrounds_id(
-        self,
-    ) -> None:
+    def test_removed_foreground_is_not_replaced_by_a_new_volume_with_the_same_id(self) -> None:
         add_scan("CT", seed=5)
         self.segment(add_scan())
         reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
@@ -160,7 +158,7 @@ class MapTest(PanelCase):
         self.ui.doubtCheckBox.click()
         self.assertEqual([composite.GetForegroundVolumeID() for composite in slice_composites()], [None] * 3)
 
-    def test_foreground_chosen_instead_of_the_map_of_doubt_is_kept_until_the_map_is_shown_again(self) -> None:
+    def test_foreground_chosen_instead_of_the_map_is_kept_until_the_map_is_shown_again(self) -> None:
         other = add_scan("CT")
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
@@ -251,7 +249,7 @@ class DoubtTextTest(PanelCase):
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "Agreement of the branches: 97%; no doubtful place.")
 
-    def test_full_list_of_places_is_not_called_complete(self) -> None:
+    def test_list_of_20_places_is_shown_as_20_or_more(self) -> None:
         for places, text in ((19, "97%; 19 doubtful places."), (20, "97%; 20 or more doubtful places.")):
             with self.subTest(places=places):
                 self.open(FakeWorker(trust=0.97, places=places))

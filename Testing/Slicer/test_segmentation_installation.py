@@ -190,7 +190,7 @@ class InstallationTest(PanelCase):
         self.assertIn("PyTorch", seen[0])
         self.assertIsNone(qt.QApplication.activeModalWidget())
 
-    def test_window_does_not_prevent_slicer_from_closing_its_windows(self) -> None:
+    def test_slicer_can_close_the_window_that_blocks_clicks(self) -> None:
         closed: list[bool] = []
         FakePyTorch(self)
         qt.QTimer.singleShot(0, lambda: closed.append(qt.QApplication.activeModalWidget().close()))
@@ -211,6 +211,7 @@ class InstallationTest(PanelCase):
             person.expects("restart", "Yes")
             click(self.ui.applyButton)
             self.wait()
+        # `pip_ensure` of Slicer shows the window with the first title.
         self.assertEqual(titles, ["DCAMT - Installing Python Packages", "no window"])
 
     def test_second_installation_is_refused_until_the_first_has_ended(self) -> None:
@@ -225,7 +226,7 @@ class InstallationTest(PanelCase):
         self.assertIsNotNone(self.settings.outputSegmentation)
         self.assert_apply_works()
 
-    def test_no_job_starts_if_its_nodes_were_removed_during_the_installation(self) -> None:
+    def test_no_job_starts_if_its_nodes_were_removed_or_exchanged_during_the_installation(self) -> None:
         def remove_volume() -> None:
             slicer.mrmlScene.RemoveNode(self.volume)
 

@@ -194,7 +194,7 @@ class MeasurementsTest(PanelCase):
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_export_to_a_table_that_a_program_has_open_on_windows_is_refused_soon(self) -> None:
+    def test_export_to_a_table_open_in_another_program_fails_soon_on_windows(self) -> None:
         self.segment(add_scan())
         waits: list[float] = []
         clock = SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
@@ -337,7 +337,7 @@ class MeasurementsTest(PanelCase):
         self.wait()
         self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, False, False])
 
-    def test_proposed_file_name_has_no_separators_of_folders(self) -> None:
+    def test_proposed_file_name_has_no_slash_and_no_colon(self) -> None:
         self.segment(add_scan("LGE 1/2: a"))
         with mock.patch("qt.QFileDialog.getSaveFileName", return_value="") as dialog:
             click(self.ui.exportButton)

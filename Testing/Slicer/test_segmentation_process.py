@@ -65,7 +65,7 @@ class ProcessTest(FaultCase):
 
 class EngineProcessTest(unittest.TestCase):
     def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
-        # PythonQt deletes a QProcess together with the last Python reference, even if Qt still uses the QProcess.
+        # As soon as Python holds no reference to a QProcess, PythonQt deletes the QProcess, even if Qt still uses it.
         for python, arguments in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             received: list[Any] = []
             process = EngineProcess(arguments, received.append, received.append, python).start()

@@ -64,7 +64,7 @@ class RegionTest(PanelCase):
         self.assertIsNone(self.settings.region)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode"), [])
 
-    def test_region_has_no_fill_and_a_bright_colour(self) -> None:
+    def test_region_has_a_bright_colour_and_no_fill(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)
         added = self.ui.regionSelector.addNode()

@@ -173,7 +173,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIsNotNone(request.wall)
         self.assertEqual(request.notes, ())
 
-    def test_wall_measured_before_the_scan_was_changed_is_left_out_and_marked(self) -> None:
+    def test_wall_measured_before_the_scan_was_changed_is_left_out_with_a_note(self) -> None:
         measured, checksum = fingerprint(self.segmentation, ["blood"]), voxel_checksum(self.volume)
         wall_nodes.store_measured_outline(self.segmentation, "blood", measured, checksum=checksum)
         before = slicer.util.arrayFromVolume(self.volume).copy()
@@ -202,7 +202,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIsNone(request.wall)
         self.assertEqual(request.notes, ("The wall was measured in another scan and was left out.",))
 
-    def test_report_is_of_the_chosen_segment_and_leaves_out_the_wall_of_another_segment(self) -> None:
+    def test_report_has_the_chosen_segment_and_leaves_out_the_wall_of_another_segment(self) -> None:
         label = self.add_segment()
         choose(self.ui.wallSegmentComboBox, "other")
         request = self.report()
@@ -459,7 +459,7 @@ class ResultReportRequestTest(PanelCase):
         request = request_report(self.module)
         self.assertIsNone(request.doubt_map)
 
-    def test_report_is_of_the_new_result_and_not_of_a_segment_drawn_before(self) -> None:
+    def test_report_has_the_new_result_and_not_a_segment_drawn_before(self) -> None:
         self.open(FakeReportWorker())
         volume = add_scan()
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")

@@ -78,7 +78,7 @@ class DoubtfulPlaceTest(PanelCase):
         volume.HardenTransform()
         self.assert_doubtful(segmentation, expected)
 
-    def segment_under_turn(self) -> tuple[VolumeNode, SegmentationNode]:
+    def segment_turned_scan(self) -> tuple[VolumeNode, SegmentationNode]:
         volume = add_scan()
         volume.SetAndObserveTransformNodeID(add_turn().GetID())
         return volume, self.segment(volume)
@@ -91,7 +91,7 @@ class DoubtfulPlaceTest(PanelCase):
         return world
 
     def test_doubtful_places_follow_a_segmentation_that_is_moved_alone(self) -> None:
-        _volume, segmentation = self.segment_under_turn()
+        _volume, segmentation = self.segment_turned_scan()
         before = self.centre_of_segment(segmentation)
         segmentation.SetAndObserveTransformNodeID(None)
         self.assertGreater(np.linalg.norm(self.centre_of_segment(segmentation) - before), 5)
@@ -103,7 +103,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, self.centre_of_segment(segmentation))
 
     def test_doubtful_places_do_not_follow_a_scan_that_is_moved_alone(self) -> None:
-        volume, segmentation = self.segment_under_turn()
+        volume, segmentation = self.segment_turned_scan()
         before = self.centre_of_segment(segmentation)
         volume.SetOrigin(100.0, 0.0, 0.0)
         self.assert_doubtful(segmentation, before)
@@ -124,7 +124,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, before)
 
     def test_doubtful_places_stay_if_the_scan_changes_or_is_removed_after_hardening(self) -> None:
-        volume, segmentation = self.segment_under_turn()
+        volume, segmentation = self.segment_turned_scan()
         expected = self.centre_of_segment(segmentation)
         segmentation.HardenTransform()
         volume.HardenTransform()
@@ -134,7 +134,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled(self) -> None:
-        volume, segmentation = self.segment_under_turn()
+        volume, segmentation = self.segment_turned_scan()
         expected = self.centre_of_segment(segmentation)
         image = resample_first_segment(segmentation)
         self.assertNotEqual(image.GetSpacing()[0], volume.GetSpacing()[0])
@@ -205,7 +205,7 @@ class DoubtfulPlaceTest(PanelCase):
 
 
 class MovedResultTest(PanelCase):
-    def is_told(self) -> bool:
+    def panel_warns(self) -> bool:
         self.module.enter()
         return "no longer lies on its scan" in self.ui.trustLabel.text
 
@@ -218,36 +218,36 @@ class MovedResultTest(PanelCase):
             for moved, told in (([segmentation], True), ([segmentation, volume], False), ([volume], True), ([], False)):
                 for node in (segmentation, volume):
                     node.SetAndObserveTransformNodeID(turn.GetID() if node in moved else None)
-                self.assertEqual(self.is_told(), told, (quality, len(moved)))
+                self.assertEqual(self.panel_warns(), told, (quality, len(moved)))
             segmentation.SetAndObserveTransformNodeID(turn.GetID())
             segmentation.HardenTransform()
-            self.assertTrue(self.is_told())
+            self.assertTrue(self.panel_warns())
             volume.SetAndObserveTransformNodeID(turn.GetID())
-            self.assertFalse(self.is_told())
+            self.assertFalse(self.panel_warns())
             volume.HardenTransform()
-            self.assertFalse(self.is_told())
+            self.assertFalse(self.panel_warns())
             volume.SetOrigin(0.0, 0.0, 0.0)
-            self.assertTrue(self.is_told())
+            self.assertTrue(self.panel_warns())
             self.segment(volume)
-            self.assertFalse(self.is_told())
+            self.assertFalse(self.panel_warns())
 
     def test_corrected_resampled_or_reloaded_result_does_not_count_as_moved(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         resample_first_segment(segmentation)
-        self.assertFalse(self.is_told())
+        self.assertFalse(self.panel_warns())
         mask = segment_mask(segmentation, volume).copy()
         mask[:8] = 0
         draw_segment(segmentation, volume, mask)
-        self.assertFalse(self.is_told())
+        self.assertFalse(self.panel_warns())
         with scene_saved_and_closed():
             pass
         process_events()
-        self.assertFalse(self.is_told())
+        self.assertFalse(self.panel_warns())
         self.settings.outputSegmentation.SetAndObserveTransformNodeID(add_turn().GetID())
-        self.assertTrue(self.is_told())
+        self.assertTrue(self.panel_warns())
 
-    def test_panel_asks_to_check_the_outline_of_a_training_case_if_its_scan_changed_or_its_outline_moved(self) -> None:
+    def test_panel_asks_to_check_the_outline_if_the_scan_changed_or_the_outline_moved(self) -> None:
         note = "check that the outline still fits"
         volume = add_scan()
         segmentation = self.segment(volume)

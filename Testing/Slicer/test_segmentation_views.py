@@ -153,7 +153,7 @@ class TwoScansTest(PanelCase):
         choose(self.ui.inputSelector, self.one)
         self.assertTrue(wall.GetDisplayNode().GetVisibility())
 
-    def test_new_result_is_visible_although_a_person_hid_its_only_segment(self) -> None:
+    def test_new_result_shows_a_segment_that_a_person_hid_in_the_earlier_result(self) -> None:
         first = self.segment(self.one)
         identifier = first.GetSegmentation().GetNthSegmentID(0)
         first.GetDisplayNode().SetSegmentVisibility(identifier, False)

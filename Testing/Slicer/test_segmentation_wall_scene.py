@@ -90,7 +90,7 @@ class WallSceneTest(InsertedWallCase):
         nodes = [get_referenced_node(self.segmentation, role) for role in WALL_NODES]
         self.assertNotIn(None, nodes)
 
-    def test_old_wall_that_a_copy_still_uses_is_hidden_when_the_original_gets_a_new_wall(self) -> None:
+    def test_new_wall_of_the_original_hides_the_old_wall_that_a_copy_uses(self) -> None:
         copy = copy_node(self.segmentation)
         shared = get_referenced_node(copy, WALL_MODEL)
 
@@ -211,10 +211,10 @@ class WallSceneTest(InsertedWallCase):
         reader.SetFileName(str(self.export("wall.stl")))
         reader.Update()
         # The STL file has LPS coordinates, and the scene has RAS coordinates. So the signs of x differ.
-        minus_right, plus_right, *_others = reader.GetOutput().GetBounds()
-        np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
+        low_x, high_x, *_others = reader.GetOutput().GetBounds()
+        np.testing.assert_allclose([-high_x, -low_x], model.GetPolyData().GetBounds()[:2], atol=1e-3)
 
-    def test_table_and_text_show_the_area_of_a_surface_that_another_module_smoothed(self) -> None:
+    def test_table_and_text_show_the_new_area_of_a_surface_that_became_smaller(self) -> None:
         points = vtk_to_numpy(slicer.util.getNode("ball wall").GetPolyData().GetPoints().GetData())
         points *= 0.9
         self.module.panel.enter()

@@ -102,7 +102,7 @@ class WorkerWallTest(WorkerWallCase):
         self.measure()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 
-    def test_first_measurement_has_the_threshold_chosen_before(self) -> None:
+    def test_first_measurement_uses_the_threshold_that_was_chosen_before_it(self) -> None:
         self.ui.wallThresholdSlider.value = 1.4
         click(self.ui.wallMeasureButton)
         self.assertFalse(self.ui.wallThresholdSlider.enabled)

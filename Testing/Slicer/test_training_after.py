@@ -221,7 +221,7 @@ class ModelInUseTest(TrainingCase):
                 person.expects(f"“{target}” exists. Replace the file?", answer)
                 click(self.ui.exportModelButton)
             self.assertEqual(target.read_bytes(), content)
-        # The export accepts the existing calibration file, since the file already has the content to be written.
+        # The export accepts an existing calibration file with the same content.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)

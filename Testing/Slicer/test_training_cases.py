@@ -264,7 +264,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
         save_rows(node, rows)
         self.assertEqual(load_cases(node).rows, rows)
         with scene_saved_and_closed():
-            # These nodes take the IDs that the saved nodes had.
+            # These nodes get the IDs that the saved nodes had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
         node = slicer.util.getFirstNodeByName("node with cases")

@@ -74,7 +74,7 @@ class SectionsTest(TrainingCase):
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
     def show_as_on_a_laptop(self) -> Any:
-        """Show the panel with `PANEL_WIDTH` and `VISIBLE_HEIGHT`, or with the larger height that its contents need."""
+        """Show the panel with `PANEL_WIDTH` and the height that its contents need, at least `VISIBLE_HEIGHT`."""
         panel = self.module.widget.parent
         panel.setFixedWidth(PANEL_WIDTH)
         panel.show()

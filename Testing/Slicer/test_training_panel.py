@@ -152,7 +152,7 @@ class SavedStateTest(TrainingCase):
         self.session.save()
         self.assertEqual([row.name for row in load_cases(self.session._node).rows], ["mine", "A", "imported"])
 
-    def test_case_that_this_version_cannot_read_is_reported_and_survives_edits_and_an_import(self) -> None:
+    def test_case_that_cannot_be_read_is_reported_and_survives_edits_and_an_import(self) -> None:
         add_case("imported", 1)
         click(self.ui.addSceneButton)
         file = str(self.folder / "scene.mrb")
@@ -214,7 +214,7 @@ class SavedStateTest(TrainingCase):
         volumes = [slicer.mrmlScene.GetNodeByID(row.source.volume) for row in self.session.table.rows]
         self.assertEqual([one and one.GetName() for one in volumes], [None, "imported"])
 
-    def test_new_node_with_the_id_of_a_removed_node_does_not_become_part_of_the_removed_nodes_case(self) -> None:
+    def test_new_node_with_a_removed_nodes_id_does_not_join_the_removed_nodes_case(self) -> None:
         for kind in ("volume", "segmentation"):
             with self.subTest(kind):
                 close_scene()
@@ -474,7 +474,7 @@ class PackagesTest(TrainingCase):
             click(button)
         return first
 
-    def test_run_that_was_selected_before_the_installation_is_resumed(self) -> None:
+    def test_resume_button_resumes_the_run_selected_before_the_installation(self) -> None:
         with mock.patch.object(runs_panel, "resume") as resume:
             first = self.click_and_select_another_run_during_the_installation(self.ui.resumeButton)
         self.assertEqual([call.args[0].path for call in resume.call_args_list], [first.path])

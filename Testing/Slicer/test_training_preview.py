@@ -323,7 +323,7 @@ class UsedPreviewTest(PreviewCase):
         self.save_and_reload()
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), edited)
 
-    def test_views_stay_while_a_preview_is_corrected(self) -> None:
+    def test_update_of_an_edited_preview_does_not_change_the_views(self) -> None:
         other = add_volume("other", ellipsoid(4)[0])
         slicer.util.setSliceViewerLayers(background=other)
         self.edit("drawn")
@@ -361,7 +361,7 @@ class ShownPreviewTest(TrainingCase):
         assert_stays_responsive(monitor.pause)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "last case"])
 
-    def test_corrected_preview_survives_the_choice_of_no_preview_and_the_end_of_its_run(self) -> None:
+    def test_corrected_preview_survives_the_choice_of_no_preview_and_the_deletion_of_its_run(self) -> None:
         self.show_run("paused", "one", seed=1)
         self.choose_case("one", "after iteration 4")
         (corrected,), (volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
@@ -386,7 +386,7 @@ class ShownPreviewTest(TrainingCase):
         add_outline(volume, ellipsoid(1)[1])
         self.wait_for(volume.GetSaveWithScene, "the scene saves the scan")
 
-    def test_clone_of_a_preview_is_saved_with_its_scan_after_an_empty_folder_of_runs_was_chosen(self) -> None:
+    def test_preview_clone_is_saved_with_its_scan_after_choosing_an_empty_runs_folder(self) -> None:
         self.show_run("paused", "one", seed=1)
         self.choose_case("one", "after iteration 4")
         (segmentation,), (volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")

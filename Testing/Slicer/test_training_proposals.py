@@ -99,7 +99,7 @@ class CaseFilesTest(TrainingCase):
         saved = self.save_proposal_in_run()
         run = self.runs / "earlier"
         run.rename(self.runs / "renamed")
-        # Another run, with another proposal, has the renamed run's former path.
+        # A new run with a different proposal now has the former path of the renamed run.
         other = run / "ranking" / "plain.seg.nrrd"
         other.parent.mkdir(parents=True)
         shutil.copy(self.folder / "other.seg.nrrd", other)
@@ -236,7 +236,7 @@ class ProposalTest(TrainingCase):
         write_scan_again(image, 3)
         self.assertEqual(open_nodes(case, []), (loaded, proposal))
 
-    def test_unchanged_proposal_is_replaced_after_a_later_run_wrote_scan_and_proposal_again(self) -> None:
+    def test_unchanged_proposal_is_replaced_if_its_file_and_its_scan_were_rewritten(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)
         slicer.mrmlScene.RemoveNode(volume)

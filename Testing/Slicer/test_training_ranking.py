@@ -143,7 +143,7 @@ class RankingTest(TrainingCase):
         command.on_end("")
         self.assertEqual(self.saved_scores(), {"b": 0.9})
 
-    def test_ranking_in_a_folder_that_is_not_writable_is_refused_with_a_remedy(self) -> None:
+    def test_ranking_in_a_folder_that_is_not_writable_is_refused(self) -> None:
         self.select_run_with_a_model()
         folder = self.runs / "earlier"
         with (

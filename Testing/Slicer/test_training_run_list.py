@@ -193,7 +193,7 @@ class ListOfRunsTest(TrainingCase):
         buttons = (self.ui.pauseButton, self.ui.stopButton, self.ui.resumeButton, self.ui.discardButton)
         self.assertFalse(any(button.enabled for button in buttons))
 
-    def test_run_on_a_disk_that_does_not_answer_is_watched_again_once_the_disk_answers(self) -> None:
+    def test_run_is_watched_again_once_its_disk_answers(self) -> None:
         run = self.make_run("remote", STARTED, PAUSED)
         run.validation.write_text("case,label,dice\none,1,0.5\n", encoding="utf-8")
         self.module.widget.runs.refresh()

@@ -127,7 +127,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertTrue(segments.AddSegment(copy, identifier))
         return identifier
 
-    def test_own_segment_beside_a_result_stays_the_label_when_the_result_becomes_a_training_case(self):
+    def test_segment_that_the_user_added_to_a_result_is_the_label(self):
         image, label = ellipsoid(1)
         for name in ("left atrium", "Left_Atrium"):  # Both fit the class: capitals and punctuation are ignored.
             close_scene()
@@ -171,7 +171,7 @@ class SceneSourceTest(unittest.TestCase):
             scene_remark(row.source, LABELLED, self.recipe)[0],
         )
 
-    def test_accepted_result_with_an_unedited_copy_needs_no_choice(self):
+    def test_user_need_not_choose_between_an_accepted_result_and_its_unedited_copy(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         result = self.add_result(volume, label)
@@ -207,7 +207,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(np.uint8(label == 0), result, other, volume)
         self.assertEqual(self.warnings_about(row.source), ())
 
-    def test_segments_of_a_result_are_compared_one_per_step_and_again_only_after_a_change(self):
+    def test_segments_of_a_result_are_read_one_per_step_and_only_once(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         result = self.add_result(volume, label)
@@ -224,7 +224,7 @@ class SceneSourceTest(unittest.TestCase):
     def warnings_about(self, source):
         return run_to_end(scene_facts(source, LABELLED, self.recipe)).warnings
 
-    def test_classes_of_a_result_of_which_one_was_corrected_are_all_in_the_label(self):
+    def test_all_classes_of_a_result_are_in_the_label_if_one_was_corrected(self):
         classes = [replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "LA"), (2, "LV"))]
         recipe = replace(self.recipe, classes=tuple(replace(one, type=TISSUE) for one in classes))
         image, label = ellipsoid(1)
@@ -247,7 +247,7 @@ class SceneSourceTest(unittest.TestCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
         self.add_segment(outline, volume, np.zeros_like(label))  # An empty segment is no choice.
-        # A segment with the same voxels as the first segment needs no choice either.
+        # The user need not choose between segments with the same voxels.
         self.add_segment(outline, volume, label, "left-atrium")
         (row,) = scene_rows(self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
@@ -311,7 +311,7 @@ class SceneSourceTest(unittest.TestCase):
             self.assertEqual([row.source.segments for row in training_case_rows(self.recipe)], [((written, 1),)])
             slicer.mrmlScene.RemoveNode(second)
 
-    def test_corrected_result_whose_scan_was_removed_is_no_label_of_another_scan_on_the_same_grid(self):
+    def test_corrected_result_of_a_removed_scan_is_no_label_of_another_scan(self):
         volume, result = add_case("first", 1)
         identifier = result.GetSegmentation().GetNthSegmentID(0)
         result.GetSegmentation().GetSegment(identifier).SetTag(CLASS_TAG, "SCT 82471001")

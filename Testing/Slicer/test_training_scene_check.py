@@ -79,7 +79,7 @@ class VoxelsTest(SceneCheckCase):
                 self.assertEqual((facts.labels, facts.checksum), (expected.labels, expected.checksum))
                 self.assertEqual(bool(facts.problems or facts.warnings), name not in ("as usual", "integers"))
 
-    def test_voxels_that_a_later_segment_covers_are_counted_and_a_covered_class_is_not_in_the_label(self):
+    def test_voxels_covered_by_a_later_segment_are_noted_and_count_as_its_class(self):
         names = ("Left atrium", "Appendage")
         classes = [replace(self.recipe.classes[0], label=n, name=name, type=TISSUE) for n, name in enumerate(names, 1)]
         self.recipe = replace(self.recipe, classes=tuple(classes))
@@ -226,7 +226,7 @@ class PlaceTest(SceneCheckCase):
             outline.SetAndObserveTransformNodeID(transform.GetID())
             self.assertEqual(run_to_end(read_label(outline, row.source.segments, volume)).is_cut_off, is_cut_off)
 
-    def test_label_up_to_the_sides_of_its_scan_is_accepted_also_on_a_finer_grid(self):
+    def test_label_that_fills_its_scan_is_accepted_also_on_a_finer_grid(self):
         image, label = ellipsoid()
         volume = add_volume("scan", image)
         origin = volume.GetOrigin()
@@ -245,7 +245,7 @@ class PlaceTest(SceneCheckCase):
         row = row_of(volume, outline, self.recipe)
         self.assertIn("Part of the label", scene_remark(row.source, LABELLED, self.recipe)[0])
 
-    def test_result_that_was_moved_in_its_scan_is_refused_until_the_user_chooses_its_segments(self):
+    def test_result_moved_relative_to_its_scan_is_refused_until_the_user_chooses_its_segments(self):
         volume, result = self.add_case()
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
         result.SetNodeReferenceID(VOLUME, volume.GetID())

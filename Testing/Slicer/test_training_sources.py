@@ -209,7 +209,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_sets_the_training_to_start_from_the_model_of_the_segmentation_module(self) -> None:
+    def test_training_starts_from_the_segmentation_modules_model_after_results_are_added(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
@@ -371,7 +371,7 @@ class LabelValuesTest(TrainingCase):
             click(self.ui.exportListButton)
         self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
 
-    def test_segment_with_the_name_of_another_class_is_a_problem_until_it_is_mapped(self) -> None:
+    def test_segment_whose_name_and_value_belong_to_different_classes_must_be_mapped(self) -> None:
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
         for row, name in enumerate(("Left atrium", "Aorta")):

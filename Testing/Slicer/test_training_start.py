@@ -94,7 +94,7 @@ class StartTest(CasesCase):
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, True, False])
 
-    def test_case_whose_scan_was_damaged_after_the_check_is_marked_before_any_scan_is_copied(self) -> None:
+    def test_start_fails_before_any_scan_is_copied_if_a_scan_became_blank(self) -> None:
         self.choose_tiny_model_and_settings()
         self.measure()
         self.wait_for(lambda: self.session.checked, "the check")
@@ -138,7 +138,7 @@ class StartTest(CasesCase):
             ):
                 list(prepare_and_start(plan))
 
-    def test_file_check_also_uses_the_chosen_spacing(self) -> None:
+    def test_check_of_case_files_uses_the_chosen_spacing(self) -> None:
         thin = np.zeros((20, 22, 24), np.uint8)
         thin[10, 5:15, 5:15] = 1
         scan, label = (self.folder / f"{name}.nrrd" for name in ("file", "label"))
@@ -417,7 +417,7 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
-    def test_panel_names_the_fields_to_change_so_that_unlabelled_cases_are_used(self) -> None:
+    def test_panel_tells_how_to_use_the_unlabelled_cases(self) -> None:
         choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         self.session.table.set_role([0], "unlabelled")

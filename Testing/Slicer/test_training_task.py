@@ -323,7 +323,7 @@ class EstimateTest(TrainingCase):
         self.assertEqual(self.ui.measureButton.text, "Measure")
         self.assertEqual(self.estimate_folders(), [])
 
-    def test_estimate_does_not_outlive_its_scene(self) -> None:
+    def test_closing_the_scene_cancels_the_estimation(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         with mock.patch.object(estimation_module, "EngineCommand") as command:
@@ -339,7 +339,7 @@ class EstimateTest(TrainingCase):
         self.session.table.replace_all([])
         self.assertNotIn("The check failed.", [problem.text for problem in self.session.problems()])
 
-    def test_failure_of_a_check_does_not_outlive_its_scene(self) -> None:
+    def test_failure_of_a_check_disappears_when_the_scene_is_closed(self) -> None:
         self.session.check_failure = "The check failed."
         self.assertIn("The check failed.", [problem.text for problem in self.session.problems()])
         close_scene()
@@ -383,7 +383,7 @@ class EstimateTest(TrainingCase):
         voxels = count * math.prod(row.spacing) / math.prod(spacing)
         resident = 2 * voxels
         # The process takes 500 MB. Three arrays are in float32: the scan, its resampled intensities and its normalised
-        # intensities. Two local moments are in float64.
+        # intensities. Two arrays of local moments are in float64.
         loading = 500e6 + resident + 4 * count + (4 + 4 + 2 * 8) * voxels
         for device, measured, expected in (
             ("cpu", 0, loading),

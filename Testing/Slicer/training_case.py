@@ -55,7 +55,7 @@ class SceneCase(unittest.TestCase):
 
 @dataclass(frozen=True)
 class SavedProposal:
-    """An unlabelled scan's path, and arrays (K, J, I)."""
+    """An unlabelled scan with its correct and its proposed label; arrays are (K, J, I)."""
 
     scan_path: Path
     image: np.ndarray

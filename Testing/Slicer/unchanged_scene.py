@@ -63,10 +63,10 @@ def changed_content(before: list[str]) -> list[str]:
 
 
 def fail_after(module: Any, name: str, call: int = 0) -> Any:
-    """Return a context in which a function of a module works, but raises MemoryError at the end of one call.
+    """Return a context in which a function of a module raises MemoryError at the end of one call.
 
     Args:
-        call: the index of the call.
+        call: the index of this call, from 0.
     """
     real, calls = getattr(module, name), []
 

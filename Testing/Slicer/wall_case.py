@@ -48,7 +48,7 @@ def _phantom() -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
-    """Add and return the phantom's volume node and a segmentation node with one segment, drawn without DCAMT."""
+    """Add and return the phantom's volume node and a segmentation node with one segment."""
     scan, label = phantom()
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
     slicer.util.updateVolumeFromArray(volume, scan)

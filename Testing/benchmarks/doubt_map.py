@@ -2,9 +2,9 @@
 
     python Testing/benchmarks/doubt_map.py LA_FOLDER MODEL [--cases la060 la061] [--json FILE]
 
-MODEL is a model that was not trained with the labels of the cases. The command segments the held-out cases, or those
-of --cases, in quality `accurate`, and prints
-- the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
+MODEL is a model that was not trained with the labels of the cases. The command segments the cases of --cases, by
+default the held-out cases, in quality `accurate`, and prints
+- for doubt and for disagreement, the area under the ROC curve of finding wrong voxels within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - for the map of doubt and for a map of disagreement, the number of doubtful places, and the rank of the worst place
   (defined in docs/experiments.md, section "Map of doubt").

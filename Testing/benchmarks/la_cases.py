@@ -19,8 +19,8 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases: the last cases of `cases.csv`.
 
-The shipped model is trained with the labels of these cases, so its twin, which is trained without these labels, is
-measured instead. The docstring of `shipped_model.py` describes both trainings.
+The shipped model is trained with the labels of these cases. Its twin is not, so the twin is measured instead. The
+docstring of `shipped_model.py` describes both trainings.
 """
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of the intervals of doubt in which wrong voxels are counted."""

@@ -57,7 +57,7 @@ CPU = torch.device("cpu")
 
 
 def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
-    """Return a run's recipe and its network with the averaged weights or, if the run has none, the last weights."""
+    """Return a run's recipe and its network with the averaged weights (the last weights if the run has no average)."""
     recipe = load_recipe(str(run / "recipe.json"))
     state = load_checkpoint(run / "checkpoints" / "last.pt", CPU)
     network = DualVNet(recipe)

@@ -90,7 +90,7 @@ def rotate_15_degrees(scan: LabelledScan, draw: np.random.Generator) -> Labelled
     return replace(scan, image=turned[None], labels=ndimage.rotate(scan.labels, angle, (0, 1), reshape=False, order=0))
 
 
-def cut(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
+def cut_through_atrium(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Crop the scan along the first axis so that a fourth of the atrium's extent is cut off."""
     used = np.flatnonzero(scan.labels.any(axis=(1, 2)))
     depth = (used[-1] - used[0]) // 4
@@ -129,7 +129,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
     return replace(scan, image=noise[None], labels=np.zeros_like(scan.labels))
 
 
-def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
+def crop_beside_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
     """Keep only the voxels on one side of the atrium: the side on which the scan extends farthest."""
     parts = []
     for axis in range(3):
@@ -174,7 +174,7 @@ DISTURBANCES: dict[str, Disturbance] = {
     "slices of 3.75 mm": disturbances.coarsen((1, 1, 6)),
     "1.25 x 1.25 x 2.5 mm": disturbances.coarsen((2, 2, 4)),
     "rotation 15 degrees": rotate_15_degrees,
-    "cut field of view": cut,
+    "cut field of view": cut_through_atrium,
     "low contrast": disturbances.reduce_contrast,
     "bright artefact": add_bright_artefact,
     "spike in k-space": add_stripes,
@@ -183,7 +183,7 @@ WRONG_SCANS: dict[str, Disturbance] = {
     "no atrium": disturbances.remove_organ,
     "upside down": disturbances.turn_upside_down,
     "white noise": replace_with_noise,
-    "off the atrium": crop_off_atrium,
+    "off the atrium": crop_beside_atrium,
     "shuffled": shuffle_cubes,
     "turned 90 degrees": rotate_90_degrees,
 }
@@ -273,8 +273,8 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
-        # `expect_left_out` leaves out the scans of the same case. For a disturbed scan, it also leaves out the scans
-        # with the same disturbance. To prevent this, all scans are declared undisturbed here.
+        # For a disturbed scan, `expect_left_out` leaves out the scans of the same case and the scans with the same
+        # disturbance. Here all scans are declared undisturbed, so only the scans of the same case are left out.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]
@@ -327,9 +327,9 @@ def reliability_table(counts: dict[str, np.ndarray], is_scaled: bool) -> list[Ro
     for case, (number, summed, wrong) in counts.items():
         doubt = summed / np.maximum(number, 1)
         if is_scaled:
-            others = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
-            assert others is not None
-            doubt = others.apply(doubt)
+            scaling = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
+            assert scaling is not None
+            doubt = scaling.apply(doubt)
         total += doubt_histograms(doubt, number, number * doubt, wrong)
     return [{"scaled": is_scaled, **row} for row in reliability_rows(total)]
 

@@ -2,18 +2,18 @@
 
     python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
 
-The conventional loop follows published code for semi-supervised segmentation. It uses float32, PyTorch's default
-memory format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read a
-whole case from two files, the image and the label. The image is already normalised, and both are on the network grid.
-The workers rotate the case by multiples of 90 degrees, mirror it and crop a patch, all in NumPy. DCAMT's loop is that
-of the trainer, with the augmentation of recipe `la`. Each further loop is DCAMT's loop without one of its
-optimisations. The loop "DCAMT with a DataLoader" makes its patches as the conventional loop does.
+The conventional loop follows published code for semi-supervised segmentation. It uses float32, PyTorch's default memory
+format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read a whole
+case from two files: the normalised image and the label, both on the network grid. The workers rotate the case by
+multiples of 90 degrees, mirror it and crop a patch, all in NumPy. DCAMT's loop is the trainer's loop with the
+augmentation of recipe `la`. Each further loop is DCAMT's loop without one of its optimisations. The loop "DCAMT with a
+DataLoader" makes its patches as the conventional loop does.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which a
-loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`, DCAMT's loop
-makes a part of each batch on the GPU. The process only starts this part and does not wait for its end. So the time that
-the GPU needs to make batches counts only in the total time, not in `waiting`.
+the machine affect all loops equally. A loop's speed is the speed of its median turn. The column `waiting` is the time
+in which a loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`,
+DCAMT's loop makes a part of each batch on the GPU. The process only starts this part and does not wait for its end. So
+the time that the GPU needs to make batches counts only in the total time, not in `waiting`.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def dcamt_step(
     """Return a pair: a function that runs one of DCAMT's iterations, and the trainer.
 
     Args:
-        loaded: whether batches come from a DataLoader, which reads case files, instead of cases held in memory.
+        loaded: whether a DataLoader makes the batches from case files; if not, they come from cases in memory.
     """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))

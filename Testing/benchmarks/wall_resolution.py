@@ -8,8 +8,8 @@ measured with the default settings (threshold IIR > 1.2).
 Prints a table with a row for each size of the voxels. The head of a column shows the wall's thickness, and the scar's
 intensity divided by the blood's. A cell contains the largest error of the burden in 24 scans, with its sign, in
 percentage points. In these scans, the scar covers 9, 25 or 54% of the wall, the slices have four directions relative to
-the scar, and the phantom has two positions. A row such as "1.25 x 1.25 x 2.5 to 1.25" is of scans whose slices of 2.5
-mm were interpolated to slices of 1.25 mm by zero-filling in the Fourier domain, as many scanners do.
+the scar, and the phantom has two positions. In a row such as "1.25 x 1.25 x 2.5 to 1.25", slices of 2.5 mm were
+interpolated to slices of 1.25 mm by zero-filling in the Fourier domain, as many scanners do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ DIRECTIONS = (
     (rotation(20, -35, 50), POSTERIOR),
     (rotation(-50, 25, 10), POSTERIOR),
 )
-"""Each pair consists of a matrix, whose columns are the directions of the grid's axes, and the direction of the scar.
+"""Pairs (axes, direction of the scar). The columns of the matrix `axes` are the directions of the grid's axes.
+
 In the second pair, the scar's rim is parallel to the slices.
 """
 EXTENT_MM = 60.0

@@ -22,10 +22,11 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Describe the required attributes that are missing or wrongly empty, in the mandatory modules of the SOP class.
+    """Describe the required attributes that are missing or wrongly empty.
 
-    Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
-    checked. In a structured report, the content items are checked, too. `highdicom` ships the standard's tables.
+    Only the mandatory modules of the SOP class are checked. Attributes of types 1 and 2 (DICOM PS3.3) are required;
+    attributes of type 2 may be empty. Conditional attributes are not checked. In a structured report, the content items
+    are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []

@@ -23,7 +23,7 @@ BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0
 
 
 def make_tiny_network() -> DualVNet:
-    """Return a tiny network. Its weights are random with a fixed seed, and none is exactly 0 or 1."""
+    """Return a tiny network. Its weights are random with a fixed seed, and no weight is exactly 0 or 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         network = DualVNet(tiny_recipe())
@@ -51,7 +51,7 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfil
 
 
 def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of any card, recipe and weights, with a valid checksum."""
+    """Write a package with a valid checksum; card, recipe and weights may be invalid."""
     checksum = model_package._checksum(weights, recipe, card)
     data = json.dumps({**card, "checksum": checksum}).encode()
     return write_zip(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
@@ -70,8 +70,8 @@ class Trap:
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message of the InputError that `check(path)` raises, without the path.
 
-    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
-    working directory, the folder of `path` or the parent of this folder.
+    Fail if the message has several lines or does not begin with the path. Fail also if the check adds or removes a file
+    in the working directory, the folder of `path` or the parent of this folder.
     """
     folders = (path.parent.parent, path.parent, Path())
     before = [sorted(os.listdir(folder)) for folder in folders]

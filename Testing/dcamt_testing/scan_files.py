@@ -1,4 +1,4 @@
-"""Make synthetic scans on oblique, flipped and sheared grids; write them with other libraries; check error messages."""
+"""Make synthetic scans on oblique, flipped and sheared grids; write files without DCAMT; check error messages."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def traced_peak(action: Callable[[], object]) -> int:
 def assert_written_scan(path: Path, *message_parts: str) -> None:
     """Check the result of `read_scan`.
 
-    If any message part is not empty, `read_scan` must raise InputError with all parts. Otherwise, `read_scan` must
-    return `VOXELS`.
+    If any message part is not empty, `read_scan` must raise an InputError whose message contains all parts. Otherwise,
+    `read_scan` must return `VOXELS`.
     """
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)

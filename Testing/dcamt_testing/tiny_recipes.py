@@ -31,7 +31,7 @@ def tiny_recipe(*settings: str) -> Recipe:
 
 
 def tiny_recipe_keeping_all_components() -> Recipe:
-    """Return the recipe `la`, made small, without the selection of a component."""
+    """Return the recipe `la` with a tiny network and without the selection of the largest component."""
     from dcamt.recipe import Inference, Intensity, Network
     from dcamt.recipe_files import load_recipe
 

@@ -32,8 +32,8 @@ class Atrium:
     Attributes:
         radii: mm along R, A, S.
         shell_mm: thickness of the wall.
-        patch_degrees: half angle of the patch, a bright cap of the wall about `patch_axis` (0: no patch). The
-            angle is measured on the unit ball from which the ellipsoid is stretched.
+        patch_degrees: half angle of the patch; 0: no patch. The patch is a bright cap of the wall about `patch_axis`.
+            The angle is measured on the unit ball, which `radii` stretches to the ellipsoid.
         patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
         vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end in the scan.

@@ -74,7 +74,7 @@ class Child:
         self.process.stdin.flush()
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Skip events until `wanted` holds for one; return this event and the skipped events.
+        """Skip events until `wanted` returns True for an event; return this event and the skipped events.
 
         Raises:
             AssertionError: the worker ended before such an event.
@@ -117,7 +117,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
     """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
 
     Args:
-        more: fields of the request, which replace those set here.
+        more: fields of the request to add or change.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))

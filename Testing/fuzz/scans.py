@@ -92,7 +92,10 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
-    """Read a scan and put the outcome into the queue: "refused", "failed" or an outcome of `judge`, and the details."""
+    """Read a scan and put (outcome, details) into the queue.
+
+    The outcome is "refused", "failed" or an outcome of `judge`.
+    """
     faulthandler.enable()
     from dcamt.errors import InputError
     from dcamt.io.readers import read_scan
@@ -114,10 +117,11 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
     "segmented": the exit status is 0, the only result is `x.seg.nrrd`, and the result lies on the scan's grid.
-    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". In every other
-    case, the outcome is "failed". It is also "failed" if the command leaves a file in its folder for temporary files.
-    A command that takes longer than `seconds` prints its stack and ends; the outcome is then "failed", with the stack
-    as the reason.
+    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". "failed": all
+    other cases, or the command leaves a file in its folder for temporary files.
+
+    If the command takes longer than `seconds`, the command prints its stack and ends. The outcome is then "failed",
+    with the stack as the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan
@@ -158,7 +162,7 @@ def write_tiny_model(path: Path) -> Path:
 
 
 def run_process(target: Callable[..., None], arguments: tuple[object, ...], timeout_s: float) -> tuple[str, str]:
-    """Call `target` in a new process, with `arguments` and a queue; return the outcome that it puts into the queue."""
+    """Call `target` in a new process, with `arguments` and a queue; return the outcome that `target` puts there."""
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     answers = context.Queue()
     process = context.Process(target=target, args=(*arguments, answers))

@@ -14,7 +14,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 """The affine (voxel index to LPS mm) of the DICOM files."""
 H5_AFFINE = np.diag([0.625, 0.625, 0.625, 1.0])
-"""The affine of the file that `write_benchmark_file` writes."""
+"""The affine that the engine uses for the file of `write_benchmark_file`; the file holds no affine."""
 AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 """The affine of all other files."""
 

@@ -21,8 +21,7 @@ def start() -> None:
     The pictures show the models and settings of a new installation. The user's own models and settings stay unchanged.
     """
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
-    # One thread: on a busy machine, several threads would wait for each other, and so lengthen the computing times
-    # that some pictures show.
+    # Some pictures show computing times. On a busy machine, several threads would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")

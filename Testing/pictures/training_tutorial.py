@@ -71,7 +71,7 @@ def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Pa
 
 
 def _remove_mark(label: Path) -> None:
-    """Remove DCAMT's mark of its own results, so that the label counts as drawn by a person."""
+    """Remove DCAMT's mark, so that the label counts as drawn by a person."""
     head, gap, voxels = label.read_bytes().partition(b"\n\n")
     lines = [line for line in head.split(b"\n") if not line.startswith(MARK.encode())]
     label.write_bytes(b"\n".join(lines) + gap + voxels)

@@ -70,7 +70,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
     Args:
         size: width and height in pixels.
-        turn: where the camera stands, in degrees: 0 in front of the patient, 90 at the patient's left.
+        turn: azimuth of the camera in degrees, 0 in front of the patient, 90 at the patient's left.
         tilt: elevation of the camera in degrees, positive towards superior.
         zoom: magnification; at 1, the scene fills the picture.
     """

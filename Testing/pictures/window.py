@@ -64,7 +64,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     elif down_to:
         bottom, edge = _bottom(panel, [panel.findChild(QtWidgets.QWidget, down_to)]), MARGIN // 4
     else:
-        shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if not _shows_others(widget)]
+        shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if not _shows_children(widget)]
         bottom = _bottom(panel, shown)
     head = QtWidgets.QLabel(title)
     head.setFixedSize(width, 2 * BAR)
@@ -134,7 +134,7 @@ def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> i
     return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
 
 
-def _shows_others(widget: QtWidgets.QWidget) -> bool:
+def _shows_children(widget: QtWidgets.QWidget) -> bool:
     closed = isinstance(widget, ctkCollapsibleButton) and not widget.isChecked()
     return not closed and any(child.isVisible() for child in widget.findChildren(QtWidgets.QWidget))
 

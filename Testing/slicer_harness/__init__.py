@@ -1,6 +1,7 @@
 """Simulate the Slicer application in tests.
 
-In a real Slicer, only `Person` and `pip.replace_pip_of_slicer()` replace parts of Slicer. See README.md.
+If the tests run in a real Slicer, only `Person` and `pip.replace_pip_of_slicer()` replace parts of Slicer. See
+README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

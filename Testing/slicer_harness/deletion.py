@@ -50,7 +50,7 @@ _emitting: list[QtCore.QObject] = []
 
 @contextmanager
 def emission(sender: QtCore.QObject | None) -> Iterator[None]:
-    """Remember, while a slot runs, whose signal called the slot."""
+    """While a slot runs, remember the object whose signal called the slot."""
     _emitting.append(sender)
     try:
         yield
@@ -78,9 +78,8 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # `_release` may cause the deletion of the harness's wrapper (`_wrapper`). If only the wrapper refers to
-            # PySide's object (`watched`), PySide would then delete the object while Qt still delivers this event. So
-            # the watcher keeps a reference to PySide's object.
+            # `_release` may delete the wrapper. The reference `_kept` prevents PySide from deleting `watched` with the
+            # wrapper, while Qt still delivers this event.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):

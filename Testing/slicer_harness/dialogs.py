@@ -82,8 +82,8 @@ def _names(buttons: Any) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for name, button in _Buttons.__members__.items():
         code = int(button.value)
-        # Some members of the enumeration are masks of several bits: they are skipped. Others are second names of a
-        # button: `setdefault` keeps the first name.
+        # Some members of the enumeration are masks of several buttons. If a button has two names, `setdefault` keeps
+        # the first name.
         is_one_button = code.bit_count() == 1
         if is_one_button and code & value:
             names.setdefault(code, name)

@@ -106,7 +106,7 @@ def process_events_until(condition: Callable[[], Any], what: str = "", *, timeou
         if began > end:
             raise AssertionError(f"not within {timeout:g} s: {what or condition}")
         slicer.app.processEvents()
-        # Longer pauses leave the processor to a process whose result is awaited.
+        # Longer pauses leave the processor to the process that the test waits for.
         idle = time.monotonic() - began < IDLE_TURN_S
         pause = min(LONGEST_PAUSE_S, 1.5 * pause) if idle else SHORTEST_PAUSE_S
         time.sleep(pause)
@@ -226,7 +226,7 @@ def delete_pending() -> None:
 def expect_no_hidden_errors() -> None:
     """Raise AssertionError if a slot or observer had an error that no message showed, or if a question had no answer.
 
-    Slicer only prints an error of a slot or an observer, so without this check a test could pass in spite of the error.
+    Slicer only prints such an error, so a test could pass in spite of the error.
     """
     delete_pending()
     shown = pop_shown_texts()

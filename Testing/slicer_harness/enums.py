@@ -50,5 +50,5 @@ class EnumValue(int):
 
 @cache
 def enum_class(pyside_enum: type[enum.Enum]) -> type[EnumValue]:
-    """Return the class of a PySide6 enumeration's values."""
+    """Return the subclass of `EnumValue` for a PySide6 enumeration."""
     return type(pyside_enum.__name__, (EnumValue,), {"_enum": pyside_enum})

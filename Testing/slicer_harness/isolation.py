@@ -1,4 +1,4 @@
-"""Run the test classes of Testing/Slicer each alone, and together in shuffled orders.
+"""Run each test class of Testing/Slicer alone, then all classes together in shuffled orders.
 
 PYTHONPATH=Testing python -m slicer_harness.isolation                 # each class alone, then three orders
 PYTHONPATH=Testing python -m slicer_harness.isolation --orders 7 8    # the orders of these seeds only

@@ -26,7 +26,7 @@ class LayoutManager:
         conventional = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
         self.setLayout(int(QtCore.QSettings().value(_SETTING, conventional)))
         layout_node = self._logic.GetLayoutNode()
-        layout_node.AddObserver("ModifiedEvent", lambda *_: self._follow())
+        layout_node.AddObserver("ModifiedEvent", lambda *_: self._update_views())
 
     @property
     def layout(self) -> int:
@@ -34,7 +34,7 @@ class LayoutManager:
 
     def setLayout(self, layout: int) -> None:
         self._logic.GetLayoutNode().SetViewArrangement(layout)
-        self._follow()
+        self._update_views()
 
     def store(self) -> None:
         """Save the layout for the next session."""
@@ -81,7 +81,7 @@ class LayoutManager:
         nodes = [shown.GetItemAsObject(index) for index in range(shown.GetNumberOfItems())]
         return [node for node in nodes if node.IsA(kind)]
 
-    def _follow(self) -> None:
+    def _update_views(self) -> None:
         """Create a logic for each new slice view of the layout, and mark the layout's view nodes as shown."""
         for node in self._nodes("vtkMRMLAbstractViewNode"):
             node.SetMappedInLayout(1)

@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the maximum number of arguments that an overload of the method takes; None if unknown."""
+        """Return the maximum number of arguments that the method takes; None if unknown."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None

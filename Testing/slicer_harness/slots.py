@@ -16,7 +16,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
     Args:
         sender: returns the object that emits the signal, or None if this object is unknown.
     """
-    most = _most_arguments(receiver)
+    most = _max_arguments(receiver)
 
     def slot(*args: Any) -> None:
         with slot_errors.keep_errors(), deletion.emission(sender()):
@@ -25,7 +25,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
     return slot
 
 
-def _most_arguments(receiver: Callable[..., Any]) -> int | None:
+def _max_arguments(receiver: Callable[..., Any]) -> int | None:
     """Return the maximum number of positional arguments of a receiver; None if unlimited or unknown."""
     if hasattr(receiver, "argument_count"):
         return receiver.argument_count()

@@ -205,9 +205,9 @@ def _is_qt(cls: type) -> bool:
 def _shell_class(derived: type) -> type:
     """Return the shell of `derived`: a PySide6 class through which Qt calls the overrides in `derived`.
 
-    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell is
-    a subclass of the PySide6 class that the wrapper class wraps. For each Qt method that `derived` overrides, the shell
-    has a method that calls the override.
+    Qt can call only methods of a PySide6 class, but `derived` is a subclass of a wrapper class. The shell is a subclass
+    of the wrapped PySide6 class. For each Qt method that `derived` overrides, the shell has a method that calls the
+    override.
     """
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
@@ -217,12 +217,12 @@ def _shell_class(derived: type) -> type:
             for name in cls.__dict__
             if not name.startswith("_") and isinstance(_lookup(base, name), QtMethod)
         }
-        body = {name: _virtual(name) for name in names}
+        body = {name: _override_caller(name) for name in names}
         type.__setattr__(derived, "_shell", type(f"{derived.__name__}Shell", (base._pyside_class,), body))
     return derived.__dict__["_shell"]
 
 
-def _virtual(name: str) -> Callable[..., Any]:
+def _override_caller(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         result = unwrap(getattr(self._wrapper, name)(*(wrap(argument) for argument in args)))
         # An item model in Python may return an enum value as data. Qt's views expect the enum's number.

@@ -46,7 +46,7 @@ def evaluate(
         label_mapping: maps values or segments of the labels to classes of the predictions, such as "420,421=1"; all
             other voxels become background. Without a mapping the values are kept.
         prediction_mapping: maps values or segments of the predictions to classes of the labels, by the same rules. If
-            both mappings are given, you choose the class numbers; use the same numbers in both.
+            both mappings are given, use the same class numbers in both.
 
     Returns:
         An `Evaluation`. Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. A
@@ -57,8 +57,8 @@ def evaluate(
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
             are empty; all predictions are empty after a mapping; or the predictions have label values, but none in
-            common with the labels. A prediction and its label may be the same file only if the two mappings differ; in
-            folders, never.
+            common with the labels. In folders, a prediction and its label must be different files. Without folders,
+            both may be the same file if the two mappings differ.
         TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.

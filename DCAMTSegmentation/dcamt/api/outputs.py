@@ -42,7 +42,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
     """Write the labelmap in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
     Args:
-        source: the DICOM images of the scan; by default those in the files that the scan was read from.
+        source: the DICOM images of the scan; by default `find_dicom_source(result.scan)`.
 
     Raises:
         InputError: the ending is unknown, or the scan's own file would be replaced. For `.dcm`, see also
@@ -65,7 +65,7 @@ def write_dicom_results(
     """Write a DICOM segmentation and, if `measurements` is a path, a DICOM report (TID 1500) of the measurements.
 
     Args:
-        source: the DICOM images of the scan; by default those in the files that the scan was read from.
+        source: the DICOM images of the scan; by default `find_dicom_source(result.scan)`.
 
     Raises:
         InputError: the scan has no DICOM images to which the segmentation could refer (see `find_dicom_source`), the
@@ -85,7 +85,7 @@ def write_dicom_results(
 def write_dicom_measurements(
     result: SegmentedScan, segmentation: str | Path, path: str | Path, source: SourceImages | None = None
 ) -> None:
-    """Write a DICOM report (TID 1500) of the measurements, which refers to the DICOM segmentation in an existing file.
+    """Write the measurements as a DICOM report (TID 1500) that refers to the DICOM segmentation in an existing file.
 
     Raises the errors of `write_dicom_results`.
     """

@@ -51,7 +51,7 @@ class SegmentedScan:
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
-            calibrated for this `quality`, or if the region cuts the segmentation (then `notes` says so).
+            calibrated for this `quality`. Also None, with a note, if the region cuts the segmentation.
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         seconds: time to segment and measure the scan, without reading and checking it.
     """
@@ -176,8 +176,8 @@ def segment(
     """Segment a scan with a model. For several scans, load the model once with `dcamt.Segmenter.load`.
 
     Args:
-        scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K). If the names of a file's
-            or volume's channels are those of the model in another order, the channels are reordered, with a note.
+        scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K). If a file or volume
+            has the model's channel names in another order, the channels are reordered, with a note.
         model: name or file of the model.
         affine: (4, 4), voxel index (i, j, k) -> RAS mm; required with an array, otherwise not allowed.
         quality: `fast` (one branch) or `accurate` (both).

@@ -110,8 +110,8 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     """Return the plan to resume the run in a folder.
 
     Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
-    with the recipe (`check_cases_and_batch`). With `conclude`, the run is not trained further, so the cases are not
-    checked with the recipe. Of the cases' files, only the scans and labels of the validation cases must then exist.
+    with the recipe (`check_cases_and_batch`). With `conclude`, the run is not trained further: the cases are not
+    checked with the recipe, and only the scans and labels of the validation cases must exist.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
@@ -129,8 +129,8 @@ def choose_recipe(
 ) -> tuple[Recipe, StartModel | None]:
     """Return the recipe, changed by `settings` and `effort`, and the model `start_from`, if any.
 
-    If the recipe does not name its channels, they get the model's names. If both have the same names in different
-    orders, the recipe gets the model's order, since the model's weights expect this order.
+    If the recipe does not name its channels, they get the model's names. If recipe and model have the same names in
+    different orders, the recipe gets the model's order, since the model's weights expect this order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

@@ -16,7 +16,7 @@ EVENT = "arrays"
 
 @dataclass(frozen=True)
 class CaseArrays:
-    """The files of a case's arrays, (K, J, I) on the scan's grid.
+    """The files of a case's arrays. Each array is (K, J, I), on the scan's grid.
 
     Attributes:
         affine: voxel (i, j, k) -> RAS mm, four rows.

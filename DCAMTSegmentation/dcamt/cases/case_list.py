@@ -110,8 +110,8 @@ def read_cases(
 def used_cases(cases: Iterable[Case]) -> list[Case]:
     """Return the cases that are not left out; the labels of unlabelled cases are dropped.
 
-    Names, roles and label mappings may be written as in a case list, with outer blanks or `Labeled` for `labelled`.
-    `image` and `label` may be strings.
+    Names, roles and label mappings may have outer blanks. Roles may have the other spellings that a case list allows,
+    such as `Labeled`. `image` and `label` may be strings.
 
     Raises:
         InputError: a case has no name, no scan or an unknown role.
@@ -390,7 +390,7 @@ def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) ->
 
 
 def _first_cell(line: str) -> str:
-    """Return a line's first cell, unquoted, if the line begins with a quotation mark; otherwise, return the line.
+    """If a line begins with a quotation mark, return its first cell without quotation marks; otherwise, the line.
 
     A spreadsheet program puts a cell that holds the delimiter in quotation marks.
 

@@ -57,7 +57,7 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def name_of_key(key: tuple[str, ...]) -> str:
-    """Return the name of the case with a key: `p1` for the key `("site1", "p1")`.
+    """Return the name of a case, made from its key: `p1` for the key `("site1", "p1")`.
 
     If parts at the end have only words for the modality, such as `lge`, they are joined to the part before them:
     `p1_lge` for the key `("site1", "p1", "lge")`.

@@ -47,7 +47,7 @@ def read_case_grid(case: Case, recipe: Recipe) -> Grid:
 
 
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
-    """Raise InputError if a scan has the first scan's channels in another order, and the recipe names no channels.
+    """Raise InputError if a scan has the first scan's channels in another order (`mixed_orders`).
 
     If the recipe names its channels, nothing is refused: `read_case_scan` puts channels with these names into the
     recipe's order.

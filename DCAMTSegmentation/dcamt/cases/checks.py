@@ -42,7 +42,7 @@ class CaseFacts:
     Attributes:
         size: voxels along the stored axes (I, J, K).
         spacing: mm along the stored axes.
-        channels: number of the scan's channels, which may be stored in one file or in a file each.
+        channels: number of the scan's channels, stored in one file or in several files.
         labels: values of the label after label mapping, without background.
         checksum: the `scan_checksum`; None unless it was requested.
         problems: why training would refuse the case, each with its remedy.
@@ -300,7 +300,7 @@ def _equal_scans(cases: Sequence[Case], checksums: Mapping[int, str]) -> Iterato
 def conflicting_scans(
     cases: Sequence[ListedCase], equal_scans: Iterable[tuple[str, list[int]]]
 ) -> Iterator[tuple[int, int, str]]:
-    """Yield each case whose scan is used both for training and for validation, once.
+    """Yield once each case whose scan is used both for training and for validation.
 
     Args:
         equal_scans: groups of cases with equal scans. The first item of a group states what is equal in the scans, such

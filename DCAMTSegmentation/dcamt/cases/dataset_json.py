@@ -191,7 +191,7 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 
 
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
-    """Return the value of the first of `keys` in `entry`; capitals do not matter.
+    """Return the value of the first of `keys` that `entry` has; capitals do not matter.
 
     If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. Return the value of the similar
     key if there is exactly one, else None.

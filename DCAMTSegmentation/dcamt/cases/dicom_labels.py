@@ -66,9 +66,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     2. the series in the folder of the segmentation: `p1/1.dcm`, `p1/seg.dcm`;
     3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
 
-    A segmentation that `named` lists as `FileKind.RESULT` or `FileKind.OTHER_LABEL` stays unchanged. If several
-    segmentations get the same key, those whose names have a word for another structure than the left atrium get the
-    kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
+    A segmentation that `named` lists as `FileKind.RESULT` or `FileKind.OTHER_LABEL` stays unchanged. Among
+    segmentations with the same key, a segmentation named after another structure than the left atrium gets the kind
+    `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}

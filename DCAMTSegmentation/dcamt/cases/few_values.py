@@ -42,9 +42,9 @@ def count_few_values(voxels: NDArray[Any]) -> int | None:
 
 
 def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
-    """Return whether, along at least one axis, `_CONSTANT_FRACTION` or more of the neighbours are equal.
+    """Return whether at least `_CONSTANT_FRACTION` of the neighbours along one of the axes are equal.
 
-    Two neighbours in the background (0) do not count, since a scan may have a wide background, too.
+    Neighbours that are both background (0) do not count, because a scan may also have a wide background.
     """
     for axis in (-1, -2, -3):
         moved = np.moveaxis(voxels, axis, -1)

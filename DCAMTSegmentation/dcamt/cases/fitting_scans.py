@@ -36,8 +36,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     Only files of the kind `FileKind.SCAN` are used; masks such as `p1_LA` have this kind, too. Capitals do not matter.
     The further words are in lower case. They may stand at one of three places:
-    - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in
-      which the word follows a number;
+    - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`. A word after a number
+      needs no separator: `p1LA`;
     - in the name of a file in the scan's folder: `p1/LA` and `p1/p1_LA` add `la` to `p1/image`;
     - in the name of a folder: `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in
       `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
@@ -47,7 +47,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     1. Scans whose key is the file's key without some words of the name. The longest key comes first: for the file
        `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
-    3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared: `p1_LA` adds `la` to `p1_lge`.
+    3. Scans that fit by rule 1 or 2 if the loose keys (see `loose_key`) are compared: `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.

@@ -162,7 +162,7 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    A label and a case, both unpaired, may be paired if one name adds words to the other.
+    Only unpaired labels and cases are paired. One name of a pair is the other name with words added.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]

@@ -211,14 +211,14 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     if prefer_results:
         segmentations = set(filter(has_few_values, results))
         named_as_labels = {file.path for file in (*named, *masks) if file.kind is FileKind.LABEL}
-        outdone = {label for label, _ in _pairs_of_one_case((labels | named_as_labels) - results, segmentations)}
-        outdone |= {result for _, result in _pairs_of_one_case([*outlines, *segmentations], results - segmentations)}
+        replaced = {label for label, _ in _pairs_of_one_case((labels | named_as_labels) - results, segmentations)}
+        replaced |= {result for _, result in _pairs_of_one_case([*outlines, *segmentations], results - segmentations)}
     else:
-        outdone = {result for _, result in _pairs_of_one_case(outlines, results)}
-    labels -= outdone
-    outlined = {case for path in {*outlines, *labels} - outdone for case in possible_cases(scan_name(path))}
+        replaced = {result for _, result in _pairs_of_one_case(outlines, results)}
+    labels -= replaced
+    outlined = {case for path in {*outlines, *labels} - replaced for case in possible_cases(scan_name(path))}
     labelled = {case_name(path) for path in labels}
-    outdone |= {mask.path for mask in masks if mask.path not in labels and case_name(mask.path) in labelled}
+    replaced |= {mask.path for mask in masks if mask.path not in labels and case_name(mask.path) in labelled}
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
     starts = {start for file in named if file.path in labels for start in name_starts(loose_key(file.key))}
@@ -240,7 +240,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     if scans or outlines:
         unlabelled_scans = set(filter(_has_many_values, others))
         scans |= unlabelled_scans
-    left_out = scans - labels | outdone
+    left_out = scans - labels | replaced
     return [path for path in files if path not in left_out]
 
 

@@ -1,6 +1,6 @@
 """Parse label mappings, and read and check the labels of cases.
 
-A label that was read and checked has the label values of the recipe's classes, and the grid of the case's scan.
+After reading and checking, a label holds only label values of the recipe's classes, and has the grid of the scan.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .case_list import Case
 from .label_names import refuse_names_of_other_classes
 
 MINIMUM_VOXELS = 4
-"""A smaller component may be a drawing error. The unit is one voxel of the network grid."""
+"""A component smaller than this number of voxels of the network grid may be a drawing error."""
 MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
@@ -205,8 +205,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
     """Return the notes on a case's label; each begins with the label's path.
 
-    Where segments overlap, each voxel goes to only one of them. A note says how many voxels a segment loses in this
-    way. Segments that are no class of the recipe get no such note.
+    If segments overlap, each voxel goes to only one of them. For each class of the recipe that loses voxels to another
+    segment, a note says how many.
     """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 

@@ -89,21 +89,24 @@ def _named_after_cases(
 
 
 def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    for scan, folder_labels, fitting in _labels_of_only_scans(labels, scans):
+    for scan, folder_labels, fitting in _labels_beside_single_scans(labels, scans):
         if len(folder_labels) == len(fitting) == 1:
             yield fitting[0].path, scan.key
 
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    for scan, _, fitting in _labels_of_only_scans(labels, scans):
+    for scan, _, fitting in _labels_beside_single_scans(labels, scans):
         if len(fitting) > 1:
             yield from ((label.path, scan.key) for label in fitting)
 
 
-def _labels_of_only_scans(
+def _labels_beside_single_scans(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile]
 ) -> Iterator[tuple[NamedFile, list[NamedFile], list[NamedFile]]]:
-    """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder that has only one scan."""
+    """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder with a single scan.
+
+    If further labels have the scan's key, the folder is left out.
+    """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
         with_key[label.key].add(label.path)

@@ -133,8 +133,8 @@ class _ListedCases:
         3. Folders at the start of the path are removed until the remaining folders exist in the data set:
            `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
         4. `_0000`, which nnU-Net v1 omits, is added: `a.nii` becomes `a_0000.nii`.
-        5. Other `endings`, and accents in NFC and NFD, are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`.
-           Exactly one file must fit.
+        5. Other `endings` and the other Unicode form of accents (NFC or NFD) are tried, with and without `_0000`:
+           `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
 
         If no file exists, the path after the third change is returned.
         """

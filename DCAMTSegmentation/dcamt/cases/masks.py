@@ -50,7 +50,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     a scan (`_with_segmented_sequences`).
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If a scan has a label such as `p1_label`,
-    its masks, such as `p1_LA`, get the kind `FileKind.OTHER_LABEL`.
+    the scan's masks, such as `p1_LA`, get the kind `FileKind.OTHER_LABEL`.
 
     The result does not depend on the order of `named`.
     """
@@ -179,7 +179,7 @@ class _SimilarPaths:
         self._scans = cache(self._read_scans)
 
     def _read_scans(self, pattern: Pattern) -> list[NamedFile]:
-        """Return the first two files with a pattern and many values. Two are enough to know that there are several."""
+        """Return the first two files that have a pattern and many values; `_mask` needs no more."""
         return list(islice((file for file in self._files[pattern] if not has_few_values(file.path)), 2))
 
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
@@ -206,7 +206,6 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:

@@ -52,8 +52,8 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
 
     - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
     - A scan without a label becomes an unlabelled case.
-    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans, all these files are listed as
-      skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
+    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans, all these files are skipped.
+      `FoundCases.unused` lists these scans.
     - A label without a scan is skipped.
     - DCAMT results are skipped if their scan also has a label from another source.
     - A zip file is a scan if there are no other scans.
@@ -86,7 +86,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
-    - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).
+    - A label `x` exists, and no label has the name of a single file, such as `x_0001` (`_join_channels_of_labels`).
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}
@@ -178,7 +178,7 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
 
 
 def _advise_on_corrections(found: FoundCases, results: Collection[Path], folder: Path) -> Iterator[SkippedFile]:
-    """Yield the skipped files. The reason of a file that may be a corrected DCAMT result says what to do."""
+    """Yield the skipped files. If a file may be a corrected DCAMT result, its `reason` also proposes a new name."""
     cases: defaultdict[tuple[Path | None, str], list[Case]] = defaultdict(list)
     for case in found.cases:
         for place in (case.image.parent, None):

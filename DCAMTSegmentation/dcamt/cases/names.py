@@ -179,8 +179,9 @@ def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
+    """Give files with a word of `RESULT_WORDS` the kind `FileKind.RESULT` if they belong to a scan or label.
 
+    Examples of such files:
     - `p1_output` or `output/p1`, beside the scan `p1`;
     - `p1_output`, beside the label `p1_label`;
     - `p1_LA_prob`, beside the scan `p1`.
@@ -256,7 +257,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     - The name consists of words for labels and of numbers, and the scan lies in the same folder: Slicer saves
       `Segmentation-label_1` beside a scan of any name.
 
-    A file that is named like a label but has no scan may be a scan itself: `heart_seg` without `heart`.
+    Other files named like labels are not returned: without `heart`, the file `heart_seg` may be a scan itself.
     """
     named = classify_all(files, folder)
     scans = {lower_key(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}

@@ -134,7 +134,7 @@ def _with_star(key: Key, n: int) -> Pattern:
 
 @lru_cache(maxsize=1 << 16)
 def names_structure(name: str) -> bool:
-    """Return whether all words of a name mean structures or outlines: `LA_wall`; numbers do not count."""
+    """Return whether all words of a name, except numbers, mean structures or outlines, as in `LA_wall`."""
     words = {word for word in words_of(name) if not word.isdecimal()}
     return bool(words) and words <= OUTLINE_WORDS | OTHER_STRUCTURES
 

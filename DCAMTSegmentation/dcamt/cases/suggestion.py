@@ -46,15 +46,12 @@ from .labels import (
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""The scans of at most this many labelled cases are read, evenly over the list.
+"""At most this many labelled cases, evenly spaced in the list, are chosen, and their scans are read.
 
-More scans are read only if their labels have further values.
+The scan of any other labelled case is read only if its label has a value that the labels of the chosen cases lack.
 """
 SMALL_FRACTION = 0.005
-"""A class is small if it fills less than this fraction of a scan (median of the scans).
-
-For a small class, a higher `Training.foreground` is suggested.
-"""
+"""If the median of a class's `CaseStatistics.fractions` is lower, a higher `Training.foreground` is suggested."""
 
 
 @dataclass(frozen=True)
@@ -299,8 +296,8 @@ def name_classes(
     """Return the classes 1 to the highest label value, with names and colours.
 
     - With label mappings, the names are those of `mapped`; a number does not count as a name.
-    - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
-      the value, the name is taken from the first label with a named segment for the value.
+    - Without label mappings, a value's name is taken from `dataset.json` (`names_in_dataset`). If this file does not
+      name the value, the name is taken from the first label with a named segment for the value.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

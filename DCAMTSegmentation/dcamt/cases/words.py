@@ -190,7 +190,7 @@ def means_examination(words: Iterable[str]) -> bool:
 
 
 def means_other_structure(words: Iterable[str]) -> bool:
-    """Return whether any word means another structure, alone or joined to digits or to words for labels or the atrium.
+    """Return whether any word means another structure than the left atrium.
 
     >>> [means_other_structure([word]) for word in ("LAwallMask", "wall2", "LAmask", "trans", "LGEmask")]
     [True, True, False, False, False]
@@ -212,7 +212,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     - a person's initials (two or three capitals), if the name has a word for the atrium.
 
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
-    JS may be two patients. For the same reason, `label_002` is no label of `LGE_001`.
+    JS may be two patients. `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
@@ -293,7 +293,7 @@ def modalities(parts: Iterable[str]) -> set[str]:
 
 
 def is_folder_of_labels(name: str) -> bool:
-    """Return whether a folder's name has only words for labels, outlines or the modality, and words such as `maps`.
+    """Return whether a folder's name has a word for labels, and else only words for outlines, the modality or files.
 
     >>> names = ("Labels_LA", "2_label maps", "Ground Truth", "p2", "siteB_labels", "labels_2")
     >>> [is_folder_of_labels(name) for name in names]
@@ -305,7 +305,7 @@ def is_folder_of_labels(name: str) -> bool:
 
 
 def is_folder_of_labels_of_a_part(name: str) -> bool:
-    """Return whether a folder's name is that of a folder of labels, and states a part of the data set: `labelsVal`."""
+    """Return whether a folder's name means the labels of a part of the data set: `labelsVal`."""
     return has_word(name, _PART_WORDS) and is_folder_of_labels(without_words(name, _PART_WORDS))
 
 

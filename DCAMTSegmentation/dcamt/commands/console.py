@@ -59,7 +59,7 @@ class Console:
         print_error(message)
 
     def print_note(self, note: str) -> None:
-        """Print a note as `print_error` does and add the note to `notes`; do nothing if `notes` contains the note."""
+        """Print a note with `print_error` and add the note to `notes`; do nothing if `notes` contains the note."""
         if note not in self.notes:
             self.notes.append(note)
             self.print_error(note)

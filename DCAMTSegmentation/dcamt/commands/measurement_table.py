@@ -110,7 +110,7 @@ def measure_unlisted_segmentations(
         console.print_error(f"{table}: {added}. Their expected overlap is unknown.")
 
 
-def _replaceable_rows(table: Path) -> list[Measurements]:
+def _rows_if_readable(table: Path) -> list[Measurements]:
     try:
         return read_measurements_csv(table)
     except InputError:
@@ -136,7 +136,7 @@ def write_measurement_table(
     """
     try:
         with table_lock(table):
-            found = read_measurements_csv(table) if kept_scans is None else _replaceable_rows(table)
+            found = read_measurements_csv(table) if kept_scans is None else _rows_if_readable(table)
             earlier = [row for row in found if kept_scans is None or row.scan in kept_scans]
             listed = {row.scan for row in earlier}
             added = [row for row in unlisted if csv_cell(row.scan) not in listed]

@@ -209,7 +209,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
-    """Return those of `paths` that existed when the stamps were taken."""
+    """Return the files of `paths` that existed when the stamps were taken."""
     return [path for path in paths if stamps.get(path) is not None]
 
 
@@ -242,7 +242,7 @@ def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
 
 
 def uncompared_files(main_file: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if `main_file` is missing; otherwise []."""
+    """Return the existing results if they cannot be compared, because `main_file` is missing; otherwise []."""
     return [] if os.path.exists(main_file) else [path for path in results if os.path.exists(path)]
 
 

@@ -49,9 +49,10 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a file: this file
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
-    - a folder with scan files only in subfolders, or with zip files as its only scans: all scans that `dcamt cases
-      find` recognises, including unused cases such as test cases (`FoundCases.unused`)
-    - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
+    - a folder whose scan files are in subfolders, or whose only scans are zip files: all scans that `dcamt cases find`
+      recognises, including the scans of cases that are not for training (`FoundCases.unused`)
+    - a folder with folders of DICOM files: each inner folder, unless all inner folders belong to one study
+      (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
 
     In a folder, these files are skipped:
@@ -152,7 +153,10 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders, else the zip files; None if there are neither, or if any scan is DICOM."""
+    """Return the scan files in subfolders or, if there are none, the zip files.
+
+    If there are no zip files either, or if any scan is DICOM, return None.
+    """
     below = (file for file in images_below(folder, ignored) if file.parent != folder)
     if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):
         return None

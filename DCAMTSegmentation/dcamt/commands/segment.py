@@ -106,7 +106,7 @@ def _plan_jobs(
     finished = set(skipped)
     jobs = [job for job in planned if job not in finished]
     stamps = {path: file_stamp(path) for job in jobs for path in job.files}
-    # `lexists` accepts a link to a missing file, so that `read_scan` raises an error that names the missing file.
+    # If the scan is a link to a missing file, `read_scan` raises an error that names the missing file.
     if len(jobs) == 1 and not os.path.lexists(jobs[0].scan):
         raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
     model = model_path(options.model)
@@ -125,8 +125,8 @@ def _plan_jobs(
 def _model_channels(options: argparse.Namespace) -> int:
     """Return the number of channels that the model needs.
 
-    If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
-    and the result is 1.
+    The model is read only if a scan in the folders has several channel files. Otherwise, the number is not needed, and
+    the result is 1.
     """
     folders = [walk_folders(folder) for folder in options.scans if os.path.isdir(folder)]
     files = (file for folder in folders for _, _, inside in folder for file in inside)

@@ -180,7 +180,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """Return a predictor of the requested model (the loaded one if it fits the request) and notes for the user."""
+        """Return a predictor of the requested model, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         wanted = (path.resolve(), file_stamp(path), file_stamp(calibration_path(path)), device)

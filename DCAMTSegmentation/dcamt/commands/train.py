@@ -18,18 +18,18 @@ from .console import Console, StdoutLost, print_error
 from .options import UsageError, parse_path
 from .watch import show_event, watch_run
 
-_NEW_RUN = "CASES.csv, --labels, --recipe, --start-from, --effort, --set"
+_NEW_RUN_ARGUMENTS = "CASES.csv, --labels, --recipe, --start-from, --effort, --set"
 
 
 def run_train(options: argparse.Namespace) -> int:
     """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
-        if any((*_new_run(options), options.resume, options.stop)):
-            raise UsageError(f"--watch only shows a run: leave out {_NEW_RUN}, --resume and --stop")
+        if any((*_new_run_arguments(options), options.resume, options.stop)):
+            raise UsageError(f"--watch only shows a run: leave out {_NEW_RUN_ARGUMENTS}, --resume and --stop")
         return watch_run(RunFolder(options.run), Console(options.json))
     if options.stop:
-        if any((*_new_run(options), options.resume)) or team_size() > 1:
-            raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN}, --resume and torchrun")
+        if any((*_new_run_arguments(options), options.resume)) or team_size() > 1:
+            raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN_ARGUMENTS}, --resume and torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: will stop after the current iteration")
@@ -37,8 +37,8 @@ def run_train(options: argparse.Namespace) -> int:
     if options.cases is None and options.set and options.set[-1] and "=" not in options.set[-1]:
         # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
         options.cases = parse_path(options.set.pop())
-    if options.resume and any(_new_run(options)):
-        raise UsageError(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
+    if options.resume and any(_new_run_arguments(options)):
+        raise UsageError(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN_ARGUMENTS}")
     if options.cases is None and not (options.resume or options.stop):
         raise UsageError("give the CASES.csv to train on")
     try:
@@ -51,8 +51,8 @@ def run_train(options: argparse.Namespace) -> int:
         raise user_error(error, options.run) from error
 
 
-def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
-    """Return the arguments in `_NEW_RUN`, which only a new run may have."""
+def _new_run_arguments(options: argparse.Namespace) -> tuple[object, ...]:
+    """Return the values of the arguments that only a new run may have."""
     return options.cases, options.labels, options.recipe, options.start_from, options.effort, options.set
 
 

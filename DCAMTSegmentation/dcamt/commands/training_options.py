@@ -44,7 +44,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = add_command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
-    _add_planned_recipe(check)
+    _add_recipe_options(check)
     check.add_argument(
         "--checksums",
         action="store_true",
@@ -94,7 +94,7 @@ def add_estimate(commands: Commands[Parser]) -> None:
         "dcamt estimate cases.csv --recipe la",
     )
     parser.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
-    _add_planned_recipe(parser)
+    _add_recipe_options(parser)
     parser.add_argument(
         "--effort",
         action="append",
@@ -112,7 +112,7 @@ def add_estimate(commands: Commands[Parser]) -> None:
     add_json(parser)
 
 
-def _add_planned_recipe(parser: Parser) -> None:
+def _add_recipe_options(parser: Parser) -> None:
     parser.add_argument("--recipe", type=parse_name, metavar="NAME_OR_FILE", help="as for dcamt train")
     parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")

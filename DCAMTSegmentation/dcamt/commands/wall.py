@@ -141,8 +141,8 @@ class WallSession:
         mapping: None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: what happens to a scan if another program has written one of the scan's result files since the
-            command began: True to skip the scan, False to let the scan fail.
+        skips_existing: if another program has written one of a scan's result files since the command began, True skips
+            the scan, and False lets the scan fail.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 

@@ -50,7 +50,8 @@ def watch_run(run: RunFolder, console: Console) -> int:
 def _show_new_events(tail: EventTail, run: RunFolder, console: Console) -> None:
     while (event := tail.next()) is not None:
         if isinstance(event, RunFinished):
-            # The path in the event is wrong if the run was moved, or relative to another process's working directory.
+            # If the run was moved, the event's path is wrong. The path may also be relative to the working directory of
+            # another process.
             event = replace(event, model=str(run.model))
         show_event(event, console)
 

@@ -37,7 +37,10 @@ PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
 """Exit status if a package is missing or cannot be loaded."""
 REMOVALS = 100
-"""Maximum number of attempts to remove the folder of scans; the main thread may write a file during an attempt."""
+"""Maximum number of attempts to remove the folder of scans.
+
+If the main thread writes a file into the folder during an attempt, the attempt may fail.
+"""
 
 
 def _import_all() -> dict[str, str]:

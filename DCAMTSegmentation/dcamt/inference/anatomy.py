@@ -1,8 +1,8 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
 Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. Measured:
-if a cropped scan is padded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
-long, with the same Dice (Testing/benchmarks/README.md, "Whole scans").
+if a cropped scan is padded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 10% longer, and its
+Dice stays the same (Testing/benchmarks/README.md, "Whole scans").
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ AVERAGED = 4
 BOX_FILTER_REACH = 1
 """The box filter of `_local_mean` averages a coarse voxel and this many coarse voxels on either side.
 
-Along each axis the filter is applied three times, so the local mean reaches three times as far."""
+Along each axis the filter is applied three times, so the local mean includes voxels up to 3 * `BOX_FILTER_REACH` away.
+"""
 BLUR = 2
 """Number of coarse voxels removed at each side of the mask of the anatomy.
 
@@ -34,17 +35,16 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""Two tests find planes of noise: `_is_empty` finds white noise, `_is_disordered` slightly blurred noise.
+"""Two tests find planes of noise: `_is_empty` finds white noise, `_is_disordered` smooth (slightly blurred) noise.
 
-Each test computes a ratio: the mean squared difference of all pairs of voxels that have a certain distance along an
-axis of the plane, divided by the plane's variance. The ratio is 2 for independent voxels. A plane is white noise if the
-ratio of neighbouring voxels is at least `DISORDER`. A plane is slightly blurred noise if its kurtosis is in
-`NOISE_KURTOSIS`, and the ratios at the distances `APART` and 2 `APART` are at least `DISORDER_APART`. Measured in
-LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one
-voxel: 1.96 at a distance of `APART`.
+Each test takes pairs of voxels a certain distance apart along an axis, and divides their mean squared difference by the
+plane's variance. This ratio is 2 for independent voxels. A plane is white noise if the ratio of neighbouring voxels is
+at least `DISORDER`. A plane is smooth noise if its kurtosis is in `NOISE_KURTOSIS`, and the ratios at the distances
+`APART` and 2 `APART` are at least `DISORDER_APART`. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most
+1.5 for voxels farther apart. Measured in noise blurred by one voxel: 1.96 at a distance of `APART`.
 """
 APART, ALIKE_MM = 4, 4.0
-"""Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
+"""Smooth noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
 NOISE_KURTOSIS = (2.4, 4.5)
 """Range of the kurtosis of noise: 3 for Gaussian, 3.2 for Rayleigh (magnitude images), 3.9 for half-normal noise.
 
@@ -52,8 +52,8 @@ A plane with a few vessels has a higher kurtosis, a plane of regular stripes a l
 ORDERED = 0.38
 """A coarse voxel is ordered if the ratio (local mean of `_roughness`) / (local variance) is less than this.
 
-Measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels. Measured in noise with voxels of 0.625 mm, after Gaussian
-smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels."""
+Measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels, so some voxels of tissue are not ordered. Measured in noise with
+voxels of 0.625 mm, after Gaussian smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels."""
 
 
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
@@ -61,7 +61,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
     Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
     one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded. With large voxels such noise is kept, because tissue might be as uncorrelated as noise.
+    excluded. If the voxels are so large that tissue may be as uncorrelated as noise (`ALIKE_MM`), such noise is kept.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -147,7 +147,7 @@ def _without_smooth_noise(
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
         # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all tested planes at
-        # one end count as noise, the test may mistake tissue for noise. So all planes at this end are kept.
+        # one end count as noise, the test has probably mistaken tissue for noise, so all planes at this end are kept.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start

@@ -16,7 +16,8 @@ CENTRAL = 4.0
 
 r is 1 at the centre of each face of the anatomy's box.
 
-Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
+Scans are planned around the organ of interest. Of two similar components, the central component is therefore more
+likely the organ.
 """
 SPECK = 64
 """Smallest size of a component that may be selected, in voxels of the grid on which organs are located."""

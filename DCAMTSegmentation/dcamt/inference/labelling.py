@@ -25,7 +25,7 @@ def most_likely(probabilities: Tensor) -> Tensor:
 
 
 def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
-    """Return the most likely class of each voxel of the scan, uint8 (I, J, K), from probabilities (classes, X, Y, Z).
+    """Return the most likely class of each voxel of the scan, uint8 (I, J, K), from probabilities (K, X, Y, Z).
 
     Gives the result of `most_likely(to_source(probabilities))` up to rounding, but interpolates only voxels that can be
     foreground. The probabilities of a scan voxel are weighted means over network voxels; if background is most likely

@@ -25,9 +25,8 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
     strides of 2, the peak is at most eight float32 arrays of shape (`channels[0]`, X, Y, Z), as measured by
-    Testing/benchmarks/inference.py. Strides of 1 leave more voxels in the deeper levels, so the peak is higher. The
-    peak is assumed to be proportional to the features (channels x voxels, summed over all levels): the eight arrays are
-    multiplied by the ratio of the features with the recipe's strides to the features with strides of 2.
+    Testing/benchmarks/inference.py. With other strides, the peak is assumed to be proportional to the number of
+    features (channels x voxels, summed over all levels).
     """
     arrays = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * arrays) + attention_bytes(recipe, size)
@@ -78,16 +77,15 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
 
     If a pass over the whole volume needs more than `memory`, the volume is predicted in tiles (see
     `tiling.predict_tiled`). The result is then the limit for the pass over one tile: `memory` minus the bytes of the
-    arrays that are computed for the whole volume, which are the probabilities, the features of the coarse levels, and
-    the attention.
+    whole volume's probabilities, coarse features and attention.
     """
     whole_volume_fits = pass_bytes(recipe, size) <= memory
     if whole_volume_fits:
         return memory
     branches, float32_bytes = 2, 4
     probabilities_per_voxel = branches * recipe.output_channels
-    # Estimate: the number of features of both branches' coarse levels, intermediate results included, divided by the
-    # volume's number of voxels. At most 8.2 were measured with the recipe `la` and 192 x 192 x 160 voxels.
+    # An estimate for both branches, intermediate results included: at most 8.2 were measured with the recipe `la` and
+    # 192 x 192 x 160 voxels.
     coarse_features_per_voxel = 10
     bytes_per_voxel = float32_bytes * (probabilities_per_voxel + coarse_features_per_voxel)
     # The attention connects the tokens of the whole volume; `pass_bytes` of a tile counts only the tile's tokens.

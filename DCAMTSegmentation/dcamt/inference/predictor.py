@@ -52,7 +52,7 @@ class Prediction:
             `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
         doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region` of
-            `Predictor.segment`, if one was given; None in fast quality.
+            `Predictor.segment`; None in fast quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
         notes: messages for the user.

@@ -38,11 +38,11 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
-    format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
-    replaced. Except on Windows, the new file has the permissions of the file that it replaces; on Linux, also its
-    access control list. Missing parent folders are created. If the block raises, the temporary file and any created
-    folder that is empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt
-    (`interrupt_on_sigterm`).
+    format by the ending. The temporary file is flushed to the disk before it replaces `path`. If `path` is a link, the
+    link's target is replaced. Except on Windows, the new file gets the permissions of the replaced file. On Linux, the
+    new file also gets the access control list of the replaced file. Missing parent folders are created. If the block
+    raises, the temporary file and any created folder that is empty are removed, and `path` stays unchanged. SIGTERM and
+    SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 _FEW_ZEROS = 0.2
-"""Largest fraction of zeros in a slice without padding or a masked background."""
+"""A slice with a larger fraction of zeros may have padding or a masked background."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
-"""Smallest fraction of a slice's voxels that a run of zeros must have to count as a lost part of the file."""
+"""Smallest length of a long run of zeros, as a fraction of the slice's voxels."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
@@ -57,13 +57,14 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. The group's runs are no padding if both slices beside the group are
-    noisy (`_is_noisy`) at the positions of the runs.
+    Neighbouring slices with long runs form a group. The group's runs are no padding if the slice before the group is
+    noisy (`_is_noisy`) at the positions of the first run, and the slice after the group at the positions of the last
+    run.
 
     Args:
         voxels: one channel, (I, J, K).
-        runs: {index of a slice: its long run of zeros}, for each slice that has one. A run is a range of positions
-            among the slice's voxels in the order of the file (`_in_file_order`).
+        runs: {slice index: the slice's long run of zeros}. A run is a range of positions among the slice's voxels in
+            the order of the file (`_in_file_order`).
     """
     interrupted = np.zeros(voxels.shape[2], bool)
     for first in runs:
@@ -81,7 +82,7 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 def _is_noisy(values: np.ndarray) -> bool:
     """Return whether voxels have few zeros and more than one value.
 
-    A layer of a synthetic scan may have a single value. Zeros beside such a layer do not count as a lost part.
+    A slice of a synthetic scan may have a single value. Beside such a slice, zeros do not count as unwritten.
     """
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 

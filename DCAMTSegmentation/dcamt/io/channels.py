@@ -93,11 +93,10 @@ def write_channel_names(folder: Path, names: Sequence[str]) -> None:
 def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
     """Return the names of the channels that were read from one file, or from several files with one channel each.
 
-    `path` is the one file, or the first of the several files (`x_0000`).
-
-    Return () if `channel_names` are unknown or do not fit the number of channels.
+    Return () if `channel_names` finds no names, or if the names do not fit the number of channels.
 
     Args:
+        path: the one file, or the first of the several files (`x_0000`).
         channels: the number of channels that were read. If it is 1, the number at the end of the name of `path` chooses
             the channel's name: `x_0001` gets the second name.
     """

@@ -77,7 +77,7 @@ def are_separate_scans(files: Sequence[Path]) -> bool:
 
 
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
+    """Open the only DICOM image, or the image that `choice` chooses, in `folder` and its subfolders.
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1). It is sheared if the step from slice to slice is not perpendicular to the slices (tilted gantry).
@@ -104,7 +104,7 @@ def _unreadable_note(folders: Sequence[Path]) -> tuple[IdentifyingNote, ...]:
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among the files that a DICOMDIR names.
+    """Open the only image, or the image that `choice` chooses, among the files that a DICOMDIR names.
 
     Raises:
         InputError: as in `dicomdir_files` and `open_dicom_folder`.

@@ -197,7 +197,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name in which "#" replaces each number and hexadecimal identifier."""
+    """Return a file's name with "#" for each number, UID and hexadecimal identifier; without these, the file's path."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
     return pattern if "#" in pattern else str(file)
 
@@ -287,7 +287,7 @@ def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     first = min(numbers)
     missing = list(range(1, first))
     is_consecutive = len(numbers) == len(frames) == max(numbers) - first + 1
-    # Of two time points, the second may have the numbers 2, 4, ..., 20 or 11 to 20.
+    # If there are two time points, the slices of the second may have the numbers 2, 4, ..., 20 or 11 to 20.
     numbers_may_span_time_points = not is_consecutive or len(missing) > len(frames) // 2
     return [] if numbers_may_span_time_points else missing
 

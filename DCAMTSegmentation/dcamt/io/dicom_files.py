@@ -79,7 +79,7 @@ class RejectedFile:
 
     Attributes:
         what: the fault or the kind of file in words, such as "empty", "no DICOM" or "RT Structure Set".
-        series: "" if unknown.
+        series: the SeriesInstanceUID; "" if unknown.
         instance: number of a foreign file in its series; 0 if not stated.
     """
 
@@ -388,7 +388,7 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
 def class_name(sop_class: str) -> str:
     """Return the name of an SOP class, such as "MR Image".
 
-    An unknown UID is returned unchanged. For other text, the result is "unknown kind".
+    An unknown UID is returned unchanged. For text that is not a UID, the result is "unknown kind".
     """
     from pydicom.uid import UID
 

@@ -218,9 +218,9 @@ def needs_utf8(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> bool:
 
 
 def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
-    """Give all single-frame images the orientation of the first, and a slice thickness to images that lack it.
+    """Give all single-frame images the orientation of the first image, and add missing slice thicknesses.
 
-    highdicom refuses images without a thickness, and orientations that differ, even by rounding.
+    highdicom refuses images without a slice thickness, and images whose orientations differ, even by rounding.
     """
     for image in images:
         image.ImageOrientationPatient = images[0].ImageOrientationPatient

@@ -88,7 +88,7 @@ def _pixels(file: Path) -> np.ndarray:
         with quiet_pydicom() as warnings:
             pixels = _decode(data)
         if any(_TOO_MANY_PIXELS in warning for warning in warnings):
-            _refuse_damaged_runs(file, data)
+            _refuse_damaged_rle(file, data)
         return pixels
     except InputError:
         raise
@@ -101,19 +101,19 @@ def _decode(data: Any) -> np.ndarray:
     from pydicom.uid import RLELossless
 
     syntax = data.file_meta.TransferSyntaxUID
-    has_unused_bits = not syntax.is_encapsulated or syntax == RLELossless
-    if has_unused_bits:
+    may_have_unused_bits = not syntax.is_encapsulated or syntax == RLELossless
+    if may_have_unused_bits:
         # `_stored_bits` replaces pydicom's correction, which ignores the header's HighBit.
         data.pixel_array_options(correct_unused_bits=False)
     pixels = data.pixel_array
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-    return _bright_is_high(_stored_bits(pixels, data) if has_unused_bits else pixels, data)
+    return _bright_is_high(_stored_bits(pixels, data) if may_have_unused_bits else pixels, data)
 
 
 def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
     """Return the pixels as ITK's library GDCM decompresses them, not rescaled."""
     syntax = data.file_meta.TransferSyntaxUID.name
-    if not _remove_scaling_and_offsets(data):
+    if not _remove_scaling_and_offset_table(data):
         return _read_with_itk(file, syntax, file)
     with temporary_folder() as folder:
         copy = Path(folder, "unscaled.dcm")
@@ -121,7 +121,7 @@ def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
         return _read_with_itk(copy, syntax, file)
 
 
-def _remove_scaling_and_offsets(data: Any) -> bool:
+def _remove_scaling_and_offset_table(data: Any) -> bool:
     """Remove the rescale slopes and intercepts, and the extended offset table; return whether there were any."""
     shared, of_frames = (data.get(f"{name}FunctionalGroupsSequence") or () for name in ("Shared", "PerFrame"))
     found = False
@@ -155,7 +155,7 @@ def _undecodable_error(file: Path, syntax: str) -> InputError:
     return InputError(what, path=file, remedy=remedy)
 
 
-def _refuse_damaged_runs(file: Path, data: Any) -> None:
+def _refuse_damaged_rle(file: Path, data: Any) -> None:
     """Raise InputError if an RLE segment has too few pixels, or anything but zeros after the image's last pixel."""
     from pydicom.encaps import generate_frames
 

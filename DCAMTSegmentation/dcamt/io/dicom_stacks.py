@@ -26,7 +26,7 @@ _CHOOSE_SERIES = (
 _CHOOSE_UID = (
     "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder of their own."
 )
-_LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
+_LONG_UID_END = 8  # The UIDs of two series hardly ever share an end of this length by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _ROUNDING_SLOPE = 0.002
 """If direction cosines are rounded to 3 decimals, each slice seems to be shifted in plane.
@@ -236,7 +236,7 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether `text` is the end of a UID and long enough to choose a series.
+    """Return whether `text` is the end of `uid`, and has `_LONG_UID_END` characters or two whole numbers of `uid`.
 
     >>> [_is_end_of_uid(text, "1.2.12.5") for text in ("12.5", "2.5", ".5")]
     [True, False, False]

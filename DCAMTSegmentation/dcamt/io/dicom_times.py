@@ -34,9 +34,10 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
     Contradictions are checked after the choice of a kind, since magnitude and phase may have different units.
 
     Raises:
-        InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
-            out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot be
-            told apart by time; copies of a frame differ; or frames contradict each other (`refuse_contradictions`).
+        InputError: the stack lacks the chosen kind or time point; the stack has several kinds, and `choice` does not
+            select exactly one kind; the time points have different numbers of slices, and no time point is chosen;
+            frames at one place cannot be sorted by time; copies of a frame differ; or frames contradict each other
+            (`refuse_contradictions`).
     """
     frames, copy_notes = _without_copies(path, stack.frames)
     frames = _choose_kind(path, frames, choice.frame_type or "")
@@ -46,7 +47,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
 
 
 def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame]:
-    """Return the frames of the chosen kind; `frame_type` joins several properties of a kind by `_AND`."""
+    """Return the frames of the chosen kind; `frame_type` may join several properties of a kind by `_AND`."""
     words = [word.strip() for word in comparable_name(frame_type).casefold().split(_AND) if word.strip()]
     chosen: list[str] = []
     numbers = range(len(_properties(frames[0])))
@@ -86,7 +87,7 @@ def _properties(frame: Frame) -> tuple[str, ...]:
 
 
 def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
-    """Return the values of one of the `_properties` if they divide the frames into different kinds of images.
+    """Return the values of property `number` if these values divide the frames into kinds of images, else an empty set.
 
     Components, such as "phase", always distinguish kinds. Other properties, such as an echo time, distinguish kinds
     only if several frames lie at one place.
@@ -96,7 +97,7 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart."""
+    """Return a name for a frame whose header lacks the property by which `_choose_kind` separates kinds."""
     return next(filter(None, frame.properties), "without a name")
 
 
@@ -218,6 +219,6 @@ def _number_order(places: Sequence[list[Frame]]) -> _Key | None:
 
 
 def _are_in_sequence(places: Sequence[list[Frame]], key: _Key) -> bool:
-    """Return whether, sorted by `key`, each time point ends before the next time point begins."""
+    """Return whether each time point ends before the next time point begins; `key` sorts the frames of each place."""
     times = list(zip(*(sorted(map(key, place)) for place in places), strict=True))
     return all(max(earlier) < min(later) for earlier, later in pairwise(times))

@@ -70,7 +70,7 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 def _written_parts(stored: Any) -> tuple[int, int]:
     """Return the number of written chunks of an array, and the number of all its chunks.
 
-    An array with a user-defined fill value counts as written: its missing chunks hold this value.
+    An array with a user-defined fill value counts as complete: its missing chunks hold this value.
     """
     from h5py import h5d
 

@@ -124,7 +124,7 @@ def open_itk(path: Path) -> StoredImage:
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
             axes = voxels.ndim
             voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
-            # Copied, because a view would become invalid together with the image.
+            # Copied, because a view becomes invalid when `image` is deleted.
             return np.array(voxels.reshape(-1, *voxels.shape[-3:]), order="C")
 
     return StoredImage(

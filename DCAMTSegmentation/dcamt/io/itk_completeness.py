@@ -39,7 +39,7 @@ _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 
 # Windows programs store 64-bit voxels as these types, because "long" has 4 bytes on Windows:
 _VTK_BYTES |= {"long_long": 8, "vtktypeint64": 8, "vtktypeuint64": 8}
 _VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
-"""Words of a VTK header after which the voxels follow."""
+"""Fields of a VTK header after which the voxels follow."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 """Bytes of a voxel for each type of GIPL image. ITK reads a whole byte per voxel of a binary image (type 1)."""
 _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
@@ -139,7 +139,7 @@ def _read_vtk_header(file: IO[bytes]) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _skip_lookup_table(file: IO[bytes]) -> None:
-    """Skip empty lines and the line LOOKUP_TABLE; if this line is missing, which ITK accepts, skip nothing."""
+    """Skip empty lines and the line LOOKUP_TABLE; skip nothing if this line is missing."""
     start = file.tell()
     while (line := file.readline(_HEADER_LIMIT)) and not line.strip():
         pass
@@ -148,7 +148,7 @@ def _skip_lookup_table(file: IO[bytes]) -> None:
 
 
 def _check_analyze(path: Path) -> None:
-    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
+    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is incomplete.
 
     A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. NIfTI-2 pairs, which ITK
     does not read, are refused.
@@ -181,7 +181,7 @@ def _check_analyze(path: Path) -> None:
 
 
 def pair_files(path: Path) -> tuple[Path, Path]:
-    """Return the header and the data file of an Analyze 7.5 or NIfTI pair, of which `path` is one."""
+    """Return the header and the data file of an Analyze 7.5 or NIfTI pair; `path` is one of the two files."""
     stem = str(path)[: -7 if path.name.lower().endswith(".gz") else -4]
     headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
     images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
@@ -211,7 +211,6 @@ def _check_mrc(path: Path) -> None:
         raise EOFError
 
 
-# MINC (.mnc) and HDF5: the HDF5 library itself refuses a file that is shorter than its header says.
 CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mha", ".mhd"), check_metaimage),
     **dict.fromkeys((".gipl", ".gipl.gz"), _check_gipl),
@@ -219,6 +218,7 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys(PAIR_ENDINGS, _check_analyze),
     **dict.fromkeys((".tif", ".tiff"), check_tiff),
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
+    # The HDF5 library itself refuses a file that is shorter than its header says.
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
 """The function that checks a file, for each file ending. `itk.open_itk` refuses a file with any other ending."""

@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
 
 
 class JsonLines:
-    """Parses events from bytes; an event is a line with a JSON object that has a string `event`.
+    """Parses events from bytes; an event is a line with a JSON object whose field `event` is a string.
 
     Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, a
     progress event is skipped if the next line is already available and is another progress event.
@@ -69,7 +69,7 @@ class JsonLines:
         """Return the next event; None if there is none yet."""
         while self._lines:
             line = self._lines.popleft()
-            # Lines to drop are recognised by their first bytes, which is faster than parsing them.
+            # Progress events are recognised by their first bytes, which is faster than parsing them.
             if self._newest_progress and self._lines and _is_progress(line) and _is_progress(self._lines[0]):
                 continue
             try:

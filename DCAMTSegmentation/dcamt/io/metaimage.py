@@ -172,7 +172,7 @@ def _refuse_text(path: Path, start: bytes) -> None:
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
     """Return how many numbers the `text` of a MetaImage holds.
 
-    InputError is raised if `text` holds anything else, or if no whitespace follows the number of the last voxel.
+    InputError is raised if `text` holds anything else, or if no whitespace follows the last voxel.
 
     Args:
         element: the numbers' type, such as `USHORT`.

@@ -36,8 +36,8 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type. Voxels that the header scales (`scl_slope`) become
-    float32, unless they are float64 or complex.
+    beyond the third become channels. Voxels keep the stored type, but scaled voxels (`scl_slope`) become float32,
+    unless they are float64 or complex.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
@@ -145,7 +145,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     these that applies:
 
     1. the sform, if its axes are orthogonal and its code is 1 (scanner);
-    2. the sform, if its axes are orthogonal, its code is above 1, and the qform is similar (`_reversed_axes`);
+    2. the sform, if its axes are orthogonal, its code is above 1, and the qform is similar (`_SIMILAR`);
     3. the qform, if its code is above 0;
     4. the sform, if its code is above 0;
     5. axes to the patient's left, posterior and superior, and the origin 0.
@@ -154,8 +154,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     the sform.)
 
     If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
-    ignores `pixdim`. If an oblique sform with a code above 1 differs from the qform only by opposite axes, rounding
-    errors decide which form ITK uses. This function uses the sform.
+    ignores `pixdim`. An oblique sform with a code above 1 may differ from the qform only by opposite axes. In this case
+    rounding errors decide which form ITK uses, and this function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -188,10 +188,10 @@ def _used_sform(header: Any) -> np.ndarray | None:
 
 
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
-    """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
+    """Return which axes (3,) of the sform are opposite to those of the qform; None if sform and qform are not similar.
 
-    As in ITK, forms are similar if their origins, steps and axes are equal. In some cases, opposite axes count as
-    equal.
+    As in ITK, forms are similar if their origins, steps and axes are equal (`_SIMILAR`). Forms with opposite axes are
+    also similar if their QR decompositions have the same factor Q.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
@@ -199,7 +199,7 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
         return None
     directions = sform[:3, :3] / _lengths(sform)
     # ITK compares the left factors of singular value decompositions. The factors Q of QR decompositions give the same
-    # answer. Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the decomposition.
+    # answer. The sign of -0.0 would change the decomposition, so adding 0.0 turns -0.0 into 0.0.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None
@@ -232,10 +232,7 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 
 
 def _direction_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
-
-    `itk_affine` says when ITK may use the qform.
-    """
+    """Return a note if rounding errors decide whether ITK uses the sform or the qform (see `itk_affine`)."""
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:
         return ()

@@ -41,18 +41,17 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. A fourth spatial axis of size 1 becomes a
-    channel axis. The axes that are not spatial become channels. Without an origin, the first voxel lies at 0. Bytes
-    after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. The axes that are not spatial become
+    channels. If all spatial axes after the third have one voxel, these axes become channels, too. Without an origin,
+    the first voxel lies at 0. Bytes after the data are ignored.
 
     A header without `space` is accepted if it has no `space directions`, or if its `space dimension` is 4. The
     coordinates are then LPS.
 
     Raises:
-        InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
-            fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space` nor
-            `space origin`.
+        InputError: the file is damaged; a data file is missing; the image has colours or complex numbers, or does not
+            have three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown; lengths are
+            not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space` nor `space origin`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)

@@ -167,8 +167,8 @@ def read_labelmap(
 
     Segments keep their label values if these are unique and above 0; otherwise the segments are numbered 1, 2, ... in
     the file's order. Where segments overlap, a voxel gets the label of the segment that is last in the file or, with
-    `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes` name each
-    segment that loses voxels to another segment (`OverlapNote`).
+    `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes` name each segment that loses voxels to
+    another segment (`OverlapNote`).
 
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
@@ -419,7 +419,7 @@ def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
     """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
     images = [file for file in files if ending(file) in _ENDINGS_PREFERRED_IN_ARCHIVES]
-    dicom = [file for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES and _is_stated_dicom(file)]
+    dicom = [file for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES and _looks_like_dicom(file)]
     if len(images) == 1 and (label or not any(map(_is_image_of_scan, dicom))):
         return images[0]
     if dicom:
@@ -441,7 +441,7 @@ def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
     return folder
 
 
-def _is_stated_dicom(file: Path) -> bool:
+def _looks_like_dicom(file: Path) -> bool:
     return ending(file) in DICOM_SLICE_ENDINGS or stated_class(file) is not None
 
 

@@ -19,12 +19,12 @@ _HIGHEST_CLASS = 255
 
 @dataclass(frozen=True)
 class MappingOption:
-    """The option by which a user gives a label mapping, for the advice in a note.
+    """The option by which a user gives a label mapping.
 
     Attributes:
         hint: a sentence that names the option.
-        label: the class after the equals sign in the note's example, such as 1 in "Left atrium=1". If it is None, the
-            example has the segment's label value, or 1 if this value is above `_HIGHEST_CLASS`.
+        label: the class in the note's example, such as 1 in "Left atrium=1". If `label` is None, the example has the
+            segment's label value, or 1 if this value is above `_HIGHEST_CLASS`.
     """
 
     hint: str
@@ -76,7 +76,7 @@ def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: M
 
 
 def _source(segment: StoredSegment, segments: Sequence[StoredSegment]) -> str:
-    """Return the text that stands for only this segment in a label mapping: its name or, if that fails, its value."""
+    """Return the segment's name, or its value if the name is not unique or cannot be written in a label mapping."""
     name, plain = segment.name or "", plain_name(segment.name or "")
     is_unique = [plain_name(other.name or "") for other in segments].count(plain) == 1
     can_be_written = bool(plain) and not name.isdecimal() and not set(_SIGNS_OF_MAPPINGS) & set(name)

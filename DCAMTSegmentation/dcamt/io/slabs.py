@@ -57,8 +57,8 @@ def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Itera
     """Write a scan's channels to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
     Each channel is an array (K, J, I). The file's array is (K, J, I, C), or (K, J, I) if there is only one channel. The
-    array in the file has the data type `numpy.result_type` of the channels' data types. As in `write_npy_in_slabs`, an
-    incomplete file is removed.
+    file's data type is the `numpy.result_type` of the channels' data types. As in `write_npy_in_slabs`, an incomplete
+    file is removed.
 
     Raises:
         OutputError: the file cannot be written.
@@ -98,11 +98,12 @@ def write_nrrd_in_slabs(
 ) -> Iterator[None]:
     """Write an uncompressed NRRD file, yielding after each slab. The file appears after the last slab.
 
-    The voxels in the file have the data type `numpy.result_type` of the channels' data types.
+    The file's data type is the `numpy.result_type` of the channels' data types.
 
     Args:
         voxels: (K, J, I), of an integer type, float32 or float64.
         ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
+        further_channels: arrays of the same shape as `voxels`.
 
     Raises:
         OutputError: the file cannot be written.

@@ -27,7 +27,7 @@ _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", 
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_NAME = 0x800
-"""Flag of an entry with a UTF-8 name (APPNOTE.TXT of PKWARE, 4.4.4)."""
+"""Flag of a zip entry with a UTF-8 name (APPNOTE.TXT of PKWARE, 4.4.4)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def temporary_folder() -> Iterator[str]:
     """Yield a new folder for the duration of the block.
 
     Raises:
-        OutputError: no folder for temporary files can be written.
+        OutputError: the folder cannot be created.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix="dcamt-")

@@ -25,7 +25,7 @@ from .surfaces import SURFACE_OUTPUTS
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
 _HEAD_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _UNREADABLE = (OSError, EOFError, zlib.error, DCAMTError)
-_MARKER = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
+_CODE_START = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
 _DESCRIP = slice(148, 228)  # bytes of `descrip` in the NIfTI-1 header
 _NIFTI_HEADER_BYTES = 352  # bytes before the voxels in a file that nibabel wrote
 _NIFTI_ENDINGS, _NRRD_ENDINGS = (".nii", ".nii.gz"), (".nrrd", ".seg.nrrd")
@@ -135,14 +135,14 @@ def _stated_checksum(path: Path) -> str | None:
     elif kind in _NRRD_ENDINGS:
         header, mark, checksum = head.partition(b"\n\n")[0], rf"\n{MARK}:=", rf"\n{_CHECKSUM}:=(\w+)"
     else:
-        return _stated_elsewhere(path, head)
+        return _stated_in_other_format(path, head)
     if not re.search(mark.encode(), header):
         return None
     found = re.search(checksum.encode(), header)
     return found[1].decode() if found else ""
 
 
-def _stated_elsewhere(path: Path, head: bytes) -> str | None:
+def _stated_in_other_format(path: Path, head: bytes) -> str | None:
     """Return the result of `_stated_checksum` for a file that is neither NRRD nor NIfTI.
 
     In DICOM files, surfaces and reports, the mark is the word "DCAMT" anywhere in the first 64 KiB.
@@ -270,11 +270,11 @@ def _triplet(code: Code) -> list[str]:
 def _to_ascii(text: str) -> str:
     """Return the text as one ASCII line, since pynrrd writes only ASCII; codes replace all other characters."""
     line = " ".join(text.splitlines())
-    return "".join(character if character.isascii() else f"{_MARKER}{ord(character)};" for character in line)
+    return "".join(character if character.isascii() else f"{_CODE_START}{ord(character)};" for character in line)
 
 
 def _restore_characters(path: Path) -> None:
     """Replace the codes of `_to_ascii` in a NRRD header by their characters in UTF-8, as 3D Slicer writes them."""
     header, blank, data = path.read_bytes().partition(b"\n\n")
-    text = re.sub(rf"{_MARKER}(\d+);", lambda match: chr(int(match[1])), header.decode("ascii"))
+    text = re.sub(rf"{_CODE_START}(\d+);", lambda match: chr(int(match[1])), header.decode("ascii"))
     path.write_bytes(text.encode("utf-8", "backslashreplace") + blank + data)

@@ -23,7 +23,7 @@ class DoubtfulPlace:
     """A component of doubtful voxels.
 
     Attributes:
-        position, index: the component's voxel around which doubt is densest, in RAS mm and as (i, j, k).
+        position, index: the component's `densest_voxel`, in RAS mm and as (i, j, k).
         severity: the expected volume of wrong labels in the component, in mL.
     """
 
@@ -42,8 +42,8 @@ def doubt_levels(doubt: np.ndarray) -> np.ndarray:
 def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = MOST_PLACES) -> list[DoubtfulPlace]:
     """Return the components of voxels whose `doubt` (I, J, K), 0 to 1, is at least `THRESHOLD`; most severe first.
 
-    Voxels are connected through faces, edges and corners. Components below `SMALLEST_ML`, single voxels, and all after
-    the first `max_places` are omitted.
+    Voxels are connected through faces, edges and corners. Components of one voxel or below `SMALLEST_ML` are omitted.
+    At most `max_places` components are returned.
     """
     from scipy import ndimage
 

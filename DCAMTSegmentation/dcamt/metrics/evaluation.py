@@ -72,8 +72,8 @@ class Evaluation:
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
-        failures: messages about predictions without a label, and about pairs that
-            `evaluate_pairs` cannot score. The means omit these cases.
+        failures: messages about predictions without a label, and about pairs that `evaluate_pairs` cannot score. The
+            means omit these cases.
         notes: messages on how files were interpreted.
     """
 

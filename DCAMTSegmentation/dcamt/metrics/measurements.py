@@ -40,8 +40,8 @@ class Measurements:
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
             J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes.
         expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
-            with an expert's outline, and its 80% interval; NaN without a calibration, for a segmentation that a region
-            cuts (`geometry.CUT_BY_REGION`), and for segments not made by a model.
+            with an expert's outline, and its 80% interval; NaN if the model has no calibration for the quality, if a
+            region cuts the segmentation (`geometry.CUT_BY_REGION`), or if no model made the segment.
     """
 
     scan: str
@@ -158,7 +158,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) for `surface_area`.
 
-    Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
+    Vectors are chosen from short to long. The directions of two chosen vectors differ by more than 15 degrees.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # No vector is longer than `longest_mm`. If `longest_mm` were larger, vectors could step over thin parts of a
@@ -185,10 +185,9 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return weights w (N,) >= 0 of unit vectors u (N, 3), fitted by least squares.
 
-    Let n be the unit normal of a flat piece of surface. Lines in a direction v,
-    1 mm apart in a square grid, cross each mm2 of the piece |n . v| times on average.
-    The mean of |n . v| over all directions v is 1/2. For every n, sum(w * |n . u|)
-    should also be 1/2.
+    Let n be the unit normal of a flat piece of surface. Lines in a direction v, 1 mm apart in a square grid, cross each
+    mm2 of the piece |n . v| times on average. The mean of |n . v| over all directions v is 1/2. For every n,
+    sum(w * |n . u|) should also be 1/2.
     """
     from scipy.optimize import nnls
 

@@ -63,14 +63,14 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
     """
     prediction, label = pair.prediction, pair.label
     if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):
-        _refuse_other_values_of_segments(prediction, label)
+        _refuse_different_segment_values(prediction, label)
     return (
         _read_mapped(prediction, mappings.prediction, None if mappings.label else label, _MAPPING_OF_PREDICTIONS),
         _read_mapped(label, mappings.label, None if mappings.prediction else prediction, _MAPPING_OF_LABELS),
     )
 
 
-def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
+def _refuse_different_segment_values(prediction: Path, label: Path) -> None:
     """Raise InputError if a segment of a prediction has another value than the label's segment of the same name."""
     predicted, labelled = (
         unique_names((segment.label, segment.name) for segment in read_segments(path)) for path in (prediction, label)
@@ -106,9 +106,8 @@ def _read_mapped(
     """Return the labelmap of `source` with its values mapped.
 
     Args:
-        other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
-            label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
-            segments as classes.
+        other: the label of a prediction, or the prediction of a label; None if `other` has a mapping. If `other` is a
+            file, `mapping` may use the names of the file's segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)
@@ -117,11 +116,11 @@ def _read_mapped(
     if other is None:
         targets = parse_value_mapping(mapping, named)
     else:
-        targets = parse_value_mapping(mapping, named, _remedy_above(mapping, option))
+        targets = parse_value_mapping(mapping, named, _remedy_for_class_above_255(mapping, option))
     return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)
 
 
-def _remedy_above(mapping: str, option: MappingOption) -> str:
+def _remedy_for_class_above_255(mapping: str, option: MappingOption) -> str:
     """Return the advice to map both predictions and labels to the classes 1, 2, ...
 
     A mapping gives classes up to 255. The advice is used if `mapping` asks for a higher class.

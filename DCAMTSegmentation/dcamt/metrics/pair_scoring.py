@@ -58,9 +58,9 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then 255
-    counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
-    read with a mapping, or if its counterpart also holds 255.
+    background. If each prediction and label is empty or a mask of a single value, 1 or 255, then 255 counts as 1.
+    Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was read with a
+    mapping, or if the other labelmap of the pair also holds 255.
 
     If a pair cannot be scored (`_score_pair`), the others are still scored, and `Evaluation.failures` holds a message
     about the pair. A prediction that holds none of the mapped values is scored as empty, with a note.
@@ -122,7 +122,7 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely.
 
-    `in_predictions` and `in_labels` have no value in common.
+    `in_predictions` and `in_labels` must have no value in common.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)

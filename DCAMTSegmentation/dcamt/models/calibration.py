@@ -65,9 +65,9 @@ class OverlapFunction:
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
         knots: expected overlaps, increasing.
-        lows, highs: one number for each knot; added to the expected overlap, they give the ends of its interval.
-            Between knots, lows and highs are interpolated linearly. Example: with knots (0.6, 0.9), lows (-0.2, -0.04)
-            and highs (0.1, 0.03), the interval of the expected overlap 0.9 is 0.86 to 0.93.
+        lows, highs: for each knot, the ends of the interval minus the expected overlap. Between knots, lows and highs
+            are interpolated linearly. Example: with knots (0.6, 0.9), lows (-0.2, -0.04) and highs (0.1, 0.03), the
+            interval of the expected overlap 0.9 is 0.86 to 0.93.
     """
 
     features: tuple[str, ...]
@@ -80,13 +80,13 @@ class OverlapFunction:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for feature values by name; features that are not used are ignored."""
+        """Return the expected overlap (0 to 1) for {feature name: value}; unused features are ignored."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
 
     def expect(self, features: Mapping[str, float]) -> ExpectedOverlap:
-        """Return the expected overlap and its interval for feature values by name."""
+        """Return the expected overlap and its interval for {feature name: value}."""
         value = self.value(features)
         low, high = (value + float(np.interp(value, self.knots, ends)) for ends in (self.lows, self.highs))
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))

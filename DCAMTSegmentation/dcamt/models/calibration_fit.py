@@ -125,7 +125,7 @@ def _fit(
     Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares.
 
     Args:
-        start_from: a fit to nearly the same scans, from which few steps suffice.
+        start_from: a fit to nearly the same scans. Starting from its weights saves steps.
     """
     table = np.array([[scan.features[name] for name in names] for scan in observations], float)
     truth = _overlaps(observations)

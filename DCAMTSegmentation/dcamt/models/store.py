@@ -93,7 +93,7 @@ def _model_files(folder: Path) -> list[Path]:
     except OSError as error:
         remedy = "Change its permissions, or set the environment variable DCAMT_HOME to another folder."
         raise InputError(f"cannot be read ({error.strerror})", path=folder, remedy=remedy) from error
-    # A killed import leaves a hidden temporary file, and no model's name begins with a full stop.
+    # A killed import leaves a temporary file whose name begins with a full stop. No model has such a name.
     return sorted(path for path in folder.glob(f"*{MODEL_ENDING}") if not path.name.startswith("."))
 
 

@@ -26,7 +26,7 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.output = nn.Linear(channels, channels)
-        # With zero weights, A' = A at the start of training, so that no noise is added to untrained branches.
+        # With zero weights, A' = A at the start of training: the untrained attention does not change the features.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

@@ -77,8 +77,8 @@ class TransposedUp(nn.Sequential):
 class Pointwise(nn.Conv3d):
     """A 1x1x1 convolution whose output has the memory format `channels_last_3d` if the input has this format.
 
-    For such input, the convolution is computed as a matrix product, because PyTorch's own convolution returns channels
-    first if it computes in float32 on one thread. Training with such mixed memory formats took 13% longer.
+    For such an input, `forward` computes a matrix product. PyTorch's own convolution loses the format in float32 on one
+    thread, and training then took 13% longer.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:

@@ -23,9 +23,9 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     """Return a PNG file with an axial, a coronal and a sagittal slice side by side.
 
     The axial and the coronal slice show the patient's right on the left; the sagittal slice shows the patient's front
-    on the left. Outlines of the label are white; those of the prediction, drawn over them, have the colours of their
-    classes. Scan, prediction and label must lie on one grid. The file contains only pixels: no text, and nothing from
-    the scan's header.
+    on the left. The label's outlines are white. The prediction's outlines have the colours of the classes and are drawn
+    over the label's outlines. Scan, prediction and label must lie on one grid. The file contains only pixels: no text,
+    and nothing from the scan's header.
     """
     orientation = canonical_orientation(volume.grid)
     image, predicted, labels = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))

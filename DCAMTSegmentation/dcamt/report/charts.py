@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 26, 26, 30
 NAME_HEIGHT = 14
 """Height of a row with the name of a line; the rows are stacked above the plot."""
 MARK_WIDTH = 16
-"""Width of the piece of a line beside the line's name."""
+"""Width of the short line that is drawn beside a line's name."""
 DASHES = ("none", "7 3", "2 2", "9 3 2 3")
 """Dash patterns of lines. All `CHART_COLORS` are used with the first pattern, then with the second, and so on."""
 MAX_POINTS = 300

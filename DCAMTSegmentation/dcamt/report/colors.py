@@ -9,7 +9,7 @@ DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)
 """Colour of a label's outline."""
 CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
-"""Colours of lines in charts, in turn; colour-blind people can distinguish them (after Okabe and Ito)."""
+"""Colours of lines in charts; colour-blind people can distinguish them (after Okabe and Ito)."""
 
 
 def to_hex(color: Color) -> str:

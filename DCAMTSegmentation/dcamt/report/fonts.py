@@ -22,7 +22,7 @@ def font_families() -> list[str]:
 
 
 def missing_characters(text: str) -> str:
-    """Return the characters of `text`, each once, that no font of `font_families` has."""
+    """Return the characters of `text` that no font of `font_families` has, each once."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     missing = [c for c in dict.fromkeys(text) if not c.isspace()]

@@ -51,7 +51,7 @@ class ReportedSegment:
 def segments_to_labelmap(
     segments: Sequence[ReportedSegment], grid: Grid, scan: str | Path
 ) -> tuple[Labelmap, list[SegmentInfo]]:
-    """Return a labelmap of the segments with values 1, 2, … on a scan's grid, and their names and colours.
+    """Return a labelmap of the segments with values 1, 2, … on a scan's grid, and the segments' names and colours.
 
     Where segments overlap, the first counts. A segment on another grid is sampled at the centres of the scan's voxels.
     Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.

@@ -46,7 +46,7 @@ VIEW_WIDTH_MM = 44.0
 INSIDE_MM = 2.0
 """`measured_labels` reads the labels at points this far inside the wall's surface."""
 BEHIND, FRONT = "From behind", "From the front"
-_NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
+_TEXT_COLOR, _LETTER_COLOR, _LEGEND_COLOR, _BACKGROUND_COLOR = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
@@ -92,8 +92,8 @@ def _slice_figure(
                 )
     parts += frame.letters(plane.letters)
     number, total = scene.at[plane.through] + 1, scene.image.shape[plane.through]
-    parts.append(frame.text(1.2, 3.4, plane.name, 2.6, _NOTE, "start"))
-    parts.append(frame.text(1.2, 6.4, f"{number}/{total}", 2.6, _NOTE, "start"))
+    parts.append(frame.text(1.2, 3.4, plane.name, 2.6, _TEXT_COLOR, "start"))
+    parts.append(frame.text(1.2, 6.4, f"{number}/{total}", 2.6, _TEXT_COLOR, "start"))
     if plane is AXIAL:
         bar_mm = scale_bar_mm(frame.width)
         right, y = frame.width - 2 * frame.unit, frame.height - 1.6 * frame.unit
@@ -130,7 +130,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     """Return the views of the surface as HTML.
 
     The first group of views marks doubt if the doubt is known. If `wall` is given, a second group shows the wall's
-    ratios on the measured part alone. The scene must contain a labelled voxel.
+    ratios on the measured part of the surface. The scene must contain a labelled voxel.
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm or more (full colour)"
@@ -173,8 +173,8 @@ def _surface_figure(name: str, pixels: np.ndarray) -> str:
     letters = "".join(frame.letters("RLSI" if name == FRONT else "LRSI"))
     return (
         f'<figure><svg viewBox="0 0 {frame.width:g} {frame.height:.2f}" role="img" aria-label="Surface: {name}">'
-        f'<rect {size} fill="{_SKY}"/><image {size} href="{png_data_uri(encode_png(pixels))}"/>'
-        f"{letters}{frame.text(1.2, 3.4, name, 2.6, _NOTE, 'start')}</svg></figure>"
+        f'<rect {size} fill="{_BACKGROUND_COLOR}"/><image {size} href="{png_data_uri(encode_png(pixels))}"/>'
+        f"{letters}{frame.text(1.2, 3.4, name, 2.6, _TEXT_COLOR, 'start')}</svg></figure>"
     )
 
 
@@ -227,7 +227,7 @@ def _ratio_scale(wall: WallResult) -> str:
         for n, color in enumerate(threshold_colors(np.linspace(low, high, 60), threshold).tolist())
     )
     at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
-    style = f'font-size="2.7" fill="{_FAINT}"'
+    style = f'font-size="2.7" fill="{_LEGEND_COLOR}"'
     border = (
         f'<rect x="62.8" y="3.1" width="2.4" height="2.4" fill="{to_hex(BORDER_COLOR)}"/>'
         f'<text x="66.2" y="5.3" {style}>scan\'s border</text>'
@@ -265,4 +265,4 @@ class _Frame:
         """Return SVG text for letters at the left, right, top and bottom edge."""
         width, height = self.width / self.unit, self.height / self.unit
         places = ((2, height / 2 + 1), (width - 2, height / 2 + 1), (width / 2, 3.4), (width / 2, height - 1.2))
-        return [self.text(x, y, letter, 3.0, _LETTER) for letter, (x, y) in zip(letters, places, strict=True)]
+        return [self.text(x, y, letter, 3.0, _LETTER_COLOR) for letter, (x, y) in zip(letters, places, strict=True)]

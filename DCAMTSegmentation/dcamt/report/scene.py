@@ -17,7 +17,7 @@ WINDOW_PERCENTILES = (0.5, 99.7)
 SHORTEST_SIDES = np.array([0.5, 0.5, 0.4])
 """Smallest sides of the shown box along L, P and S, as fractions of its longest side."""
 SCALE_BARS_MM = (20, 10, 5, 2, 1)
-"""Lengths of scale bars. A slice shows the longest that fits a third of its width."""
+"""Lengths of scale bars. A slice shows the longest bar that fits into a third of the slice's width."""
 
 
 @dataclass(frozen=True)

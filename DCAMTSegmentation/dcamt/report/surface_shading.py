@@ -141,7 +141,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
         steps: (pixels,) mm, the positions of pixels along an axis.
-        cell_mm: approximate edge of a cell of the coarse grid; at least the largest spacing of the voxels.
+        cell_mm: approximate edge of the square cells that are searched for voxels; at least the largest voxel spacing.
     """
     from scipy import ndimage
 
@@ -221,7 +221,7 @@ class _DistanceMap:
         without_room[inner > 0] = half_voxel - inner[inner > 0]
         # Smoothing hides the steps between voxels.
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # Smoothing would remove a small segment, such as a single voxel.
+        # Smoothing may remove a small segment, such as a single voxel.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 

@@ -297,7 +297,7 @@ class EventTail:
 
 
 def read_events(path: Path) -> list[RunEvent]:
-    """Return all events of a run's file, without damaged lines or an unfinished last line; [] if it cannot be read."""
+    """Return all events of a run's file, without damaged or unfinished lines; [] if the file cannot be read."""
     lines = JsonLines()
     try:
         lines.feed(path.read_bytes())

@@ -31,7 +31,7 @@ class FailureNote:
 
 
 def reserve_note(path: Path) -> None:
-    """Replace an earlier note with a blank file, so that the disk has room for a note even when it is full."""
+    """Replace an earlier note with a blank file. On a full disk, `write_note` uses the room of the blank file."""
     remove_file(path)
     with suppress(OutputError):
         write_text(path, " " * ROOM)

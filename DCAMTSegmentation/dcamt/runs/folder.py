@@ -289,7 +289,9 @@ class RunFolder:
         return [file for file in files if not is_dcamt_result(file)]
 
     def foreign_files(self) -> list[Path]:
-        """Return the files and folders in the run's folder that do not belong to the run, and `foreign_proposals`.
+        """Return the files and folders in the run's folder that do not belong to the run.
+
+        The result includes `foreign_proposals`.
 
         Raises:
             OSError: the folder cannot be read.

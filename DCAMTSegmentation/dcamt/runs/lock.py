@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ACQUIRE_TIMEOUT_S = 0.3
 """How long one attempt of `run_lock` waits for the lock."""
 PATIENCE_S = 30.0
-"""How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program.
+"""If a program other than a run holds the lock, such as a backup program, `run_lock` waits this long.
 
 On Windows, `run_lock` cannot tell such a program from a run, and waits only `ACQUIRE_TIMEOUT_S`.
 """
@@ -30,9 +30,9 @@ On Windows, `run_lock` cannot tell such a program from a run, and waits only `AC
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block
-    the file is removed, and so are folders that were created for it, if they are empty. On a file system without locks
-    nothing is locked, and no process is refused.
+    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block,
+    `run_lock` removes the file, and then the folders that it created, if they are empty. On a file system without
+    locks, nothing is locked, and no process is refused.
 
     Raises:
         InputError: another process trains the run, or another program keeps the file locked for `PATIENCE_S`.

@@ -47,7 +47,7 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.
-        MemoryError, RuntimeError: memory ran out, and the file is intact.
+        MemoryError, RuntimeError: memory ran out.
     """
     try:
         # torch ignores the checksums of its zip archives.

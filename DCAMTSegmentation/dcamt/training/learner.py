@@ -167,7 +167,7 @@ class Learner:
             yield
         # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the code that
         # calls the learner has opened an autocast block, the next pass would use the copies again, even after `update`
-        # has changed the weights. In older PyTorch (its issue 142234), the weights would also get no gradients, because
+        # has changed the weights. In older PyTorch (issue 142234), the weights would also get no gradients, because
         # `_teacher_logits` makes the copies without gradients.
         torch.clear_autocast_cache()
 

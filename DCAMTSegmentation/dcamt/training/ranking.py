@@ -53,7 +53,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     result = predictor.segment(volume)
     assert result.agreement is not None
     assert result.trust is not None
-    # An empty segmentation is probably wrong even if the branches agree, since cases should show the structure.
+    # An empty segmentation is probably wrong even if the branches agree, since each scan should show the structure.
     is_empty = not result.labelmap.voxels.any()
     score = 1.0 if is_empty else 1 - result.trust
     grid = result.labelmap.grid

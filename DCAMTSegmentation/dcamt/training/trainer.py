@@ -61,7 +61,8 @@ REPORT_EVERY_S = 2.0
 """Fewest seconds between progress events; fetching the losses makes a GPU wait."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
-STOP_READ_EVERY = 16  # iterations
+STOP_READ_EVERY = 16
+"""Iterations between two readings of a team's request to stop, on GPUs (`Trainer._exchange`)."""
 VALIDATING_EVERY_S = 1.0
 """Fewest seconds between two `CasesValidating` events of a validation, since all events stay in the run's file."""
 VALIDATION_FRACTION = 0.1
@@ -251,7 +252,7 @@ class Trainer:
                 try:
                     meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
-                    # The weights are those after the last step that all processes completed.
+                    # `iterate` has not changed the weights in this step.
                     self._report(meter)
                     self.save()
                     raise

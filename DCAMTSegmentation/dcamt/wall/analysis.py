@@ -37,7 +37,7 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 REPORTED_VOLUME_ML = 0.05
-"""Separate parts of the segment get no note if their total volume is at most this; the same holds for its cavities."""
+"""Separate parts or cavities of the segment get a note if their total volume is larger."""
 THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25), (8.0, 40))
 """Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
 
@@ -143,7 +143,7 @@ def analyse_wall(
             scan's grid.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, 0 outside the openings; by default, `propose_openings` finds the openings.
-        scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
+        scan: the scan's name in the result (default: its file name without the ending; "" if the scan has no file).
 
     Raises:
         InputError: the scan has several channels; the segment does not exist, or must be chosen from several; the

@@ -1,7 +1,7 @@
 """Propose the openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
 
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood. A
-thin wall between two cavities (the septum, or the wall towards the aorta) can look the same in a blurred scan.
+thin wall between two cavities (the septum, or the wall towards the aorta) can look like an opening in a blurred scan.
 Therefore an opening must also have the right shape. The valve is found as a flat patch with normals near
 `MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
 the valve. Therefore the patch is extended by nearby connected points in blood. A vein's end is the tip of a tube. The
@@ -47,7 +47,7 @@ MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 MITRAL_CONE_DEGREES = 50.0
 """Largest allowed angle between the normals of the valve's patch and `MITRAL_DIRECTION`.
 
-In the 60 cases, the direction in which the valve as a whole faces is within 40 degrees of `MITRAL_DIRECTION`.
+In the 60 cases, the direction of the whole valve is within 40 degrees of `MITRAL_DIRECTION`.
 """
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
@@ -78,9 +78,9 @@ The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 at the tube's side
 VEIN_DEPTH_MM = 18.0
 """Smallest depth of the segment at a tip, inwards along the normal."""
 VEIN_RIM_MM = 5.0
-"""Largest distance by which a vein's end is extended towards its rim."""
+"""Largest distance between a vein's end and the points that extend the end."""
 VEIN_RIM_DEGREES = 50.0
-"""Largest angle between the normals of the extended end and the mean normal of the end."""
+"""Largest angle between the normals of the points that extend a vein's end, and the end's mean normal."""
 VEIN_LEAST_CM2 = 0.1
 """A smaller patch is not a vein's end."""
 

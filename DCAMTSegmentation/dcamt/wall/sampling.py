@@ -14,7 +14,7 @@ EROSION_MM = 3.0
 """The blood pool is the segment eroded by this distance, to leave out the wall and voxels of partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
-_ROUNDING = 1e-3  # of a step
+_ROUNDING = 1e-3  # tolerance, as a fraction of a step
 
 
 @dataclass(frozen=True)

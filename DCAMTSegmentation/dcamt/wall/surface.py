@@ -104,8 +104,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. Hollows are filled, and only the largest part is kept. The points are moved so
-    that the volume that the surface encloses equals the volume of the kept part's voxels and hollows. Smoothing may
-    remove parts that have only a few voxels. `separate_ml` includes the volume of the removed parts.
+    that the surface encloses the volume of the kept part's voxels and hollows. Smoothing may remove parts that have
+    only a few voxels. `separate_ml` includes the volume of the removed parts.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """

@@ -137,7 +137,7 @@ def parse_control(line: str) -> ControlRequest | None:
 
 
 def request_id(line: str) -> str | None:
-    """Return the `id` in a line that cannot be parsed as a request; None if there is none."""
+    """Return the `id` in a line that cannot be parsed as a request; None if the line has no `id`."""
     try:
         value = parse_json(line)["id"]
     except (KeyError, TypeError, ValueError):

@@ -118,8 +118,8 @@ class ReportRequest:
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
-        doubt_map: a `.npy` file of the doubt in percent, uint8 (K, J, I). The map is
-            shown if it is on the scan's grid.
+        doubt_map: a `.npy` file of the doubt in percent, uint8 (K, J, I). The map is shown if it is on the scan's
+            grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
         trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
         doubts: doubtful places, the worst first; None if they are unknown.
@@ -148,10 +148,10 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop another request: `id` is the `id` of that request.
+    """Stop the request with this `id`.
 
-    That request fails with the reason "cancelled" when the worker next checks for a cancellation. If the request ends
-    before this check, the cancellation has no effect. The model stays loaded.
+    The stopped request fails with the reason "cancelled" when the worker next checks for a cancellation. If the request
+    ends before this check, the cancellation has no effect. The model stays loaded.
     """
 
     kind: ClassVar[str] = "cancel"

@@ -149,8 +149,8 @@ class CaseCheck:
             if isinstance(row.source, FileScan) and row.role != LEFT_OUT:
                 file = Path(row.source.image)
                 rows_of_file[str(file.resolve())].append(index)
-                knows_order_of_files = any(self._channel_names.values())
-                if channels > 1 and not knows_order_of_files:
+                knows_channel_order_in_files = any(self._channel_names.values())
+                if channels > 1 and not knows_channel_order_in_files:
                     self._channel_names[index] = names_of_channels(file, channels)
             if index % PATHS_PER_STEP == 0:
                 yield

@@ -21,8 +21,7 @@ PROPOSAL_FILE = "DCAMT.proposal"
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume: the file that the volume was read from."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first
-channel."""
+"""Attribute of a proposal's volume, set if the volume has only the first of several channels that the run reads."""
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal's segmentation and volume: the scan's `file_state` when the proposal was last opened."""
 
@@ -30,7 +29,7 @@ SCAN_STATE = "DCAMT.proposalScanState"
 def file_state(file: str) -> str:
     """Return names, sizes and modification times (ns) of a file and its data files, or of a folder.
 
-    The text is empty if the file or folder cannot be found. A moved file keeps its state.
+    The text is empty if the file or folder cannot be found. Moving a file to another folder does not change its state.
     """
     states: list[str] = []
     for path in (Path(file), *data_files_beside(Path(file))):

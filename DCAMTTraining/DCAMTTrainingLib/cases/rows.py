@@ -353,7 +353,7 @@ class UniqueNames:
         return name
 
     def rename(self, row: CaseRow, name: str) -> CaseRow:
-        """Return a row with the name that `add` returns."""
+        """Return `row` with the name that `add` returns for `name`."""
         plain, unique = _plain(name), self.add(name)
         plain_name = plain if unique != plain else ""
         if (unique, plain_name) == (row.name, row.plain_name):

@@ -33,7 +33,7 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments have voxels outside the scan.
-        drawn: label value -> number of voxels that the segment with this value covers in the scan. Where segments
+        drawn: label value -> number of voxels that the segments with this value cover in the scan. Where segments
             overlap, `voxels` has the last segment's value, but `drawn` counts the voxel for every segment.
     """
 
@@ -134,7 +134,7 @@ def read_label(
 ) -> Generator[None, None, SceneLabel]:
     """Return the segments as label values on the volume's grid, in short steps.
 
-    Where segments overlap, the last is kept. Segments that do not exist or have no voxels are omitted.
+    Segments that do not exist or have no voxels are omitted.
     """
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels, is_cut_off, drawn = np.zeros((slices, rows, columns), np.uint8), False, dict[int, int]()
@@ -169,7 +169,7 @@ def read_label(
 
 
 def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool:
-    """Return whether the centre of a voxel of a segment lies outside a scan.
+    """Return whether the centre of any voxel of a segment lies outside a scan.
 
     Args:
         to_scan: a vtkAbstractTransform, mm in the segment's space -> mm in the space of `scan`.

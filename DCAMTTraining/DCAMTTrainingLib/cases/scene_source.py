@@ -250,8 +250,8 @@ def segments_of(
 ) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label value.
 
-    A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
-    model would learn the mistakes of the old model. Segments that a person drew or edited are preferred.
+    A model's segments are included only if the segmentation is a corrected result or a training case, so that a new
+    model does not learn the mistakes of the old model. Segments that a person drew or edited are preferred.
 
     Args:
         volume: the scan whose label is wanted; None for the segments of all scans.
@@ -313,10 +313,12 @@ def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
-    """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
+    """Return, in groups, the segments of `identifiers` that may serve as the label of `volume`.
+
+    The groups are in order of preference.
 
     Usually, all segments are returned, in one group. The exception is a segmentation that was drawn on one scan and
-    holds DCAMT's result for another scan. Its DCAMT segments and its other segments are then separate groups.
+    holds DCAMT's result for another scan. Its DCAMT segments and its other segments are separate groups.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
@@ -355,7 +357,7 @@ def is_models_own(source: SceneScan) -> bool:
 
 
 def place_problem(source: SceneScan) -> str:
-    """Return a message that the DCAMT segments of a case's label were moved in the scan; empty if they were not.
+    """Return a message if the DCAMT segments of a case's label were moved in the scan, else an empty text.
 
     The text is also empty if the user chose the segments, and thereby confirmed that they fit the scan.
     """
@@ -404,9 +406,8 @@ def _match(
     """Match segments to classes as `match_segments` does.
 
     Returns:
-        {label value: identifiers}, without classes that no segment fits. The first identifier is that of the class's
-        segment. The others belong to segments in the same group that also fit the class and are not matched to any
-        class.
+        {label value: identifiers}, for each class that a segment fits. The first segment is matched to the class. The
+        other segments are in the same group, also fit the class, and are matched to no class.
     """
     every = [identifier for group in groups for identifier in group]
     if len(recipe.classes) == len(every) == 1:
@@ -480,7 +481,7 @@ def _segmentations_of_unknown_scans() -> list[Any]:
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
     """Return why no segmentation in `loaded` was taken as the volume's label.
 
-    Segmentations that lie only on grids of other scans are ignored. If none remains, the text is empty.
+    Segmentations that lie only on grids of other scans are ignored. If no segmentation remains, the text is empty.
 
     Args:
         loaded: the segmentations that reference no scan, or whose scan was removed.

@@ -122,7 +122,7 @@ def common_folder(paths: Sequence[str]) -> str:
     """Return the deepest folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
-    # In alphabetical order, every path lies between the first and the last, so it begins with their common characters.
+    # The common folder of the alphabetically first and last path contains all paths.
     folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
     try:
         return os.path.commonpath(folders).replace("\\", "/")

@@ -79,7 +79,7 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 
 
 def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Return the facts about those channels of a scan that training would read and that are nodes of the scene."""
+    """Return the facts about a scan. If one file contains all channels, only the channel in the scene is checked."""
     facts = CaseFacts(0, volume.GetName())
     one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None
     try:

@@ -106,7 +106,8 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The mapping is the text that the user entered, unchecked. An empty text means that the values are the recipe's own.
+    The mapping is the text that the user entered, unchecked. If the text is empty, the label files use the recipe's
+    values.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).

@@ -246,7 +246,7 @@ def case_text(row: dict[str, str]) -> str:
 
 
 def _count(row: dict[str, str], column: str) -> int:
-    """Return a count of a validation table; 0 if the table lacks it, as tables of older versions do."""
+    """Return the count in a column; 0 if the table lacks the column, as tables of older versions do."""
     text = row.get(column) or ""
     return int(text) if text.isdecimal() else 0
 

@@ -14,7 +14,7 @@ SECTIONS = ("casesButton", "taskButton", "effortButton", "runButton", "watchButt
 PREPARE = ("casesButton", "runButton")
 TRAIN = ("runButton", "watchButton")
 READ = ("resultsButton",)
-"""Sections that are open while a user prepares a run, watches it, and reads its results."""
+"""The open sections while a user prepares a run (`PREPARE`), watches it (`TRAIN`), or reads its results (`READ`)."""
 RUN_WIDGETS = (
     "runSelector",
     "pauseButton",
@@ -26,7 +26,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""Maximum number of characters of the name of the selected task, effort or run in a section's title."""
+"""A section's title shows at most this many characters of the name of a task, effort or run."""
 
 
 class Sections:

@@ -41,7 +41,7 @@ class WatchPanel:
         self._shown: tuple[str, str, int] | None = None
         self._loading: SteppedTask | None = None
         self._listing: SteppedTask | None = None
-        self._searching = DelayedCall(self._save_used_nodes)
+        self._next_save = DelayedCall(self._save_used_nodes)
         self._filling = False
         self._selected = 0
         self._restores_choice = True
@@ -58,11 +58,11 @@ class WatchPanel:
         self._was_running, self._restores_choice = False, True
         self._list_cases()
         self.update()
-        self._searching.start(USE_MS)
+        self._next_save.start(USE_MS)
 
     def close(self) -> None:
         """Stop background work and remove the charts."""
-        self._searching.close()
+        self._next_save.close()
         self._stop_loading()
         if self._listing is not None:
             self._listing.cancel()
@@ -106,7 +106,7 @@ class WatchPanel:
 
     def _save_used_nodes(self) -> None:
         """Call `save_used_nodes` every `USE_MS`, even without a run: the scene may hold previews of an earlier run."""
-        self._searching.start(USE_MS)
+        self._next_save.start(USE_MS)
         save_used_nodes()
 
     def _update_preview(self, watch: RunWatch) -> None:

@@ -135,7 +135,7 @@ class TrainingCharts:
         return series
 
     def _node(self, node_class: str, key: str, name: str) -> Any:
-        """Return the node with this key; create it, hidden and never saved, if it is not in the scene."""
+        """Return the node with this key. If the scene has none, create a hidden node that is never saved."""
         node = _find(node_class, key)
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass(node_class)
@@ -151,7 +151,7 @@ class TrainingCharts:
         return node
 
     def _folder(self, hierarchy: Any) -> int:
-        """Return the subject hierarchy folder of the run's chart nodes; create it, hidden, if it does not exist."""
+        """Return the subject hierarchy folder of the run's chart nodes. If there is none, create a hidden folder."""
         scene_item = hierarchy.GetSceneItemID()
         folder = hierarchy.GetItemChildWithName(scene_item, self._folder_name())
         if not folder:

@@ -16,7 +16,7 @@ _SETTING = "DCAMT/RunsFolder"
 _NAME_BYTES = 200
 """Largest length of a run's name, in bytes.
 
-File systems limit a name to 255 bytes, and a model's name is longer than its run's.
+File systems limit a name to 255 bytes, and `store_model` appends text to the run's name.
 """
 
 
@@ -55,7 +55,7 @@ def is_name_taken(name: str) -> bool:
 def free_name(name: str) -> str:
     """Return an unused name for a run: `name` itself or, if `name` is taken, `name` with a new number at its end.
 
-    For a taken `run` or `run-3`, the result is the first unused name of `run-1`, `run-2`, …
+    If `run` or `run-3` is taken, the result is the first unused name in the list `run-1`, `run-2`, …
     """
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while is_name_taken(name):

@@ -120,7 +120,7 @@ def save_used_nodes() -> None:
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
         if not is_unsaved_preview or training_cases.is_case(segmentation):
-            _save_with_scene(segmentation)
+            _save_with_outlined_volumes(segmentation)
     for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if is_preview(volume) and not volume.GetSaveWithScene() and _is_edited(volume):
             volume.SetSaveWithScene(True)
@@ -174,10 +174,10 @@ def _show_segments(
 
 def _on_edited(segmentation: SegmentationNode, event: Any) -> None:
     if segmentation.GetAttribute(VOXELS) is not None:
-        _save_with_scene(segmentation)
+        _save_with_outlined_volumes(segmentation)
 
 
-def _save_with_scene(segmentation: SegmentationNode) -> None:
+def _save_with_outlined_volumes(segmentation: SegmentationNode) -> None:
     for node in (segmentation, *_outlined_volumes(segmentation)):
         if is_preview(node):
             node.SetSaveWithScene(True)
@@ -215,8 +215,7 @@ def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any 
     """Return a volume of the run that no person uses; None if there is none.
 
     Args:
-        segmentation: the segmentation that the next preview will change; None if the
-            preview will add a segmentation.
+        segmentation: the segmentation that the next preview will change; None if the preview will add a segmentation.
     """
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)

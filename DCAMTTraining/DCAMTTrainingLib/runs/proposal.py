@@ -67,7 +67,7 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
 
 def unedited_segments(segmentation: SegmentationNode) -> set[str]:
-    """Return the unedited segments of a proposal or preview: those that DCAMT Training wrote, and copies of them."""
+    """Return the identifiers of the unedited segments of a proposal or preview; copies count as unedited."""
     return unchanged_segments(_stored_fingerprint(segmentation), _fingerprint(segmentation))
 
 

@@ -75,9 +75,9 @@ class ProposalOpening:
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
-        self._file_time_before_reading = file_time(case)
+        self._proposal_time_before_reading = file_time(case)
         self._scan_state_before_reading = file_state(case["image"])
-        self._proposals_before_change = proposals_of(case) if self._segmentation is None else []
+        self._earlier_proposals = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -140,7 +140,7 @@ class ProposalOpening:
                 self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels, changes)
             if built is not None:
                 self._segmentation = add_proposal(
-                    self._case, built, self._volume, self._file_time_before_reading, changes
+                    self._case, built, self._volume, self._proposal_time_before_reading, changes
                 )
             else:
                 changes.save(self._segmentation)
@@ -162,7 +162,7 @@ class ProposalOpening:
         return None
 
     def _use_proposal_of_found_scan(self) -> None:
-        for node in self._proposals_before_change if self._volume is not None else ():
+        for node in self._earlier_proposals if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
                     self._outdated = node

@@ -213,7 +213,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
 
 
 def is_starting(run: RunFolder) -> bool:
-    """Return whether a process that this application started for the run is alive and has not locked the run yet."""
+    """Return whether a process for the run, started by this application, is alive and has not locked the run yet."""
     held = is_held(run.lock)
     entries = [entry for entry in started if entry.run.path == run.path]
     for entry in entries:
@@ -222,9 +222,9 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def start_failure(run: RunFolder) -> str:
-    """Return why the last process that this application started for the run failed: the last line of its output.
+    """Return the error of the last process for the run, started by this application: the last line of its output.
 
-    The text is empty if there is no such failure, or if `RunState.reason` explains the failure.
+    The text is empty if there is no such error, or if `RunState.reason` explains the error.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):
@@ -241,7 +241,7 @@ def _size(path: Path) -> int:
 
 
 def discard(run: RunFolder) -> None:
-    """Delete a run's folder, if it exists; if it is a link, delete the folder to which it leads, and the link.
+    """Delete a run's folder if it exists; if the folder is a link, delete the link and its target.
 
     Raises:
         InputError: a process trains the run.

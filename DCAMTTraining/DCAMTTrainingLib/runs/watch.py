@@ -23,9 +23,9 @@ class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
     Args:
-        on_poll: called as on_poll(state) after each poll that has read all events. When a poll finds that a running run
-            has failed, on_poll is called only after the next poll, because the run's process may print the reason
-            after it released the run's lock.
+        on_poll: called as on_poll(state) after each poll that has read all events. If the state changes from running to
+            failed, on_poll is called only after the next poll, because the run's process may print the reason after it
+            released the run's lock.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:

@@ -1,6 +1,6 @@
 """Store values in a scripted module node as text parameters or node references.
 
-The parameters and references have the same names as those that Slicer writes.
+The parameters and references have the same names as in Slicer.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class NodeSerializer(Serializer):
 
     def write(self, node: Any, name: str, value: Any) -> None:
         self.validate(value)
-        self._make_is_in_true(node, name)
+        self._mark_as_stored(node, name)
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
 
     @staticmethod
-    def _make_is_in_true(node: Any, name: str) -> None:
+    def _mark_as_stored(node: Any, name: str) -> None:
         node.SetParameter(name, "")
 
     def read(self, node: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ class _Parameter:
     def __init__(self, name: str, serializer: Serializer, default: Any, node: Any) -> None:
         self.name, self.serializer, self.default, self.node = name, serializer, default, node
         self._writing = False
-        self.value = self._fresh()
+        self.value = self._read_node()
         held = weakref.ref(self)
         tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _refresh(held))
         weakref.finalize(self, node.RemoveObserver, tag)
@@ -33,11 +33,11 @@ class _Parameter:
             # `self.value` is the new value.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
-                self.value = self._fresh()
+                self.value = self._read_node()
         finally:
             self._writing = False
 
-    def _fresh(self) -> Any:
+    def _read_node(self) -> Any:
         if not self.serializer.is_in(self.node, self.name):
             self.serializer.write(self.node, self.name, self.default)
         return self.serializer.read(self.node, self.name)
@@ -46,7 +46,7 @@ class _Parameter:
 def _refresh(held: weakref.ref[_Parameter]) -> None:
     parameter = held()
     if parameter is not None and not parameter._writing:
-        parameter.value = parameter._fresh()
+        parameter.value = parameter._read_node()
 
 
 class _Methods:
