@@ -33,9 +33,9 @@ class DCAMTSegmentation(ScriptedLoadableModule):
         self.parent.helpText = _(
             "Segments the left atrium in late gadolinium-enhanced MRI of the heart, measures it, and shows where not to"
             " trust the result. Choose a volume and press Apply; Slicer stays usable meanwhile. Then look at the"
-            " doubtful places, and use Segment Editor to correct errors. If you like, add the case to those that the"
-            " DCAMT Training module learns from. Nothing leaves this computer. For research use only, not for diagnosis"
-            ' or treatment. See the <a href="https://github.com/DCAMT/SlicerDCAMT/blob/main/'
+            " doubtful places, and use Segment Editor to correct errors. If you like, add the case to the training"
+            " cases of the DCAMT Training module. Nothing leaves this computer. For research use only, not for"
+            ' diagnosis or treatment. See the <a href="https://github.com/DCAMT/SlicerDCAMT/blob/main/'
             'docs/tutorial-segmentation.md">tutorial</a>.'
         )
         self.parent.acknowledgementText = _(

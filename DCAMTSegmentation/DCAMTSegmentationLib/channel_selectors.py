@@ -19,7 +19,7 @@ from . import result_scan
 from .result_nodes import VOLUME, get_referenced_node, result_of
 
 FIRST_ROW = 3
-"""Position in the form of the first added row (the second channel), below the model and its buttons."""
+"""Position of the first added row (the second channel) in the form, below the model and its buttons."""
 
 
 class ChannelSelectors:

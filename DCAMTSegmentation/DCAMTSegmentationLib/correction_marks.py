@@ -53,7 +53,7 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    A hardened scaling changes the axes, but not the fingerprint.
+    A hardened scaling changes these axes, but not the segments' `fingerprint`.
 
     Args:
         from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes

@@ -123,7 +123,7 @@ def is_of_other_scan(
     """Return whether a result was made from another scan than `volume`, or from voxels that have changed since.
 
     The result's further channels are compared with their stored checksums, too. A copy of a channel counts as the
-    segmented scan, unless the DCAMT segments lie elsewhere in this copy (`lies_elsewhere`).
+    segmented scan, unless the DCAMT segments were moved relative to the copy (`lies_elsewhere`).
     """
     if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False
@@ -136,8 +136,8 @@ def is_of_other_scan(
         if lies_elsewhere(segmentation_node, volume, fingerprint(segmentation_node)):
             return True
         first, allowed = volume, stored
-    # The operator `in` consumes the iterator `further` up to the match. So the order counts, and the checksums of
-    # removed channels are skipped.
+    # The operator `in` consumes the iterator `further` up to the match. So the order of the channels counts, and the
+    # checksums of removed channels are skipped.
     further = iter(stored[1:])
     try:
         has_same_first = first is None or str(checksum_of(first)) in allowed

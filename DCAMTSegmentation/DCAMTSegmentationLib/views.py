@@ -79,7 +79,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
 
-    Hide the wall of a segmentation without a scan if a slice view shows another scan than `measured_volume`.
+    For a segmentation without a scan, hide the wall if a slice view shows another scan than `measured_volume`.
     """
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)

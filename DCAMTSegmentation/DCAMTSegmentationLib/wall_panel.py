@@ -301,7 +301,7 @@ def write_table_or_surface(wall: WallResult, path: Path) -> None:
     elif kind in SURFACE_OUTPUTS:
         write_wall_surface(wall, path)
     else:
-        what = _("does not end with the ending of a table or of a surface")
+        what = _("does not have the ending of a table or surface")
         remedy = _("Use {table} for a table, or {surfaces} for a surface.")
         remedy = remedy.format(table=TABLE_ENDINGS[0], surfaces=", ".join(SURFACE_OUTPUTS))
         raise InputError(str(what), path=path, remedy=remedy)

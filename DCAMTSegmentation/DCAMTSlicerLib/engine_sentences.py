@@ -146,7 +146,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Correct the field in its header, or export the image again."),
         _("Correct the file."),
         _("Correct the header, or export the image again."),
-        _("Correct the mapping, outline the scan, or make the case unlabelled."),
+        _("Correct the mapping, outline the scan, or choose the role unlabelled."),
         _("Correct the path, or remove the line."),
         _("Correct the scan's origin, or export the scan again."),
         _("Correct the spacing, which may be in a unit other than millimetres{0}."),
@@ -205,7 +205,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("If the file is a report or a screenshot, remove it. Otherwise, export the series again."),
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
-        _("If {0} is the data file, write its name into the header, in UTF-8."),
+        _("If {0} is the data file, write {1} into the header, in UTF-8."),
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
         _("Import this model with --name NAME, replace the other one with --overwrite, or remove it with: {0}"),
         _("In Python, give the mapping as mapping=... to the function that reads the file."),
@@ -244,7 +244,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "Map the segments to the classes, for instance: {0}. Use the case list's column 'labels',"
             " --labels or the button Segments…."
         ),
-        _("Map the values (420=left-atrium) by the button Segments…, --labels or the case list's column 'labels'."),
         _(
             "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button"
             " Segments…, with --labels or in the case list's column 'labels'."
@@ -252,6 +251,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _(
             "Map the values of both, for example: --prediction-mapping {0} --label-mapping {1} (in Python:"
             " prediction_mapping and label_mapping)."
+        ),
+        _(
+            "Map the values to class names, for instance: 420=left-atrium. Use the case list's column"
+            " 'labels', --labels or the button Segments…."
         ),
         _(
             "Map the values to class names, for instance: {0}. Use the case list's column 'labels', --labels"
@@ -281,7 +284,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Only the first channel{0} of {1} was read. Not used: {2}."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
-        _("Outline the structure in the scan, or make the case unlabelled."),
+        _("Outline the structure in the scan, or choose the role unlabelled."),
         _("PHASE CONTRAST M"),
         _("PHASE MAP"),
         _("Pack the scan again."),
@@ -354,7 +357,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Slices may be missing, since folders cannot be read: {0}."),
         _(
             "Slices with many zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file"
-            " is incomplete, as after an interrupted download: copy it again."
+            " is incomplete, for example after an interrupted download: copy the file again."
         ),
         _("Start a new run with a learning_rate below {0}."),
         _("Start a new run."),
@@ -435,7 +438,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Write a number, such as 0.5."),
         _("Write a whole number."),
         _("Write key=value."),
-        _("Write lists with commas, such as [2,2,1],[2,2,2]."),
+        _("Write lists, separated by commas, such as [2,2,1],[2,2,2]."),
         _("Write numbers, separated by commas, such as 0.5,0.5,2.5."),
         _("Write or copy the file again."),
         _("Write texts, separated by commas, such as T1,T2."),
@@ -566,7 +569,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has no ending, and its format cannot be checked for damage"),
         _('has no image that fits "{0}" among these'),
         _("has no label in {0}"),
-        _("has no label in {0}, but files of similar names lie there: {1}"),
+        _("has no label in {0}, but files with similar names are there: {1}"),
         _("has no label {0}"),
         _("has no role"),
         _('has no segment "{0}"{1}'),
@@ -598,7 +601,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
         _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
-        _("has two series for the number {0}: {1} (its number in the list of series) and {2} (its SeriesNumber)"),
         _("has unevenly spaced frames"),
         _("has unevenly spaced slices"),
         _("has {0} axes, but only {1} of them are spatial"),
@@ -801,7 +803,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("line {0} has more cells than there are columns"),
         _("line {0} has no name or no image"),
         _("line {0} names {1}, which does not exist"),
-        _("lists validation cases on whose scans this run has trained: {0}"),
+        _("lists validation cases whose scans this run has trained on: {0}"),
         _("meaning of bright and dark"),
         _("mix must lie between 0 and 1"),
         _("mix_labelled must lie between 0 and 1"),
@@ -902,6 +904,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("the name '{0}' occurs {1}"),
         _("the name of a file or folder is empty"),
         _("the number of space directions differs from the number of axes"),
+        _(
+            "the number {0} fits two series: number {1} in the list of series, {2}; and the series with"
+            " SeriesNumber {3}, {4}"
+        ),
         _("the objective's weights must not be negative"),
         _("the quality '{0}' is unknown"),
         _("the recipe '{0}' has only the label value 1"),
@@ -923,10 +929,14 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("there are unlabelled cases, but {0}"),
         _("there is no checkpoint to resume from"),
         _("there is no model '{0}'"),
-        _("there is no recipe of the name '{0}'"),
+        _("there is no recipe named '{0}'"),
         _("there is no setting '{0}'"),
         _("there is no such model file"),
         _("there is no such model file, nor a model of that name"),
+        _(
+            "these labels are results of DCAMT that were not corrected. The scores compare the predictions"
+            " with these results, not with an expert's outlines"
+        ),
         _("this machine has no '{0}' device that torch can use"),
         _("too few labelled cases were given ({0}); a calibration needs {1} or more"),
         _("training case"),

@@ -50,7 +50,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     """Read a copy of a segment's voxels.
 
     Raises:
-        InputError: the segment does not exist, or has representations, but no binary labelmap.
+        InputError: the segment does not exist, or has other representations but no binary labelmap.
     """
     segment, name = segmentation_node.GetSegmentation().GetSegment(identifier), segmentation_node.GetName()
     if segment is None:

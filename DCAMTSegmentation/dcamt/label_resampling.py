@@ -93,8 +93,7 @@ def _interpolation(grid: NetworkGrid, axis: int, side: slice) -> tuple[np.ndarra
     """Return the interpolation along a canonical axis from the scan's voxels in `side` to the network grid.
 
     Returns:
-        The matrix (n, m) for `_resample`, and the range of the n voxels of the network grid to which at least one voxel
-        in `side` contributes.
+        The matrix (n, m) for `_resample`, and the range of its n voxels on the network grid.
     """
     weights = axis_weights(grid, axis)
     weights = np.eye(grid.canonical_shape[axis]) if weights is None else weights

@@ -161,7 +161,7 @@ def _normalise_locally(
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int, voxels: int | None = None) -> Iterator[slice]:
-    """Yield index ranges along an axis of `image` (C, X, Y, Z), each with one plane or at most `voxels` voxels."""
+    """Yield index ranges along an axis of `image` (C, X, Y, Z), of at most `voxels` voxels but at least one plane."""
     length = image.shape[axis]
     thickness = max(1, (voxels or SLAB) * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))

@@ -76,7 +76,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     if path.suffix.lower() != ".json" and not path.is_file():
         example = f", such as {path / 'recipe.json'}" if (path / "recipe.json").is_file() else ""
         raise InputError(
-            f"there is no recipe of the name '{name_or_file}'",
+            f"there is no recipe named '{name_or_file}'",
             remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file{example}.",
         )
     return _read_recipe(path, for_training)
@@ -182,7 +182,7 @@ def _how_to_write(hint: Any) -> str:
     'Write whole numbers, separated by commas, such as 64,64,32.'
     """
     if typing.get_origin(hint) is tuple:
-        return _LISTS.get(typing.get_args(hint)[0], "Write lists with commas, such as [2,2,1],[2,2,2].")
+        return _LISTS.get(typing.get_args(hint)[0], "Write lists, separated by commas, such as [2,2,1],[2,2,2].")
     return _SINGLE_VALUES[hint]
 
 

@@ -27,8 +27,8 @@ class RecipeSuggestion:
 
     Args:
         recipe: the task's recipe.
-        on_end: called once as on_end(recipe, message). After success, message is empty; after a failure, recipe is
-            None and message states the reason.
+        on_end: called as on_end(recipe, message) when the suggestion ends, but not after `cancel`. After success,
+            message is empty; after a failure, recipe is None and message states the reason.
     """
 
     def __init__(

@@ -273,7 +273,7 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
     if seed < 0:
         raise InputError(f"the seed is {seed}", remedy="Give a whole number of at least 0.")
     if not 0.3 <= spacing_mm <= 3:
-        raise InputError(f"the voxel size is {spacing_mm} mm", remedy="Give one from 0.3 to 3 mm.")
+        raise InputError(f"the voxel size is {spacing_mm} mm", remedy="Give a voxel size from 0.3 to 3 mm.")
     rng = np.random.default_rng(seed)
     shape = tuple(round(e / spacing_mm) for e in EXTENT_MM)
 
@@ -375,7 +375,9 @@ def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make a synthetic heart scan with a known left atrium.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the scan: .nrrd or .nii.gz")
-    parser.add_argument("--label", type=Path, help="also write its left atrium here: .nrrd or .nii.gz")
+    parser.add_argument(
+        "--label", type=Path, help="also write the label of the left atrium to this file: .nrrd or .nii.gz"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random numbers; each seed gives another heart (default: 0)"
     )

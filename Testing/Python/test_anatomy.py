@@ -44,7 +44,7 @@ def tissue_box() -> Box:
     return i, j, k
 
 
-def test_white_noise_is_cut_off_to_within_a_coarse_voxel() -> None:
+def test_white_noise_is_cut_off_with_at_most_a_coarse_voxel_of_tissue() -> None:
     scan, _ = scan_in("noise")
     box = anatomy_box(scan, RECIPE)
     assert box is not None

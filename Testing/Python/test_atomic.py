@@ -101,9 +101,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
-def test_replacing_keeps_permissions_and_temporary_files_give_others_no_more_permissions(
-    tmp_path: Path, mode: int
-) -> None:
+def test_replacing_keeps_permissions_and_temporary_files_do_not_extend_them(tmp_path: Path, mode: int) -> None:
     target, link = tmp_path / "x", tmp_path / "link"
     target.write_text("old", encoding="utf-8")
     link.symlink_to(target)
@@ -138,7 +136,7 @@ def touch_in_other_group(path: Path) -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
 @pytest.mark.parametrize(("may_change_group", "mode_after"), [(True, 0o664), (False, 0o644)])
-def test_group_is_kept_or_another_group_gets_only_the_permissions_of_others(
+def test_replaced_file_keeps_its_group_or_loses_the_permissions_of_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_change_group: bool, mode_after: int
 ) -> None:
     target, own_group = tmp_path / "x", tmp_path.stat().st_gid
@@ -206,7 +204,7 @@ def test_only_the_owner_has_permissions_if_the_access_control_list_cannot_be_cop
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the access control lists of Linux")
-def test_access_control_list_gives_another_group_only_the_permissions_of_others(
+def test_file_with_an_access_control_list_loses_the_permissions_of_a_lost_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "x"

@@ -62,7 +62,7 @@ def test_command_calibrates_a_model(
     assert events[-1]["measured"] == calibration.measured
     before = path.read_bytes()
     assert call_dcamt(["models", "calibrate", path, cases]) == 1
-    assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
+    assert "has a calibration already. To replace the calibration, add --overwrite." in capsys.readouterr().err
     assert path.read_bytes() == before
     result = Predictor(open_model(path)).segment(
         Volume(np.random.default_rng(0).random((1, 16, 16, 16)), Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0])))
@@ -194,7 +194,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
 def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The expected overlap, in contrast, is fitted also to disturbed copies of the scans."""
+    """The expected overlap, in contrast, is fitted to the scans and to disturbed copies of the scans."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):

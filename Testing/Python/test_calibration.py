@@ -126,7 +126,7 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
     command = ["models", "calibrate", path, cases, "--device", "cpu"]
     assert call_dcamt(command) == 1
-    assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
+    assert "has a calibration already. To replace the calibration, add --overwrite." in capsys.readouterr().err
     assert call_dcamt([*command, "--overwrite"]) == 0
     assert not calibration_path(path).exists()
     assert open_model(path).calibration is not None

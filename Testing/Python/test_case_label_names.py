@@ -144,7 +144,7 @@ def test_suggestion_compares_the_names_of_all_labels(tmp_path: Path) -> None:
     ],
     ids=["equal except for case and dots", "other names", "a name twice", "a segment without voxels"],
 )
-def test_label_is_not_refused_without_a_clear_conflict_of_names(
+def test_label_is_accepted_if_its_names_do_not_clearly_conflict(
     tmp_path: Path, values: dict[str, int], named: dict[int, str]
 ) -> None:
     case = write_case(tmp_path, "a", values, named)

@@ -34,7 +34,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_file_q_la_is_a_scan_if_file_q_also_has_few_values(tmp_path: Path) -> None:
+def test_files_q_and_q_la_are_both_scans_if_both_have_few_values(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 
@@ -109,7 +109,7 @@ def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tm
     ],
 )
 @pytest.mark.parametrize("values", [2, 200])
-def test_mask_of_a_scan_is_not_used_as_label_of_a_file_beside_the_mask(
+def test_mask_3_is_the_label_of_scan_3_and_not_of_the_file_beside_the_mask(
     tmp_path: Path, scan: str, other_scan: str, mask: str, lone_file: str, values: int
 ) -> None:
     write_images(tmp_path, (scan, other_scan), (mask,))

@@ -119,7 +119,7 @@ def test_no_scan_gets_the_mask_of_another_scan_if_files_are_missing(
         few |= {home / label for label in labels.values()}
         found = scans_and_labels(find_cases(make_files(home, *scans.values(), *labels.values())), home)
         expected = {path: labels.get(case) for case, path in scans.items()}
-        assert dict(found.values()).keys() == expected.keys(), "all scans are recognised as scans, and no mask is"
+        assert dict(found.values()).keys() == expected.keys(), "a scan was skipped, or a mask was taken for a scan"
         assert not {(path, label) for path, label in found.values() if label not in (None, expected[path])}
         if not missing:
             assert dict(found.values()) == expected
@@ -137,7 +137,7 @@ def test_no_scan_gets_the_mask_of_another_scan_if_files_are_missing(
         (["4/2/lge"], "LA/2/2"),
     ],
 )
-def test_mask_of_a_patient_named_like_the_centre_is_no_label_of_another_patient(
+def test_mask_of_patient_a_of_centre_a_is_no_label_of_another_patient(
     tmp_path: Path, scans: list[str], mask: str
 ) -> None:
     write_images(tmp_path, scans, [mask])

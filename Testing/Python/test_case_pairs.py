@@ -168,8 +168,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
         *(((scan,), label) for scan, label in (("3", "7_seg"), ("3", "seg7"), ("9", "10_seg"), ("10", "LA_seg_9"))),
-        # `volume/p1` is a label, since it lies below a folder of labels. Only the scan's key contains `vol` (see
-        # `dcamt.cases.names`).
+        # `volume` is a word for scans, but `vol` is not, so the keys of the two files differ (see `dcamt.cases.names`).
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

@@ -388,6 +388,6 @@ def test_skip_existing_keeps_a_correction_that_slicer_cropped(
     os.utime(result, (saved, saved))
     before = result.read_bytes()
     assert call_dcamt(arguments) == 0
-    message = "kept results that are older than their segmentation, and may be outdated: s_agreement.nrrd. "
+    message = "kept results that are older than the segmentation and may be outdated: s_agreement.nrrd. "
     assert message in capsys.readouterr().err
     assert result.read_bytes() == before

@@ -214,8 +214,9 @@ def test_number_that_fits_two_series_is_refused(tmp_path: Path) -> None:
     refused(
         lambda: read_scan(tmp_path, choice=ScanChoice(series="3")),
         tmp_path,
-        '"cine" with SeriesNumber 12 (8 slices of 16 x 16), UID 1.2.840.77 (its number in the list of series) and '
-        '"LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID 1.3 (its SeriesNumber). '
+        'the number 3 fits two series: number 3 in the list of series, "cine" with SeriesNumber 12 (8 slices of 16 x '
+        '16), UID 1.2.840.77; and the series with SeriesNumber 3, "LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID '
+        "1.3. "
         "Choose one of them by its UID",
     )
     for uid, add in (("1.2.840.77", 100), ("1.3", 300)):
@@ -279,9 +280,7 @@ def write_series_with_dates_and_lists(folder: Path) -> None:
         ("11.30", 400),
     ],
 )
-def test_series_is_chosen_by_a_whole_number_in_a_list_or_date_or_after_an_abbreviation(
-    tmp_path: Path, series: str, add: int
-) -> None:
+def test_series_is_chosen_by_a_whole_number_in_a_list_or_date(tmp_path: Path, series: str, add: int) -> None:
     write_series_with_dates_and_lists(tmp_path)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
 

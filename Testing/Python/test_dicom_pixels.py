@@ -60,7 +60,7 @@ def transcode(path: Path, syntax: str) -> None:
 
 
 def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
-    """Compress the pixels of a DICOM object with GDCM, which writes them to the temporary file `packed`."""
+    """Compress the pixels of a DICOM object with GDCM, through the temporary file `packed`."""
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(packed))
     writer.SetImageIO("GDCMImageIO")

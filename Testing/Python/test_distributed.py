@@ -236,7 +236,7 @@ def test_team_saves_no_checkpoint_of_infinite_weights(
 
 
 @pytest.mark.parametrize(("signalled", "wait_count"), [(False, 1), (True, 0)])
-def test_only_a_follower_without_a_signal_waits_for_the_leader_of_a_failed_team(
+def test_signalled_follower_of_a_failed_team_does_not_wait_for_the_leader(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, wait_count: int
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")

@@ -72,7 +72,7 @@ def test_scans_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Capt
     missing = [tmp_path / "gone.nrrd", tmp_path / "gone.mha"]
     assert len(estimate_command._read_grids([*images, *missing], Console(False))) == 2
     message = capsys.readouterr().err
-    assert "the estimate omits scans that cannot be read (2 of 4 checked scans)" in message
+    assert "2 of 4 checked scans cannot be read, so the estimate omits these scans" in message
     assert f"The first is {missing[0]}: does not exist." in message
 
 
@@ -349,7 +349,7 @@ def test_cases_and_recipes_that_training_refuses_are_refused_before_a_step_is_me
         (("b", "labelled1.nii.gz", "", "unlabelled"), ("input_channels=2",), "channel"),
     ],
 )
-def test_estimate_refuses_an_unusable_case_as_check_and_training_do(
+def test_estimate_check_and_training_refuse_an_unusable_case(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -375,4 +375,4 @@ def test_missing_scans_of_a_scene_are_named_but_not_refused(
     monkeypatch.setattr(estimate_module, "try_steps", lambda *arguments: Trial(1.0, 10**8, 1.0))
     table = write_table(tmp_path / "cases.csv", [("a", "vtkMRMLScalarVolumeNode1", "", "labelled")])
     assert call_dcamt(["estimate", table, "--scene", "--device", "cpu", *set_options()]) == 0
-    assert "omits scans that cannot be read (1 of 1 checked scans)" in capsys.readouterr().err
+    assert "1 of 1 checked scans cannot be read" in capsys.readouterr().err

@@ -199,7 +199,7 @@ def test_255_is_not_read_as_1_if_any_label_holds_another_value(folders: tuple[Pa
 
 
 @pytest.mark.parametrize("masked", ["prediction", "label"])
-def test_note_advises_a_mapping_if_255_does_not_count_as_1(folders: tuple[Path, Path], masked: str) -> None:
+def test_note_on_a_mask_of_255_advises_a_mapping_to_1(folders: tuple[Path, Path], masked: str) -> None:
     masks = random_mask(0), random_mask(10)
     files = folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"
     for file, mask, kind in zip(files, masks, ("prediction", "label"), strict=True):
@@ -232,7 +232,7 @@ def test_one_note_names_the_labels_that_are_uncorrected_results_of_dcamt(folders
     for result in results:
         write_labelmap(read_labelmap(result), result)  # Like `dcamt segment`, `write_labelmap` marks the file.
     (note,) = evaluate_folders(*folders).notes
-    assert note.startswith(f"{results[0]}, {results[1]}: the label is a result of DCAMT that was not corrected.")
+    assert note.startswith(f"{results[0]}, {results[1]}: these labels are results of DCAMT that were not corrected.")
 
 
 def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Path, Path]) -> None:

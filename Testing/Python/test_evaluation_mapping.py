@@ -121,7 +121,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
-    assert call_evaluate(folders) == 0, "segments without a common name were not compared by value"
+    assert call_evaluate(folders) == 0, "segments with different names were not compared by value"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_error_for_a_missing_label_lists_files_of_similar_names(tmp_path: Path, 
     names = [f"{name.format(number)}.nii.gz" for number in (1, 2)]
     for file in (f"pred/{case}.nii.gz", "lab/p10.nii.gz", *(f"lab/{name}" for name in names)):
         save_labels(tmp_path / file, random_mask(1))
-    message = f"files of similar names lie there: {names[0]}, {names[1]}. If one"
+    message = f"files with similar names are there: {names[0]}, {names[1]}. If one"
     assert_refused((tmp_path / "pred", tmp_path / "lab"), f"{case}.nii.gz: has no label in", message)
 
 
@@ -188,7 +188,7 @@ def test_result_beside_two_labels_of_its_case_is_not_taken_for_a_label(tmp_path:
 
 
 @pytest.mark.parametrize("label", ["p1_RV_seg", "p1_followup_seg", "p1_2_seg", "p1_cine_LA"])
-def test_result_counts_as_a_label_beside_a_label_of_another_case_or_structure(tmp_path: Path, label: str) -> None:
+def test_result_is_not_left_out_if_the_only_label_is_of_another_case_or_structure(tmp_path: Path, label: str) -> None:
     for file in ("p1_auto", label):
         save_labels(tmp_path / f"{file}.nii.gz", random_mask(1))
     assert tmp_path / "p1_auto.nii.gz" in labelmaps_by_case(tmp_path, skip_images=True).values()
@@ -547,7 +547,7 @@ def test_label_of_an_unknown_structure_is_named_but_not_scored(tmp_path: Path) -
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1)]
     for case, failure in zip(("p2", "p3"), evaluation.failures, strict=True):
         assert f"{case}.nii.gz: has no label in" in failure
-        assert f"files of similar names lie there: {case}_mitral.nii.gz" in failure
+        assert f"files with similar names are there: {case}_mitral.nii.gz" in failure
 
 
 @pytest.mark.parametrize(

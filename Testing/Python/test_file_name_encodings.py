@@ -69,7 +69,7 @@ def test_metaimage_finds_data_files_with_accents_as_itk_does(tmp_path: Path, nam
 def test_error_about_a_header_in_latin1_advises_utf8(tmp_path: Path, kind: str) -> None:
     path = write_scan(tmp_path / f"Müller.{kind}")
     path.write_bytes(path.read_bytes().replace("Müller".encode(), "Müller".encode("latin-1")))
-    refused(lambda: read_scan(path), path, "If Müller.raw is the data file, write its name into the header, in UTF-8")
+    refused(lambda: read_scan(path), path, "If Müller.raw is the data file, write Müller.raw into the header, in UTF-8")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the file system finds both forms")

@@ -309,7 +309,8 @@ def test_characters_are_drawn_in_a_fallback_font_or_named_on_the_terminal(
     arguments = [tmp_path / "scan.nrrd", tmp_path / "atrium.seg.nrrd", "-o", tmp_path / "p.png"]
     assert call_dcamt(["picture", *arguments]) == 0
     errors = capsys.readouterr().err
-    assert errors.count("p.png: shows boxes for these characters") == errors.count(f": {character}.") == len(caught[:1])
+    message = "p.png: shows boxes instead of these characters"
+    assert errors.count(message) == errors.count(f": {character}.") == len(caught[:1])
 
 
 def test_labelmap_on_another_grid_and_unknown_ending_are_refused(tmp_path: Path) -> None:

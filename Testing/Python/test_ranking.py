@@ -343,6 +343,6 @@ def test_ranking_again_keeps_a_corrected_segmentation(
     assert second.read_bytes() == b"made by hand"
     assert first.stat().st_mtime_ns != proposed
     assert (
-        f"{second}: has no valid mark of DCAMT, so another program such as Slicer may have saved it; the file is kept."
-        in capsys.readouterr().err
+        f"{second}: has no valid mark of DCAMT. Perhaps another program, such as Slicer, saved the file. The file is"
+        " kept." in capsys.readouterr().err
     )

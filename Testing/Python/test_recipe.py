@@ -247,7 +247,7 @@ def test_error_names_the_missing_key(key: str) -> None:
 
 
 def test_file_that_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recipe of the name 'liver'\. Shipped recipes: .*la, .*\.json file\."):
+    with pytest.raises(InputError, match=r"no recipe named 'liver'\. Shipped recipes: .*la, .*\.json file\."):
         load_recipe("liver")
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         load_recipe(tmp_path / "none.json")
@@ -286,7 +286,7 @@ def test_recipe_may_be_saved_by_any_editor_under_any_name(encoding: str, tmp_pat
 
 def test_load_recipe_does_not_append_json_to_a_path(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text(json.dumps(SMALLEST), encoding="utf-8")
-    with pytest.raises(InputError, match="no recipe of the name"):
+    with pytest.raises(InputError, match="no recipe named"):
         load_recipe(tmp_path / "own")
 
 

@@ -460,7 +460,8 @@ def test_report_states_that_names_in_the_recipe_may_identify_a_patient() -> None
     recipe = replace(recipe, classes=(replace(recipe.classes[0], name="Atrium of Mueller"),))
     page = render_run_report(RunReport(recipe, {}))
     assert ["classes 1.name", "Atrium of Mueller"] in Page(page).rows
-    assert "This page names no patient, identifier or file, except in names and titles of the recipe." in page
+    assert "The names and titles of the recipe and of the starting model, and this model's licence, are printed" in page
+    assert "Nothing else on this page names a patient, identifier or file." in page
 
 
 def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_path: Path) -> None:

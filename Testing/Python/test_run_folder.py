@@ -105,7 +105,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
-    """Without a checkpoint, the case list is not from `RunFolder.create`, which writes the checkpoint first."""
+    """`RunFolder.create` writes the checkpoint first, so a case list without a checkpoint is from a person."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())

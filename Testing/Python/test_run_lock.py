@@ -117,7 +117,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 
 def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> None:
-    """Releasing the lock removes its file. A process must not lock that file while another process locks a new file."""
+    """Releasing removes the lock file. A process must not lock the removed file while another locks a new file."""
     arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     contenders = [subprocess.Popen(arguments, **pipes) for _ in range(4)]  # type: ignore[call-overload]

@@ -64,7 +64,7 @@ def test_missing_segmentation_is_written_beside_existing_results(
     os.utime(agreement, (0, 0))
     assert call_dcamt([*segment, "--skip-existing"]) == 0
     printed = capsys.readouterr().err
-    assert "older than their segmentation, and may be outdated: s_agreement.nrrd." in printed
+    assert "older than the segmentation and may be outdated: s_agreement.nrrd." in printed
     assert "change" not in printed
 
 

@@ -170,7 +170,7 @@ def split_class(path: Path, value: int) -> None:
 
 @pytest.mark.parametrize("value", [1, 2])
 @pytest.mark.parametrize("number", range(3))
-def test_largest_component_is_suggested_only_if_no_label_has_several_components_of_a_class(
+def test_largest_component_is_not_suggested_if_a_class_has_several_components_in_one_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int, number: int
 ) -> None:
     """With `MAX_CASES` 1, only the scan of the first case is read, but the labels of all labelled cases are read."""

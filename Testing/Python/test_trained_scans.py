@@ -47,7 +47,7 @@ def test_resumed_run_refuses_to_validate_on_its_own_training_scan(
     set_iterations(run, 2)
     resume = ["train", "--run", run.path, "--device", "cpu", option]
     assert call_dcamt(resume) == 1
-    message = f"{run.cases}: lists validation cases on whose scans this run has trained: {new_name or name}. Give"
+    message = f"{run.cases}: lists validation cases whose scans this run has trained on: {new_name or name}. Give"
     assert message in capsys.readouterr().err
     assert load_checkpoint(run.checkpoint, torch.device("cpu"))["step"] == 1
     run.cases.write_text(listed.replace(trained, changed.replace("validation", "left out")), encoding="utf-8")
@@ -116,9 +116,7 @@ def test_unreadable_case_list_of_the_starting_model_is_a_note(
     for command in (check, start_from(first, table, tmp_path / "second", "--device", "cpu")):
         assert call_dcamt(command) == 0
         (note,) = [line for line in capsys.readouterr().err.splitlines() if str(first.cases) in line]
-        assert note.endswith(
-            f"So the validation scans were not compared with those on which {first.model} was trained."
-        )
+        assert note.endswith(f"So the validation scans were not compared with the training scans of {first.model}.")
     with pytest.raises(InputError, match="lacks the column"):
         next(find_trained_scans(list_cases(table), first.model, lambda fraction: None, pytest.fail))
 

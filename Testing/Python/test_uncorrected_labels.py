@@ -44,7 +44,7 @@ def test_calibration_leaves_out_validation_cases_with_uncorrected_labels(
     printed = capsys.readouterr().err
     assert count_notes(printed, LABELLED) == count_notes(printed, VALIDATION) == 1
     assert "not corrected: labelled0. A model learns the mistakes of such labels." in printed
-    assert "not corrected: validation3. Their Dice does not show the accuracy" in printed
+    assert "not corrected: validation3. The Dice of these cases does not show the accuracy" in printed
     package = open_model(run.model)
     assert package.calibration is not None
     assert package.calibration.cases == 8

@@ -308,11 +308,10 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert measure_scan(folder) == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # The surface is a sphere with a radius of 20 mm. The scan is sampled along the normals, up to 3 mm outside the
-    # surface. A point is measured only if the scan contains the point's outermost sample, 23 mm from the sphere's
-    # centre. This sample may lie at most 10 mm below the centre, so a measured point lies at most 10 mm * 20 / 23 = 8.7
-    # mm below the centre. The measured points form a spherical zone of height h with the area 2 pi r h: r = 2 cm and h
-    # = 2 cm + 0.87 cm.
+    # The surface is a sphere with a radius of 20 mm. A point of the surface is measured only if the scan contains the
+    # outermost sample of the point, 23 mm from the centre. The scan ends 10 mm below the centre, so the lowest measured
+    # points lie 10 mm * 20 / 23 = 8.7 mm below the centre. The measured points form a spherical zone with the area
+    # 2 pi r h, where r = 2 cm and h = 2 cm + 0.87 cm.
     measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)
@@ -353,7 +352,7 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
     for name in ("z_v1", "z_v2"):
         write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
     message = (
-        f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files of similar names"
+        f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files with similar names"
         " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg and"
         " keep its ending, for example .nii.gz."
     )

@@ -29,6 +29,7 @@ def test_bright_surroundings_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     inverted = Volume(250 - volume.voxels, volume.grid)
     assert "surroundings" in refusal_text(inverted, labels)
+    # Large numbers are not printed in scientific notation, such as 1.5e+04.
     assert "e+" not in refusal_text(Volume(100 * inverted.voxels, volume.grid), labels)
 
 

@@ -117,7 +117,7 @@ def test_note_names_a_scan_whose_segmentation_changed_after_the_measurement(
         os.utime(folder / "labels" / f"{name}_label.nii.gz", (written + seconds, written + seconds))
     capsys.readouterr()
     assert measure_folder(folder, "--skip-existing") == 0
-    message = "skipped scans with results that are older than the segmentation, and may be outdated: a_image. "
+    message = "skipped scans whose results are older than the segmentation and may be outdated: a_image. "
     assert message in capsys.readouterr().err
 
 

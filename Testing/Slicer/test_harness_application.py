@@ -29,7 +29,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Each call of `exportNode` passes a new dictionary, since `exportNode` writes into the default of `properties`."""
+    """`exportNode` writes into the default value of `properties`, so each call passes a new dictionary."""
 
     def setUp(self) -> None:
         close_scene()

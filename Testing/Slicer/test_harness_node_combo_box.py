@@ -35,7 +35,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertEqual(self.received, [first])
 
     def test_no_node_becomes_current_if_the_item_none_is_offered(self) -> None:
-        self.combo.noneEnabled = True  # the selector also offers the item "None", for no node
+        self.combo.noneEnabled = True
         self.add_node("first")
         self.assertIsNone(self.combo.currentNode())
 

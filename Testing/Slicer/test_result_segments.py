@@ -233,7 +233,7 @@ class SharedLabelmapTest(SceneCase):
                     counts.clear()
                     outcomes.clear()
 
-    def test_segment_of_the_user_stays_if_a_result_is_replaced_or_the_replacement_undone(self) -> None:
+    def test_segment_of_the_user_stays_if_a_result_is_replaced_or_the_replacement_is_undone(self) -> None:
         for undone in (True, False):
             share_labelmap(self.node)
             with suppress(InterruptedError), SceneChanges() as changes:

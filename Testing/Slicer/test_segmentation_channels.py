@@ -103,7 +103,7 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("One")
         self.assertEqual(self.selector_captions(), ["Volume:"])
 
-    def test_selectors_suit_a_model_that_a_script_chooses_by_its_file(self) -> None:
+    def test_selectors_show_the_channels_of_a_model_file_that_a_script_chooses(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), "Elsewhere", (LGE, T2), 2)
             with mock.patch.dict(os.environ, {"HOME": folder, "USERPROFILE": folder}):
@@ -334,7 +334,7 @@ class ChannelsTest(unittest.TestCase):
         self.module.settings.model = "Reordered"
         self.assertEqual(self.chosen_volumes(), {T1: "a", LGE: "b", T2: "c"})
 
-    def test_channels_of_a_result_are_selected_only_if_the_model_has_the_same_order(self) -> None:
+    def test_channels_of_a_result_are_not_selected_for_a_model_with_another_channel_order(self) -> None:
         self.segment_all()
         other = add_scan("other", seed=3)
         for model, channels in (("Three", ["b", "c"]), ("Reordered", [None, None])):
@@ -343,7 +343,7 @@ class ChannelsTest(unittest.TestCase):
             choose(self.ui.inputSelector, self.volumes[0])
             self.assertEqual(self.chosen_channels(), channels)
 
-    def test_scan_chosen_with_a_model_of_one_channel_keeps_the_names_of_its_channels(self) -> None:
+    def test_volumes_are_matched_by_channel_name_after_a_model_of_one_channel_was_chosen(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, add_scan("other", seed=3))
         self.choose_model("One")

@@ -21,7 +21,7 @@ SHAPE = (9, 8, 7)
 
 
 def make_image(dtype: type = np.int16, upright: bool = False) -> sitk.Image:
-    """Return an image of random voxels. If `upright`, its axes are the patient's, else they are oblique."""
+    """Return an image of random voxels with oblique axes; if `upright`, with the patient's axes."""
     image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, SHAPE[::-1]).astype(dtype))
     image.SetSpacing((1.25, 1.5, 3.0))
     image.SetOrigin((-31.0, 40.5, 12.125))

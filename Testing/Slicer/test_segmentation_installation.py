@@ -197,7 +197,7 @@ class InstallationTest(PanelCase):
         self.apply_and_install()
         self.assertEqual(closed, [True])
 
-    def test_slicer_installs_and_restarts_without_a_window_of_dcamt(self) -> None:
+    def test_window_that_blocks_clicks_is_closed_before_slicer_installs_and_restarts(self) -> None:
         titles: list[str] = []
 
         def note_title() -> None:
@@ -211,7 +211,7 @@ class InstallationTest(PanelCase):
             person.expects("restart", "Yes")
             click(self.ui.applyButton)
             self.wait()
-        # `pip_ensure` of Slicer shows the window with the first title.
+        # `pip_ensure` of Slicer shows the window during the installation.
         self.assertEqual(titles, ["DCAMT - Installing Python Packages", "no window"])
 
     def test_second_installation_is_refused_until_the_first_has_ended(self) -> None:

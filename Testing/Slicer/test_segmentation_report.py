@@ -459,7 +459,7 @@ class ResultReportRequestTest(PanelCase):
         request = request_report(self.module)
         self.assertIsNone(request.doubt_map)
 
-    def test_report_has_the_new_result_and_not_a_segment_drawn_before(self) -> None:
+    def test_report_has_the_new_result_and_not_the_drawn_segment(self) -> None:
         self.open(FakeReportWorker())
         volume = add_scan()
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")

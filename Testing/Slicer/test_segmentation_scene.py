@@ -129,7 +129,7 @@ class SceneTest(PanelCase):
         self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
-    def test_folder_of_a_removed_result_is_removed_by_segmenting_into_a_copy(self) -> None:
+    def test_segmenting_into_a_copy_removes_the_folder_of_the_removed_result(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         copy = copy_node(segmentation)

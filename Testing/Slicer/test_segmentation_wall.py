@@ -369,7 +369,7 @@ class ExportTest(InsertedWallCase):
                 path = Path(folder, f"wall{ending}")
                 with Person() as person:
                     person.expects("Export the wall", str(path))
-                    person.expects("does not end with the ending of a table or of a surface", "Ok")
+                    person.expects("does not have the ending of a table or surface", "Ok")
                     click(self.ui.wallExportButton)
                 self.assertFalse(path.exists())
 

@@ -386,7 +386,7 @@ class ShownPreviewTest(TrainingCase):
         add_outline(volume, ellipsoid(1)[1])
         self.wait_for(volume.GetSaveWithScene, "the scene saves the scan")
 
-    def test_preview_clone_is_saved_with_its_scan_after_choosing_an_empty_runs_folder(self) -> None:
+    def test_preview_cloned_after_a_change_of_the_runs_folder_is_saved_with_its_scan(self) -> None:
         self.show_run("paused", "one", seed=1)
         self.choose_case("one", "after iteration 4")
         (segmentation,), (volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
@@ -403,7 +403,7 @@ class ShownPreviewTest(TrainingCase):
 
     def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
         for name, last, text in (
-            ("paused", PAUSED, "Once resumed, it shows this case"),
+            ("paused", PAUSED, "If you resume the run, the preview of this case appears"),
             ("finished", FINISHED, "ended without a preview"),
         ):
             self.show_run(name, "last case", last=last)
@@ -412,7 +412,7 @@ class ShownPreviewTest(TrainingCase):
 
     def test_preview_text_is_shown_again_when_its_case_is_chosen_again(self) -> None:
         self.show_run("paused", "one", "two", seed=1)
-        for case, text in (("one", "after iteration 4"), ("two", "Once resumed"), ("one", "after iteration 4")):
+        for case, text in (("one", "after iteration 4"), ("two", "If you resume"), ("one", "after iteration 4")):
             self.choose_case(case, text)
 
     def test_failed_request_for_a_preview_is_reported(self) -> None:

@@ -99,7 +99,7 @@ class CaseFilesTest(TrainingCase):
         saved = self.save_proposal_in_run()
         run = self.runs / "earlier"
         run.rename(self.runs / "renamed")
-        # A new run with a different proposal now has the former path of the renamed run.
+        # The former path of the run now has a different proposal.
         other = run / "ranking" / "plain.seg.nrrd"
         other.parent.mkdir(parents=True)
         shutil.copy(self.folder / "other.seg.nrrd", other)

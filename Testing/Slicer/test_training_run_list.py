@@ -180,7 +180,9 @@ class ListOfRunsTest(TrainingCase):
         (run.ranking / "p1.seg.nrrd").touch()  # a proposal corrected in Slicer
         self.module.widget.runs.refresh()
         with Person() as person:
-            person.expects("do not belong to the run, and are deleted, too: notes.txt, ranking/p1.seg.nrrd", "Cancel")
+            person.expects(
+                "do not belong to the run, but would be deleted, too: notes.txt, ranking/p1.seg.nrrd", "Cancel"
+            )
             click(self.ui.discardButton)
         self.assertTrue(run.path.exists())
 

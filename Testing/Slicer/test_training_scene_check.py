@@ -273,7 +273,7 @@ class SharedLabelmapPlaceTest(PlaceTest):
 
 
 class EqualScansTest(SceneCheckCase):
-    CONFLICT = "The scan is used for training and for validation: “{}” has the same {}. Remove a case."
+    CONFLICT = "The scan is used for training and for validation: “{}” has the same {}. Remove one of the two cases."
 
     def scene_row(self, volume, role, label=None):
         outline = add_outline(volume, ellipsoid()[1] if label is None else label)

@@ -44,7 +44,7 @@ class ScoresTest(TrainingCase):
     def test_missed_cases_and_cases_without_the_class_are_counted(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,5,9,3,2", "mean,2,0.9,0.8,2,1,0,5,0,3"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
-        absent = "class absent from label and result in {} cases, which count with Dice 1"
+        absent = "Dice 1 in {} cases, because label and result lack the class"
         first = f"mean (distances defined in 4 of 9 cases; 3 missed; {absent.format('2 of 9')})"
         self.assertEqual([row[0] for row in cells], [first, f"mean ({absent.format('3 of 5')})"])
 

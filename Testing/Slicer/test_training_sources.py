@@ -172,14 +172,14 @@ class SourcesTest(TrainingCase):
             person.expects("Folder of scans", str(self.folder))
             click(self.ui.addFolderButton)
             click(self.ui.addFolderButton)
-        self.assertIn("still looks for scans", self.ui.casesSummary.text)
+        self.assertIn("is still looking for scans", self.ui.casesSummary.text)
         given = self.folder / "cases.csv"
         with mock.patch.object(cases_panel, "SteppedTask") as task, Person() as person:
             task.return_value.start.return_value.running = True
             person.expects("List of cases", str(given))
             click(self.ui.addListButton)
             click(self.ui.addListButton)
-        self.assertIn("still reads the list", self.ui.casesSummary.text)
+        self.assertIn("is still reading the list", self.ui.casesSummary.text)
 
     def test_list_is_not_added_if_a_line_is_invalid_or_the_scene_is_closed_meanwhile(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
@@ -209,7 +209,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_training_starts_from_the_segmentation_modules_model_after_results_are_added(self) -> None:
+    def test_adding_results_chooses_the_segmentation_modules_model_to_start_from(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")

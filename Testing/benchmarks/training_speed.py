@@ -12,8 +12,8 @@ DataLoader" makes its patches as the conventional loop does.
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all loops equally. A loop's speed is the speed of its median turn. The column `waiting` is the time
 in which a loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`,
-DCAMT's loop makes a part of each batch on the GPU. The process only starts this part and does not wait for its end. So
-the time that the GPU needs to make batches counts only in the total time, not in `waiting`.
+DCAMT's loop makes a part of each batch on the GPU and does not wait for the GPU. So the GPU's time to make batches
+counts in the total time, but not in `waiting`.
 """
 
 from __future__ import annotations

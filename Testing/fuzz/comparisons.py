@@ -91,9 +91,9 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "failed" if nibabel reads different voxels, else "other".
 
-    If the sform's code is 1, the directions are compared, too. If the sform is sheared and there is a qform, DCAMT uses
-    the qform, so other directions are no failure. The spacing is not compared, because nibabel and DCAMT may take the
-    spacing from different fields.
+    The directions are compared if the sform's code is 1. The directions of a sheared sform beside a qform are not
+    compared, because DCAMT uses the qform. The spacing is not compared, because nibabel and DCAMT may take the spacing
+    from different fields.
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener

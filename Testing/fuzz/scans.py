@@ -117,8 +117,8 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
     "segmented": the exit status is 0, the only result is `x.seg.nrrd`, and the result lies on the scan's grid.
-    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". "failed": all
-    other cases, or the command leaves a file in its folder for temporary files.
+    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". "failed": in
+    all other cases, and if the command leaves a file in its folder for temporary files.
 
     If the command takes longer than `seconds`, the command prints its stack and ends. The outcome is then "failed",
     with the stack as the reason.
@@ -162,7 +162,7 @@ def write_tiny_model(path: Path) -> Path:
 
 
 def run_process(target: Callable[..., None], arguments: tuple[object, ...], timeout_s: float) -> tuple[str, str]:
-    """Call `target` in a new process, with `arguments` and a queue; return the outcome that `target` puts there."""
+    """Call `target` in a new process, with `arguments` and a queue; return the outcome from the queue."""
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     answers = context.Queue()
     process = context.Process(target=target, args=(*arguments, answers))
@@ -195,7 +195,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60, help="limit of one read")
+    parser.add_argument("--seconds", type=float, default=60, help="time limit for one scan")
     parser.add_argument(
         "--segment", action="store_true", help="segment the scans with a tiny model instead of only reading them"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-LONGEST_PAUSE = 10
+LARGEST_PAUSE_RATIO = 10
 """Largest `Pause.ratio` that nobody notices. On an idle desktop of 2024, a pause with this ratio takes 0.1 s."""
 
 
@@ -47,7 +47,7 @@ class Pause:
 
     @property
     def is_noticeable(self) -> bool:
-        return self.ratio > LONGEST_PAUSE
+        return self.ratio > LARGEST_PAUSE_RATIO
 
 
 def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
@@ -55,7 +55,7 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
     if pause.is_noticeable:
         raise AssertionError(
             f"{what} waited for {pause.seconds:.3f} s, {pause.ratio:.1f} times the reference computation;"
-            f" the limit is {LONGEST_PAUSE} times"
+            f" the limit is {LARGEST_PAUSE_RATIO} times"
         )
 
 

@@ -101,8 +101,8 @@ def train(
         recipe: name or file of a recipe, or a `Recipe` (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
         settings: changes to the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
-        effort: `quick`, `standard` or `thorough`: 1/12, half or all of the recipe's iterations, which `settings` may
-            change. `quick` also takes smaller patches, unless `settings` states the patch.
+        effort: `quick`, `standard` or `thorough`: 1/12, half or all of the iterations that the recipe or `settings`
+            states. `quick` also takes smaller patches, unless `settings` states the patch.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         resume: continue an existing run, with the recipe and cases in its folder.
         on_event: called with each event (`dcamt.runs.events`), such as the losses.

@@ -110,7 +110,7 @@ def read_cases(
 def used_cases(cases: Iterable[Case]) -> list[Case]:
     """Return the cases that are not left out; the labels of unlabelled cases are dropped.
 
-    Names, roles and label mappings may have outer blanks. Roles may have the other spellings that a case list allows,
+    Names, roles and label mappings may have outer blanks. Roles may have any spelling that a case list allows,
     such as `Labeled`. `image` and `label` may be strings.
 
     Raises:

@@ -53,6 +53,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - The `key` of the yielded scan is its loose key.
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
+    - A file does not fit such a scan either if its key without the further words contains a word for the modality
+      (`modalities`): `T2_p1_LA` without `LA` is `T2_p1`, so it does not fit `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 

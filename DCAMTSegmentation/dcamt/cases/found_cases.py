@@ -14,7 +14,7 @@ SEVERAL_LABELS = "several labels for one scan"
 CONTOURS = "contours (RT Structure Set); convert them to a segmentation"
 OTHER_LABEL = "a label of another or unknown structure; to use it, enter it as the label in the case list"
 DCAMT_RESULT = "a DCAMT result for a labelled scan; to use the result as the label, enter it in the case list"
-ZIP_FILE = "a zip file, which may repeat a scan beside it; extract it to use it"
+ZIP_FILE = "a zip file, perhaps a copy of a scan beside it; to use its scans, extract the zip file"
 UNREADABLE = "cannot be read; check its permissions"
 RESULT = "named like an automatic result; to train on the file, rename the file or its folder"
 

@@ -62,7 +62,7 @@ def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[in
 
 
 def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], occurs: Callable[[int], bool]) -> None:
-    """Raise InputError if a value in the case's label has the name of a class, but not the label value of this class.
+    """Raise InputError if a value in the case's label is named like a class, but differs from the class's label value.
 
     The names are those of the label file's segments or, if no segment has a name, those of a `dataset.json`. A label
     mapping states the classes itself, so a case with a mapping is not refused.

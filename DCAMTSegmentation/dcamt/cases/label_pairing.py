@@ -160,10 +160,7 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by the names of their cases; labels without a case keep their own names.
-
-    Only unpaired labels and cases are paired. One name of a pair is the other name with words added.
-    """
+    """Return the labels by the names of their cases; labels without a case keep their own names."""
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
     pairs += list(_with_further_words(cases, labels.keys()))

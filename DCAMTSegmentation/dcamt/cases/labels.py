@@ -248,10 +248,10 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 def empty_label_error(case: Case) -> InputError:
     """Return the error for an empty label: all voxels are background, or the label mapping makes them background."""
-    what, remedy = "is empty: no voxel is labelled", "Outline the structure in the scan, or make the case unlabelled."
+    what, remedy = "is empty: no voxel is labelled", "Outline the structure in the scan, or choose the role unlabelled."
     if case.labels:
         what = f"has no voxel with a value of the label mapping '{case.labels}'"
-        remedy = "Correct the mapping, outline the scan, or make the case unlabelled."
+        remedy = "Correct the mapping, outline the scan, or choose the role unlabelled."
     return InputError(what, path=case.label, remedy=remedy)
 
 

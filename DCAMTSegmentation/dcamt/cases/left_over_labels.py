@@ -105,7 +105,7 @@ def _labels_beside_single_scans(
 ) -> Iterator[tuple[NamedFile, list[NamedFile], list[NamedFile]]]:
     """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder with a single scan.
 
-    If further labels have the scan's key, the folder is left out.
+    If another label has the scan's key, such as a label in another folder, the folder is left out.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:

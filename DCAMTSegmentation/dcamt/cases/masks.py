@@ -179,7 +179,7 @@ class _SimilarPaths:
         self._scans = cache(self._read_scans)
 
     def _read_scans(self, pattern: Pattern) -> list[NamedFile]:
-        """Return the first two files that have a pattern and many values; `_mask` needs no more."""
+        """Return at most two files that have the pattern and many values; `_mask` needs no more."""
         return list(islice((file for file in self._files[pattern] if not has_few_values(file.path)), 2))
 
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:

@@ -257,7 +257,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     - The name consists of words for labels and of numbers, and the scan lies in the same folder: Slicer saves
       `Segmentation-label_1` beside a scan of any name.
 
-    Other files named like labels are not returned: without `heart`, the file `heart_seg` may be a scan itself.
+    Other files named like labels are not returned: if there is no scan `heart`, `heart_seg` may be a scan itself.
     """
     named = classify_all(files, folder)
     scans = {lower_key(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}

@@ -158,7 +158,8 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
         if (highest := max(values, default=0)) > MAXIMUM_CLASS:
             what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
             remedy = (
-                "Map the values (420=left-atrium) by the button Segments…, --labels or the case list's column 'labels'."
+                "Map the values to class names, for instance: 420=left-atrium. Use the case list's column 'labels',"
+                " --labels or the button Segments…."
             )
             raise InputError(what, path=case.label, remedy=remedy)
 

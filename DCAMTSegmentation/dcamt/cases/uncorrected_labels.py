@@ -12,8 +12,10 @@ from .dicom_labels import segmentation_file
 
 _CORRECT = "Correct the labels and save them in 3D Slicer"
 _ADVICE = {
-    LABELLED: f"A model learns the mistakes of such labels. {_CORRECT}, or make the cases unlabelled.",
-    VALIDATION: f"Their Dice does not show the accuracy, and no calibration uses them. {_CORRECT}.",
+    LABELLED: f"A model learns the mistakes of such labels. {_CORRECT}, or choose the role unlabelled.",
+    VALIDATION: (
+        f"The Dice of these cases does not show the accuracy, and a calibration leaves these cases out. {_CORRECT}."
+    ),
 }
 
 

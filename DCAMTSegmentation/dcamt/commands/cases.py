@@ -105,7 +105,7 @@ def _check(options: argparse.Namespace) -> int:
         for line in (*facts.problems, *facts.warnings):
             console.print_text(f"    {line}")
     if options.start_from is not None:
-        progress = partial(console.show_progress, "comparing the scans with those of the training")
+        progress = partial(console.show_progress, "comparing the scans with the model's training scans")
         note_trained_scans(cases, model_path(options.start_from), progress, console.print_note)
     problems = list_problems(cases, last.values(), recipe)
     faulty = sum(bool(facts.problems) for index, facts in last.items() if cases[index].role != LEFT_OUT)

@@ -89,7 +89,7 @@ def _read_grids(images: list[Path], console: Console) -> list[Grid]:
         except InputError as error:
             errors.append(error)
     if errors:
-        what = f"the estimate omits scans that cannot be read ({len(errors)} of {len(sample)} checked scans)"
+        what = f"{len(errors)} of {len(sample)} checked scans cannot be read, so the estimate omits these scans"
         console.print_note(f"{what}. The first is {errors[0]}")
     return _for_all(images, grids)
 

@@ -119,7 +119,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
             _report_unused_calibration(options.output, path, console)
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
     elif existing_rule(options) == REFUSE and _would_remove_calibration(path):
-        raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
+        raise InputError("has a calibration already", path=path, remedy="To replace the calibration, add --overwrite.")
     else:
         check_result_paths([path], [options.cases, *case_files(listed)])
     _refuse_trained_scans(cases, path, console)  # Last, since it may read all scans.
@@ -147,8 +147,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         write_package(path, replace(package, calibration=calibration))
     else:
         refuse_appeared_file(options.output, existing_rule(options))
-        with atomic_path(options.output) as partial:
-            partial.write_text(calibration.to_json(), encoding="utf-8")
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(calibration.to_json(), encoding="utf-8")
     console.clear_progress()
     if options.output is not None and not has_own_calibration and not _is_beside(options.output, path):
         console.print_note(f"{options.output}: is used only if moved to {calibration_path(path)}")
@@ -167,7 +167,7 @@ def _would_remove_calibration(model: Path) -> bool:
 
 
 def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) -> None:
-    progress = partial(console.show_progress, "comparing the scans with those of the training")
+    progress = partial(console.show_progress, "comparing the scans with the model's training scans")
     for _, error in find_trained_scans(cases, model, progress, console.print_note):
         raise error
     console.clear_progress()

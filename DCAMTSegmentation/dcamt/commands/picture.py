@@ -33,8 +33,8 @@ def run_picture(options: argparse.Namespace) -> int:
         console.print_note(f"{options.segmentation}: is empty, so the picture shows only the scan")
     if boxes:
         console.print_note(
-            f"{options.output}: shows boxes for these characters, since no installed font that DCAMT uses has them:"
-            f" {boxes}. Install a font such as Noto Sans CJK, or rename the scan or segments."
+            f"{options.output}: shows boxes instead of these characters: {boxes}. No installed font that DCAMT uses has"
+            " these characters. Install a font such as Noto Sans CJK, or rename the scan or segments."
         )
     console.print_event("picture", picture=str(options.output), notes=console.notes)
     console.print_text(f"picture: {options.output}")

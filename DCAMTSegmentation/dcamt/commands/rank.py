@@ -108,7 +108,7 @@ def run_rank(options: argparse.Namespace) -> int:
 def _refuse_saved(segmentation: Path, existing: str, keep_corrected: bool) -> None:
     refuse_appeared_file(segmentation, existing)
     if keep_corrected and foreign_files([segmentation]):
-        what = "has no valid mark of DCAMT, so another program such as Slicer may have saved it; the file is kept"
+        what = "has no valid mark of DCAMT. Perhaps another program, such as Slicer, saved the file. The file is kept"
         raise InputError(what, path=segmentation, remedy="Move the file to another folder, and rank again.")
 
 

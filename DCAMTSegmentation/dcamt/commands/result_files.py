@@ -231,7 +231,7 @@ def refuse_report_of_missing_segmentation(report: Path, segmentation: Path) -> N
 def describe_uncompared(paths: Sequence[Path]) -> str:
     """Return a message that names the files of `uncompared_files`."""
     names = list_names([path.name for path in paths])
-    remedy = "If so, delete these files and repeat the command."
+    remedy = "If the model or the options changed, delete these files and repeat the command."
     return f"kept results that may come from another model or other options ({names}). {remedy}"
 
 
@@ -242,7 +242,7 @@ def describe_removed_rows(table: Path, scans: Collection[str]) -> str:
 
 
 def uncompared_files(main_file: Path, results: Sequence[Path]) -> list[Path]:
-    """Return the existing results if they cannot be compared, because `main_file` is missing; otherwise []."""
+    """Return [] if `main_file` exists, else the existing results, which cannot be compared without `main_file`."""
     return [] if os.path.exists(main_file) else [path for path in results if os.path.exists(path)]
 
 

@@ -182,6 +182,7 @@ class ScanJob:
 
     @property
     def uncompared(self) -> list[Path]:
+        """The existing results that cannot be compared, because the segmentation or the wall's table is missing."""
         of_wall = uncompared_files(self.wall.table, self.wall.results) if self.wall is not None else []
         return [*uncompared_files(self.segmentation, self.results), *of_wall]
 

@@ -184,7 +184,7 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
         print_error(f"{path}: kept, since {cause}; the scan is skipped")
     outdated = [path for job in skipped for path in outdated_files(job.segmentation, job.files)]
     if outdated:
-        what = "kept results that are older than their segmentation, and may be outdated"
+        what = "kept results that are older than the segmentation and may be outdated"
         remedy = "If DCAMT wrote the segmentation, delete these files and repeat the command."
         print_error(f"{what}: {_first_names([path.name for path in outdated])}. {remedy}")
 

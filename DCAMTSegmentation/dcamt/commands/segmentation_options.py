@@ -71,8 +71,8 @@ def _add_scan_choice(parser: Parser) -> None:
         "--series",
         type=parse_name,
         metavar="NUMBER|UID|NAME",
-        help="the DICOM series to read, if the folder holds several (without this option, they are listed); NUMBER: a"
-        " number of this list, or the SeriesNumber",
+        help="the DICOM series to read, if the folder holds several; NUMBER: a number of the list that is printed"
+        " without this option, or the SeriesNumber",
     )
     parser.add_argument(
         "--frame-type",
@@ -215,7 +215,7 @@ def add_wall(commands: Commands[Parser]) -> None:
         "--surface",
         type=parse_path,
         metavar="FILE",
-        help="also write the surface without scalars: .stl, .obj, .ply or .vtp",
+        help="also write the surface, without the values at its points: .stl, .obj, .ply or .vtp",
     )
     parser.add_argument(
         "--report", type=parse_path, metavar="FILE.html", help="one page with pictures, measurements and the wall"

@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace) -> int:
         show_report_progress,
         console.print_note,
         show_calibration_progress,
-        partial(console.show_progress, "comparing the scans with those of the training"),
+        partial(console.show_progress, "comparing the scans with the model's training scans"),
     )
     session = TrainingSession(plan, observer)
     session.run()

@@ -48,7 +48,8 @@ def add_cases(commands: Commands[Parser]) -> None:
     check.add_argument(
         "--checksums",
         action="store_true",
-        help="with --json: also print a checksum of each scan, which is equal for equal voxels in files of any format",
+        help="with --json: also print a checksum of each scan; scans with equal voxels have equal checksums, in any"
+        " file format",
     )
     add_label_mapping(check)
     add_json(find)

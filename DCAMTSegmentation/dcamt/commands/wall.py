@@ -107,7 +107,7 @@ def run_wall(options: argparse.Namespace) -> int:
             if table is not None and not has_wall_columns(job.table):
                 what = "is not a table of wall measurements (a program may have saved it with other separators)"
                 remedy = "To measure the scan again, move the file."
-                console.print_error(f"{job.table}: {what}. Its scan may be missing in {table}. {remedy}")
+                console.print_error(f"{job.table}: {what}. The scan {job.name} may be missing in {table}. {remedy}")
     if existing == SKIP and (uncompared := [path for job in jobs for path in uncompared_files(job.table, job.results)]):
         console.print_error(describe_uncompared(uncompared))
     checked = jobs if existing != OVERWRITE else []
@@ -141,8 +141,8 @@ class WallSession:
         mapping: None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: if another program has written one of a scan's result files since the command began, True skips
-            the scan, and False lets the scan fail.
+        skips_existing: whether to skip a scan if another program has written one of the scan's result files since the
+            command began; if False, this scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
@@ -234,7 +234,7 @@ class WallSession:
 def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
     outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
     if outdated:
-        what = "skipped scans with results that are older than the segmentation, and may be outdated"
+        what = "skipped scans whose results are older than the segmentation and may be outdated"
         remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
         console.print_error(f"{what}: {list_names(outdated)}. {remedy}")
 
@@ -376,7 +376,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
-        what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
+        what = f"has no segmentation in {folder}, but files with similar names are there: {list_names(similar)}"
         remedy = (
             f"If one of these files is the scan's segmentation, rename it to {scan_name(wanted)}_seg and keep its"
             " ending, for example .nii.gz."

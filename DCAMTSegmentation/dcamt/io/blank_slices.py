@@ -23,7 +23,7 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
     which = f"slice {first}" if number == 1 else f"{number} slices, the first is slice {first}"
     return (
         f"Slices with many zeros: {which}. The scan has {slices} slices. If these zeros are not padding, the file is"
-        " incomplete, as after an interrupted download: copy it again.",
+        " incomplete, for example after an interrupted download: copy the file again.",
     )
 
 
@@ -58,8 +58,8 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
     """Return which slices (K,) have a long run of zeros that is no padding.
 
     Neighbouring slices with long runs form a group. The group's runs are no padding if the slice before the group is
-    noisy (`_is_noisy`) at the positions of the first run, and the slice after the group at the positions of the last
-    run.
+    noisy (`_is_noisy`) at the positions of the first run, and the slice after the group is noisy at the positions of
+    the last run.
 
     Args:
         voxels: one channel, (I, J, K).

@@ -197,7 +197,10 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name with "#" for each number, UID and hexadecimal identifier; without these, the file's path."""
+    """Return a file's name with "#" for each number, UID and hexadecimal identifier.
+
+    If the name contains none of these, return the file's path.
+    """
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
     return pattern if "#" in pattern else str(file)
 

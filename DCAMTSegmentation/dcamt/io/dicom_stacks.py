@@ -215,8 +215,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     if listed and of_series and listed[0] not in of_series:
         first, second = (f"{stack.describe()}, UID {stack.first.series}" for stack in (listed[0], of_series[0]))
         what = (
-            f"has two series for the number {number}: {first} (its number in the list of series) and {second} (its"
-            " SeriesNumber)"
+            f"the number {number} fits two series: number {number} in the list of series, {first}; and the series with"
+            f" SeriesNumber {number}, {second}"
         )
         raise InputError(what, path=path, remedy=_CHOOSE_UID)
     if listed or of_series:
@@ -236,7 +236,7 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether `text` is the end of `uid`, and has `_LONG_UID_END` characters or two whole numbers of `uid`.
+    """Return whether `text` is the end of `uid`, with at least `_LONG_UID_END` characters or two whole numbers.
 
     >>> [_is_end_of_uid(text, "1.2.12.5") for text in ("12.5", "2.5", ".5")]
     [True, False, False]

@@ -28,9 +28,9 @@ ATTEMPTS = 20
 def table_lock(table: Path) -> Iterator[None]:
     """Hold a lock while rows are added to a table.
 
-    The lock is a hidden file beside the table. At the end of the block the file is removed, and so are folders that
-    were created for it, if they are empty. If the file cannot be created or locked, as on a file system without locks,
-    the block runs without a lock.
+    The lock is a hidden file beside the table. At the end of the block the file is removed. Folders that were created
+    for the file are removed if they are empty. If the file cannot be created or locked, as on a file system without
+    locks, the block runs without a lock.
 
     Raises:
         OutputError: another process holds the lock for `PATIENCE_S`.

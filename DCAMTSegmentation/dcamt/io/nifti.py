@@ -36,8 +36,8 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type, but scaled voxels (`scl_slope`) become float32,
-    unless they are float64 or complex.
+    beyond the third become channels. Voxels without scaling (`scl_slope`) keep the stored type. Scaled voxels become
+    complex128 if they are complex, stay float64 if they are float64, and otherwise become float32.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
@@ -154,8 +154,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     the sform.)
 
     If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
-    ignores `pixdim`. An oblique sform with a code above 1 may differ from the qform only by opposite axes. In this case
-    rounding errors decide which form ITK uses, and this function uses the sform.
+    ignores `pixdim`. If an oblique sform with a code above 1 differs from the qform only by opposite axes, rounding
+    errors decide which form ITK uses. This function then uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -190,8 +190,8 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if sform and qform are not similar.
 
-    As in ITK, forms are similar if their origins, steps and axes are equal (`_SIMILAR`). Forms with opposite axes are
-    also similar if their QR decompositions have the same factor Q.
+    As in ITK, two forms are similar if their origins and steps are equal (`_SIMILAR`), and the QR decompositions of
+    their axes have the same factor Q. Opposite axes may have the same factor Q.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.

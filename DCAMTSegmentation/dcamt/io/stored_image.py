@@ -348,7 +348,7 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     if similar and data.name.isprintable():
         remedy = f"If {similar.name} is the data file, rename it to {data.name}."
     elif similar:
-        remedy = f"If {similar.name} is the data file, write its name into the header, in UTF-8."
+        remedy = f"If {similar.name} is the data file, write {similar.name} into the header, in UTF-8."
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 

@@ -12,9 +12,8 @@ MAX_CLASS_WEIGHT = 10.0
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of soft Dice loss and cross-entropy.
 
-    In each sample's cross-entropy, the foreground classes count equally, unless a weight is cut to `MAX_CLASS_WEIGHT`
-    (`class_weights`). Small classes need these weights: if a class's probability has become 0, the Dice loss has no
-    gradient, and the class is learnt only from the cross-entropy (docs/experiments.md, "Supervision").
+    Small classes have larger weights in the cross-entropy (`class_weights`): if a class's probability has become 0, the
+    Dice loss has no gradient, and the class is learnt only from the cross-entropy (docs/experiments.md, "Supervision").
 
     Args:
         logits: (B, K, X, Y, Z).

@@ -64,7 +64,7 @@ def _pairing_error(
         what = f"has several labels in {folder}: {', '.join(labelled[name].name for name in fitting)}"
         return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
     if similar := similar_labels(case, predicted.keys(), labelled):
-        what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
+        what = f"has no label in {folder}, but files with similar names are there: {list_names(similar)}"
         remedy = (
             f"If one of these files is the prediction's label, rename it to {case}_label and keep its ending, for"
             " example .nii.gz."

@@ -106,7 +106,7 @@ def _read_mapped(
     """Return the labelmap of `source` with its values mapped.
 
     Args:
-        other: the label of a prediction, or the prediction of a label; None if `other` has a mapping. If `other` is a
+        other: the other labelmap of the pair; None if a mapping was given for the other labelmap. If `other` is a
             file, `mapping` may use the names of the file's segments as classes.
     """
     if not mapping:

@@ -23,6 +23,10 @@ _UNCORRECTED = (
     "the label is a result of DCAMT that was not corrected. The scores compare the prediction with this result, not"
     " with an expert's outline"
 )
+_SEVERAL_UNCORRECTED = (
+    "these labels are results of DCAMT that were not corrected. The scores compare the predictions with these results,"
+    " not with an expert's outlines"
+)
 _CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."
 
 
@@ -140,7 +144,11 @@ def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labe
         for option, file in pair.lone_255:
             values = in_predictions if option == _PREDICTION_MAPPING else in_labels
             files_of_note[_note_on_255(option, values)].append(file)
-    return tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
+    return tuple(f"{list_names(files)}: {_for_files(note, len(files))}" for note, files in files_of_note.items())
+
+
+def _for_files(note: str, count: int) -> str:
+    return _SEVERAL_UNCORRECTED if note == _UNCORRECTED and count > 1 else note
 
 
 def _note_on_255(option: str, values: set[int]) -> str:

@@ -105,8 +105,8 @@ def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case]
         names = f" ({list_names(sorted(lost))})" if lost else ""
         what = f"no report was written, since it would lack earlier scores{names}"
         remedy = (
-            "Make the cases' scans and labels readable again, and list these cases as validation cases. Or else move"
-            f" {run.report.name} and {run.validation.name} away."
+            "Make the cases' scans and labels readable again, and list these cases as validation cases. Otherwise, move"
+            f" {run.report.name} and {run.validation.name} to another folder."
         )
         raise InputError(what, path=run.path, remedy=remedy)
 

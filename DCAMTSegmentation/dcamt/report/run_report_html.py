@@ -86,7 +86,10 @@ def render_run_report(report: RunReport) -> str:
     parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
     parts.append('<p class="faint">Scored validation cases are numbered from 1, in the order of the run\'s case list.')
-    anonymity = "This page names no patient, identifier or file, except in names and titles of the recipe."
+    anonymity = (
+        "The names and titles of the recipe and of the starting model, and this model's licence, are printed unchanged."
+        " Nothing else on this page names a patient, identifier or file."
+    )
     parts.append(f"{anonymity}</p></body></html>\n")
     return "\n".join(parts)
 

@@ -91,7 +91,7 @@ class ScanReport:
             with an empty `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
-        from_dcamt_file: whether the outlines come from a DCAMT result (`io.writers.is_dcamt_result`).
+        from_dcamt_file: whether the outlines were read from a file for which `io.writers.is_dcamt_result` is true.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast`.
         doubtful_places: the worst first; None if unknown.

@@ -47,10 +47,15 @@ def find_trained_scans(
         except InputError as error:
             yield case, error
     if unread:
-        what = f"{unread} of {len(trained)} training scans could not be read, so they were not compared"
+        what = (
+            f"{unread} of {len(trained)} training scans could not be read, so these scans were not compared with the"
+            " validation scans"
+        )
         command = f"dcamt cases check CASES.csv --start-from {shell_argument(model)}"
         listed = RunFolder(model.parent).cases
-        remedy = f"If a validation scan may be one of them, correct the paths in {listed} and run: {command}"
+        remedy = (
+            f"If a validation scan may be one of these training scans, correct the paths in {listed} and run: {command}"
+        )
         on_note(f"{listed}: {what}. {remedy}")
 
 
@@ -61,7 +66,7 @@ def note_trained_scans(
     try:
         names = [case.name for case, _ in find_trained_scans(cases, model, progress, on_note)]
     except InputError as error:
-        on_note(f"{error} So the validation scans were not compared with those on which {model} was trained.")
+        on_note(f"{error} So the validation scans were not compared with the training scans of {model}.")
         return
     if names:
         on_note(

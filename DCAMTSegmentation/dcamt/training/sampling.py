@@ -25,7 +25,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 LABELLED_BOX, UNLABELLED_BOX = 1022, 1023
-"""Indices in `sample_seed` of the boxes for mixing; the indices of samples are smaller."""
+"""Numbers that `sample_seed` gets for the two boxes for mixing; the numbers of samples are smaller."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ REPORT_EVERY_S = 2.0
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16
-"""Iterations between two readings of a team's request to stop, on GPUs (`Trainer._exchange`)."""
+"""On GPUs, `Trainer._exchange` reads the team's request to stop only once in this many iterations."""
 VALIDATING_EVERY_S = 1.0
 """Fewest seconds between two `CasesValidating` events of a validation, since all events stay in the run's file."""
 VALIDATION_FRACTION = 0.1
@@ -320,7 +320,7 @@ class Trainer:
         rows = case_rows(cases, self.run.cases)
         names = [name for name, image, _, role, _ in rows if role == VALIDATION and image in self._trained]
         if names:
-            what = f"lists validation cases on whose scans this run has trained: {list_names(names)}"
+            what = f"lists validation cases whose scans this run has trained on: {list_names(names)}"
             remedy = "Give these cases their earlier role or leave them out, or start a new run."
             raise InputError(what, path=self.run.cases, remedy=remedy)
 

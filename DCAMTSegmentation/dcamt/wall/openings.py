@@ -80,7 +80,7 @@ VEIN_DEPTH_MM = 18.0
 VEIN_RIM_MM = 5.0
 """Largest distance between a vein's end and the points that extend the end."""
 VEIN_RIM_DEGREES = 50.0
-"""Largest angle between the normals of the points that extend a vein's end, and the end's mean normal."""
+"""Largest angle between the mean normal of a vein's end and the normals of the points that extend the end."""
 VEIN_LEAST_CM2 = 0.1
 """A smaller patch is not a vein's end."""
 

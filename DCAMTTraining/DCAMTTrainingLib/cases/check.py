@@ -184,9 +184,15 @@ class CaseCheck:
         rows = self._table.rows
         equal_scans = [*self._same_files, *self._equal_voxels()]
         for index, other, what in conflicting_scans(rows, equal_scans):
-            text = _("The scan is used for training and for validation: “{name}” has the same voxels. Remove a case.")
+            text = _(
+                "The scan is used for training and for validation: “{name}” has the same voxels. Remove one of the two"
+                " cases."
+            )
             if what == "file":
-                text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
+                text = _(
+                    "The scan is used for training and for validation: “{name}” has the same file. Remove one of the"
+                    " two cases."
+                )
             self._add_remark(index, text.format(name=rows[other].name))
         cases = [Case(row.name, Path(row.scan), None, row.role) for row in rows]
         names = [self._channel_names.get(index, ()) for index in range(len(rows))]

@@ -407,7 +407,7 @@ def _match(
 
     Returns:
         {label value: identifiers}, for each class that a segment fits. The first segment is matched to the class. The
-        other segments are in the same group, also fit the class, and are matched to no class.
+        others are from the same group and fit the class, but are matched to no class.
     """
     every = [identifier for group in groups for identifier in group]
     if len(recipe.classes) == len(every) == 1:

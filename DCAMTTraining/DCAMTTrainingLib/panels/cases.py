@@ -154,7 +154,9 @@ class CasesPanel:
 
     def _on_add_folder(self, checked: bool = False) -> None:
         if self._search is not None and self._search.running:
-            self._show_text(_("DCAMT still looks for scans in the folder that you chose before. Wait, and try again."))
+            self._show_text(
+                _("DCAMT is still looking for scans in the folder that you chose before. Wait, and try again.")
+            )
             return
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of scans"))
         if not folder:
@@ -178,7 +180,7 @@ class CasesPanel:
     def _on_add_list(self, checked: bool = False) -> None:
         title = _("List of cases")
         if self._reading is not None and self._reading.running:
-            self._show_text(_("DCAMT still reads the list that you chose before. Wait, and try again."))
+            self._show_text(_("DCAMT is still reading the list that you chose before. Wait, and try again."))
             return
         path = qt.QFileDialog.getOpenFileName(None, title, "", f"CSV ({LIST_PATTERN})")
         if not path:

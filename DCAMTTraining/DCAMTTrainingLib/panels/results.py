@@ -238,7 +238,7 @@ def case_text(row: dict[str, str]) -> str:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
         parts.append(
-            _("class absent from label and result in {count} of {cases} cases, which count with Dice 1").format(
+            _("Dice 1 in {count} of {cases} cases, because label and result lack the class").format(
                 count=empty, cases=cases
             )
         )

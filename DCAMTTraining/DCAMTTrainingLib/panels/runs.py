@@ -279,7 +279,7 @@ def discard_question(run: RunFolder) -> str:
         foreign = [path.relative_to(run.path).as_posix() for path in run.foreign_files()]
         if foreign:
             names = ", ".join([*foreign[:NAMED_FILES], *(["…"] if len(foreign) > NAMED_FILES else [])])
-            also = _("These files in the folder do not belong to the run, and are deleted, too: {names}")
+            also = _("These files in the folder do not belong to the run, but would be deleted, too: {names}")
             text = f"{text}\n\n{also.format(names=names)}"
     return str(text)
 

@@ -216,9 +216,14 @@ class WatchPanel:
 def missing_preview_text(state: RunState) -> str:
     """Return why there is no preview of the chosen case, and how the user can see the case."""
     if state.state == RUNNING:
-        return str(_("The case appears with the next validation."))
+        return str(_("The preview of this case appears after the next validation."))
     if state.resumable:
-        return str(_("The run is not training. Once resumed, it shows this case with the next validation."))
+        return str(
+            _(
+                "The run is not training. If you resume the run, the preview of this case appears after the next"
+                " validation."
+            )
+        )
     return str(
         _("The run ended without a preview of this case. Segment the case with the run's model in DCAMT Segmentation.")
     )

@@ -99,16 +99,16 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     if free is not None and needed > free * (1 - RESERVE):
         text = _(
             "The run needs {needed} of disk space, but may only use {usable}: {free} are free where the runs are"
-            " stored, and a tenth of that is kept in reserve. Free some space, or choose another folder."
+            " stored, and a tenth of the free space stays in reserve. Free some space, or choose another folder."
         )
         problems.append(Problem(text.format(**_texts_of_shortage(needed, free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run needs {needed} of {kind}, but may only use {usable}: {free} were free, and a tenth of that is"
-            " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or crop"
-            " large scans, or close other programs, and press Measure again."
+            "The run needs {needed} of {kind}, but may only use {usable}: {free} were free, and a tenth of the"
+            " free memory stays in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick"
+            " try”. Or crop large scans, or close other programs, and press Measure again."
         )
         problems.append(Problem(text.format(kind=kind, **_texts_of_shortage(needed, free))))
     return problems

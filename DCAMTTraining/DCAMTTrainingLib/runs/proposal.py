@@ -67,7 +67,7 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
 
 def unedited_segments(segmentation: SegmentationNode) -> set[str]:
-    """Return the identifiers of the unedited segments of a proposal or preview; copies count as unedited."""
+    """Return the identifiers of the unedited segments of a proposal or preview. Unedited copies count, too."""
     return unchanged_segments(_stored_fingerprint(segmentation), _fingerprint(segmentation))
 
 

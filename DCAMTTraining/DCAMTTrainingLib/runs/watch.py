@@ -24,8 +24,8 @@ class RunWatch:
 
     Args:
         on_poll: called as on_poll(state) after each poll that has read all events. If the state changes from running to
-            failed, on_poll is called only after the next poll, because the run's process may print the reason after it
-            released the run's lock.
+            failed, on_poll is called only after the next poll, because the run's process may print the reason after
+            releasing the run's lock.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
