@@ -295,7 +295,7 @@ def test_load_recipe_does_not_append_json_to_a_path(tmp_path: Path) -> None:
     [
         ("mixed_precision=False", "Write true or false, in small letters."),
         ("patch=64x64x32", "Write whole numbers, separated by commas, such as 64,64,32."),
-        ("strides=2-2-1", "Write lists with commas, such as [2,2,1],[2,2,2]."),
+        ("strides=2-2-1", "Write lists, separated by commas, such as [2,2,1],[2,2,2]."),
         ("learning_rate=0,01", "Write a number, such as 0.5."),
     ],
 )
@@ -337,7 +337,7 @@ def test_names_of_channels_are_read_after_a_shell_removed_their_quotation_marks(
         ("patch=64", "must hold 3 values, not 1. Write whole numbers, separated by commas, such as 64,64,32."),
         ("spacing=1", "must hold 3 values, not 1. Write numbers, separated by commas, such as 0.5,0.5,2.5."),
         ("patch=[64,64]", "must hold 3 values, not 2. Write whole numbers, separated by commas, such as 64,64,32."),
-        ("strides=2,2,1", "must be a list. Write lists with commas, such as [2,2,1],[2,2,2]."),
+        ("strides=2,2,1", "must be a list. Write lists, separated by commas, such as [2,2,1],[2,2,2]."),
         ("batch=4.5", "must be of type int, not 4.5. Write a whole number."),
     ],
 )

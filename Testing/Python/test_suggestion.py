@@ -102,7 +102,7 @@ def test_label_value_that_no_class_can_have_is_refused_unless_it_is_mapped(tmp_p
     stored = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.asanyarray(stored.dataobj).astype(np.int16) * 420, stored.affine), path)
     with pytest.raises(
-        InputError, match=r"_label\.nii\.gz: has the label value 420, .* up to 255\. Map the values .* by"
+        InputError, match=r"_label\.nii\.gz: has the label value 420, .* up to 255\. Map the values to .*: 420="
     ):
         suggest_recipe(cases, None)
     mapped = [replace(case, labels="1,420=Heart") if case.label else case for case in cases]
