@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vtk
+from dcamt.errors import fixed_number
 from dcamt.io.atomic import atomic_path
 from dcamt.io.tables import csv_cell
 from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
@@ -126,7 +127,7 @@ def _text_of(row: Measurements, column: str) -> str:
     value = getattr(row, column)
     if column in TEXT_COLUMNS:
         return str(value or "")
-    return "" if isnan(value) else f"{value:.{DECIMALS.get(column, 2)}f}"
+    return "" if isnan(value) else fixed_number(value, DECIMALS.get(column, 2))
 
 
 def _cell(table: Any, row: int, column: str) -> str:

@@ -20,7 +20,7 @@ from dcamt.errors import InputError
 from dcamt.io.typed_json import parse_json
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import WALL, WHOLE, decaaf_stage
-from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
+from dcamt.wall.colors import OPENING_COLOR, SCALE_PARTS, ratio_range, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
@@ -62,8 +62,6 @@ SAME_SURFACE_PLACE = 1.0
 The tolerance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
 """
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
-LOWEST, HIGHEST = RATIO_RANGE
-"""Ratios at the ends of the colour table."""
 COLORS = 256
 """Number of colours in the table."""
 
@@ -99,7 +97,6 @@ def insert_wall(
         colors.SetTypeToUser()
         colors.SetNumberOfColors(COLORS)
         colors.SetNamesFromColors()
-        colors.GetLookupTable().SetRange(LOWEST, HIGHEST)
     if table is None:
         table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(_("{wall} burden").format(wall=name)))
         place_below(table, segmentation)
@@ -115,6 +112,8 @@ def insert_wall(
     for name, values in ((RATIO, wall.ratio), (REGION, wall.region)):
         _set_scalars(surface, name, values)
     model.SetAndObservePolyData(surface)
+    # Otherwise, Slicer replaces the range of the colours by the range of the ratios.
+    model.GetDisplayNode().SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
     show_wall(wall, segmentation)
     _show(model, changes, is_new)
     return model
@@ -338,18 +337,38 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     """Update a wall's nodes with all data that depend on the openings or the threshold."""
     model: ModelNode = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData()
-    is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
     _set_scalars(surface, ENHANCED, wall.enhanced().astype(np.uint8))
-    # Points of the wall never get the table's first colour, which is for all other points.
-    step = (HIGHEST - LOWEST) / COLORS
-    lowest = LOWEST + 1.5 * step
-    _set_scalars(surface, SHOWN, np.where(is_wall, wall.ratio.clip(lowest, HIGHEST), LOWEST).astype(np.float32))
+    _set_scalars(surface, SHOWN, _shown_ratios(wall))
     surface.GetPointData().SetActiveScalars(SHOWN)
     surface.Modified()
     model.SetAttribute(_FACTS, wall_facts(wall))
-    _set_colors(get_referenced_node(segmentation, WALL_COLORS), wall.threshold_ratio())
+    threshold = wall.threshold_ratio()
+    _set_colors(get_referenced_node(segmentation, WALL_COLORS), threshold)
+    display = model.GetDisplayNode()
+    if display is not None:
+        display.SetScalarRange(*ratio_range(threshold))
     fill_burden(get_referenced_node(segmentation, WALL_TABLE), wall)
+
+
+def _color_ratios(threshold: float) -> np.ndarray:
+    """Return the ratio at the middle of each colour of the table."""
+    low, high = ratio_range(threshold)
+    return low + (np.arange(COLORS) + 0.5) * (high - low) / COLORS
+
+
+def _shown_ratios(wall: WallResult) -> np.ndarray:
+    """Return the wall's ratios, moved by less than a colour of the table if they would get a wrong colour.
+
+    Only enhanced points get a colour above the threshold; only points that are not wall get the table's first colour.
+    """
+    threshold = wall.threshold_ratio()
+    colors = _color_ratios(threshold)
+    first_above = int(np.count_nonzero(colors <= threshold))
+    below = wall.ratio.clip(colors[1], colors[first_above - 1])
+    above = wall.ratio.clip(colors[first_above], colors[-1])
+    shown = np.where(wall.kind == WALL, np.where(wall.enhanced(), above, below), colors[0])
+    return shown.astype(np.float32)
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:
@@ -399,7 +418,8 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
     if colors is None:
         return
     modifying = colors.StartModify()
-    table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLORS), threshold)
+    colors.GetLookupTable().SetRange(*ratio_range(threshold))
+    table = threshold_colors(_color_ratios(threshold), threshold)
     table[0] = OPENING_COLOR  # for points that are not wall: openings, and points at the scan's border
     for index, color in enumerate(table.tolist()):
         colors.SetColor(index, *color, 1.0)
@@ -410,8 +430,6 @@ def _show(model: ModelNode, changes: SceneChanges, is_new: bool) -> None:
     display = model.GetDisplayNode()
     display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarVisibility(True)
-    display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
-    display.SetScalarRange(LOWEST, HIGHEST)
     display.SetVisibility(True)
     if is_new:
         display.SetVisibility2D(False)
@@ -422,5 +440,5 @@ def _show(model: ModelNode, changes: SceneChanges, is_new: bool) -> None:
     if legend is not None:
         legend.SetTitleText(_("Intensity ratio"))
         legend.SetLabelFormat("%.2f")
-        legend.SetNumberOfLabels(8)  # 0.60, 0.80, …, 2.00
+        legend.SetNumberOfLabels(SCALE_PARTS + 1)  # 0.60, 0.80, …, 2.00
         legend.SetVisibility(True)

@@ -22,7 +22,7 @@ from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
 from dcamt.wall.sampling import BloodPool
-from dcamt.wall.settings import WallSettings
+from dcamt.wall.settings import WallSettings, parse_threshold
 from dcamt.wall.surface import Surface, extract_surface
 from dcamt_testing.scan_files import LEFT_ATRIUM
 from scipy.spatial import cKDTree
@@ -83,6 +83,26 @@ def test_late_enhancement_is_drawn_only_where_the_wall_was_measured(
     assert distances.max() < 3
     assert "<h2>Atrium: late enhancement</h2>" in html
     assert ">1.2</text>" in html  # the threshold
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.97, 1.2, 1.61, 2.0, 2.3, 20.0])
+def test_colour_bar_changes_from_blue_to_warm_at_the_mark_of_the_threshold(threshold: float) -> None:
+    grid = Grid((20, 20, 20), np.eye(4))
+    labels = (sum((axis - 9.5) ** 2 for axis in np.indices(grid.shape)) < 7**2).astype(np.uint8)
+    surface = extract_surface(labels > 0, grid).surface
+    kind = np.full(len(surface.points), WALL, np.uint8)
+    settings = WallSettings(parse_threshold(f"iir-{threshold}"))
+    wall = WallResult("", settings, surface, BloodPool(100, 10, 900), np.ones(len(kind)), kind, kind, True)
+    scene = build_scene(Volume(labels[None] * 1.0, grid), Labelmap(labels, grid), [LEFT_ATRIUM])
+    _, bar = draw_surfaces(scene, [LEFT_ATRIUM], wall).split('aria-label="Colours of the ratio')
+    low, high = (float(re.search(rf'<text x="{x}" y="2.1"[^>]*>([\d.]+)<', bar)[1]) for x in (7, 39))  # type: ignore[index]
+    mark = float(re.search(r'<path d="M([\d.]+) -.3v3"', bar)[1])  # type: ignore[index]
+    rectangles = re.findall(r'<rect x="([\d.]+)" y="0" width="0.55" height="2.2" fill="#(..)..(..)"', bar)
+    left, right = float(rectangles[0][0]), float(rectangles[-1][0]) + 0.5
+    assert low + (mark - left) / (right - left) * (high - low) == pytest.approx(threshold, abs=0.001 * high)
+    is_warm = {float(x): int(red, 16) > int(blue, 16) for x, red, blue in rectangles}
+    assert {warm for x, warm in is_warm.items() if x + 0.75 < mark} == {False}
+    assert {warm for x, warm in is_warm.items() if x - 0.25 > mark} == {True}
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])

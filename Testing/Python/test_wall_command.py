@@ -175,6 +175,7 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
     assert [event["event"] for event in events] == ["progress", "wall", "done"]
     wall, first = events[1], read_table(out / "a_image.wall.csv")[0]
     assert (wall["method"], first["method"], first["sample"]) == ("sd-3", "sd-3", "mean")
+    assert (wall["from_mm"], wall["to_mm"]) == (float(first["from_mm"]), float(first["to_mm"])) == (0, 3)
     regions = [row for row in read_table(out / "a_image.wall.csv") if row["method"] == "sd-3"]
     assert [burden["region"] for burden in wall["burden"]] == [row["region"] for row in regions]
     for burden, row in zip(wall["burden"], regions, strict=True):
@@ -353,7 +354,7 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
         write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
     message = (
         f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files with similar names"
-        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg and"
+        " are there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg and"
         " keep its ending, for example .nii.gz."
     )
     assert measure_folder(folder) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 from dataclasses import replace
@@ -14,8 +15,17 @@ from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
-from dcamt.wall.files import WALL_COLUMNS, read_wall, read_wall_rows, write_wall, write_wall_csv, write_wall_surface
-from dcamt.wall.settings import PRESETS
+from dcamt.wall.files import (
+    WALL_COLUMNS,
+    has_same_rows,
+    is_wall_table,
+    read_wall,
+    read_wall_rows,
+    write_wall,
+    write_wall_csv,
+    write_wall_surface,
+)
+from dcamt.wall.settings import PRESETS, WallSettings, parse_threshold
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.processes import run_with_file_size_limit
 from dcamt_testing.synthetic import read_table
@@ -154,6 +164,25 @@ def test_table_saved_by_excel_keeps_its_rows_when_a_scan_is_added(result: WallRe
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
     write_wall_csv([replace(result, scan="case 2")], path, read_wall_rows(path))
     assert [row["scan"] for row in read_table(path)] == ["case 1"] * 13 + ["case 2"] * 13
+
+
+def test_rows_are_added_to_a_table_without_the_distances_of_the_wall_sample(result: WallResult, tmp_path: Path) -> None:
+    path = tmp_path / "wall.csv"
+    write_wall_csv([result], path)
+    rows = read_table(path)
+    earlier = [column for column in WALL_COLUMNS if column not in ("from_mm", "to_mm")]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, earlier, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert is_wall_table(path)
+    assert has_same_rows(path, result)
+    assert not has_same_rows(path, replace(result, settings=WallSettings(parse_threshold("iir-1.3"))))
+    added = replace(result, scan="case 2", settings=WallSettings(from_mm=0.0, to_mm=6.0))
+    write_wall_csv([added], path, read_wall_rows(path))
+    written = read_table(path)
+    assert written[:13] == [{**row, "from_mm": "", "to_mm": ""} for row in rows]
+    assert {(row["scan"], row["from_mm"], row["to_mm"]) for row in written[13:]} == {("case 2", "0", "6")}
 
 
 def test_rows_are_replaced_even_if_the_name_of_the_scan_is_not_utf8(result: WallResult, tmp_path: Path) -> None:

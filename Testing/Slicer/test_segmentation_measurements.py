@@ -64,6 +64,19 @@ class AnalyticMeasurementTest(unittest.TestCase):
                 self.assertAlmostEqual(float(row["transverse_diameter_mm"]) / (2 * a), 1, delta=0.02)
                 self.assertAlmostEqual(float(row["anteroposterior_diameter_mm"]) / (2 * b), 1, delta=0.02)
 
+    def test_volume_of_a_single_voxel_is_not_rounded_to_zero(self) -> None:
+        from dcamt.metrics.measurements import measure
+        from dcamt.recipe_files import load_recipe
+        from dcamt.volume import Labelmap
+        from DCAMTSegmentationLib.measurements_table import fill_table
+
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+        voxels = np.zeros((8, 8, 8), np.uint8)
+        voxels[4, 4, 4] = 1
+        grid = Grid(voxels.shape, np.diag([1.2, 1.2, 1.25, 1.0]))
+        fill_table(table, measure(Labelmap(voxels, grid), load_recipe("la").classes, "x"))
+        self.assertEqual(rows_of(table, None)[0]["volume_ml"], "0.002")  # 0.0018 mL
+
 
 class MeasurementsTest(PanelCase):
     def test_measurements_are_copied_in_a_format_for_spreadsheets(self) -> None:

@@ -11,12 +11,13 @@ from unittest import mock
 
 import numpy as np
 import slicer
-from dcamt.wall.burden import OPENING, decaaf_stage
-from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
+import vtk
+from dcamt.wall.burden import OPENING, WALL, decaaf_stage
+from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR, RATIO_RANGE
 from dcamt.wall.files import method_text
 from dcamt.wall.settings import IIR, MAXIMUM, MEAN, METHODS_DISAGREE, PRESETS, Threshold
 from DCAMTSegmentationLib import wall_nodes, wall_panel
-from DCAMTSegmentationLib.result_nodes import WALL_COLORS, get_referenced_node
+from DCAMTSegmentationLib.result_nodes import WALL_COLORS, WALL_MODEL, get_referenced_node
 from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import read_segment
@@ -24,6 +25,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakePanel, FakeWorker
 from scene_nodes import add_scan
 from slicer_harness import Person, assert_stays_responsive, choose, click, pause_of, process_events
+from vtk.util.numpy_support import vtk_to_numpy
 from wall_case import (
     AFFINE,
     RADIUS_MM,
@@ -212,9 +214,12 @@ class ThresholdTest(InsertedWallCase):
 
     def test_colours_change_at_the_threshold(self) -> None:
         colors = get_referenced_node(self.segmentation, WALL_COLORS)
+        display = get_referenced_node(self.segmentation, WALL_MODEL).GetDisplayNode()
+        self.assertEqual(display.GetScalarRange(), RATIO_RANGE)
         for threshold in (0.8, 1.2, 1.6):
             self.ui.wallThresholdSlider.value = threshold
-            at = (threshold - wall_nodes.LOWEST) / (wall_nodes.HIGHEST - wall_nodes.LOWEST) * (wall_nodes.COLORS - 1)
+            low, high = display.GetScalarRange()
+            at = (threshold - low) / (high - low) * (wall_nodes.COLORS - 1)
             below, above = [0.0] * 4, [0.0] * 4
             colors.GetColor(int(at) - 2, below)
             colors.GetColor(int(at) + 2, above)
@@ -224,6 +229,27 @@ class ThresholdTest(InsertedWallCase):
             table_color = [0.0] * 4
             colors.GetColor(index, table_color)
             np.testing.assert_allclose(table_color[:3], color, atol=0.01)
+
+    def test_enhanced_wall_is_drawn_warm_and_other_wall_blue_at_every_threshold(self) -> None:
+        count = len(self.wall.ratio)
+        self.wall = replace(self.wall, ratio=np.linspace(0.1, 5.0, count, dtype=np.float32))
+        model, is_wall = self.insert_wall(self.segmentation), self.wall.kind == WALL
+        choose(self.ui.outputSelector, None)
+        choose(self.ui.outputSelector, self.segmentation)
+        display, table = model.GetDisplayNode(), vtk.vtkLookupTable()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        for threshold in (0.5, 0.6, 0.79, 1.2, 1.81, 2.0, 2.3, 2.5):
+            self.ui.wallThresholdSlider.value = threshold
+            low, high = display.GetScalarRange()
+            table.DeepCopy(display.GetColorNode().GetLookupTable())
+            table.SetRange(low, high)
+            shown = model.GetPolyData().GetPointData().GetArray(display.GetActiveScalarName())
+            red, _green, blue = vtk_to_numpy(table.MapScalars(shown, vtk.VTK_COLOR_MODE_MAP_SCALARS, -1))[:, :3].T
+            is_warm = red > blue
+            np.testing.assert_array_equal(is_warm[is_wall], self.wall.ratio[is_wall] > threshold, str(threshold))
+            self.assertTrue(low < threshold < high)
+            labels = np.linspace(low, high, legend.GetNumberOfLabels())
+            np.testing.assert_allclose(labels, labels.round(1), err_msg="the legend's labels")
 
     def test_two_moves_of_the_slider_cause_no_noticeable_pause(self) -> None:
         steps = iter(range(1, 17))

@@ -40,10 +40,10 @@ from ..wall.analysis import (
 )
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
+    has_same_rows,
     has_wall_columns,
     method_text,
     read_wall_rows,
-    table_rows,
     write_wall_csv,
     write_wall_surface,
 )
@@ -411,7 +411,7 @@ def measure_wall(
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
     refuse_appeared([*job.results, *later_files], stamps)
     kept = kept_files(job.results, stamps)
-    if job.table in kept and read_wall_rows(job.table) != table_rows(result):
+    if job.table in kept and not has_same_rows(job.table, result):
         what = "exists already, but has other rows than the new result: the segmentation or the options may differ"
         raise ResultDiffers(what, path=job.table, remedy=DIFFERENCE_REMEDY)
     with atomic_paths(path for path in job.results if path not in kept) as temporary:
@@ -474,6 +474,8 @@ def print_wall(
         method=result.settings.threshold.name,
         threshold_ratio=result.threshold_ratio(),
         sample=result.settings.sample,
+        from_mm=result.settings.from_mm,
+        to_mm=result.settings.to_mm,
         blood_pool={"mean": result.pool.mean, "sd": result.pool.sd, "voxels": result.pool.voxels},
         burden=[
             {

@@ -15,7 +15,7 @@ from ..geometry import connected_components
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
 from ..wall.burden import BORDER, OPENING
-from ..wall.colors import BORDER_COLOR, OPENING_COLOR, RATIO_RANGE, threshold_colors, wall_colors
+from ..wall.colors import BORDER_COLOR, OPENING_COLOR, ratio_range, threshold_colors, wall_colors
 from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .html_page import color_key
@@ -221,12 +221,12 @@ def wall_painter(wall: WallResult, scene: Scene) -> Painter:
 def _ratio_scale(wall: WallResult) -> str:
     """Return the colour bar of the ratio as SVG in mm."""
     threshold = wall.threshold_ratio()
-    low, high = RATIO_RANGE
+    low, high = ratio_range(threshold)
     bars = "".join(
         f'<rect x="{8 + 0.5 * n:g}" y="0" width="0.55" height="2.2" fill="{to_hex((color[0], color[1], color[2]))}"/>'
         for n, color in enumerate(threshold_colors(np.linspace(low, high, 60), threshold).tolist())
     )
-    at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
+    at = 8 + 30 * (threshold - low) / (high - low)
     style = f'font-size="2.7" fill="{_LEGEND_COLOR}"'
     border = (
         f'<rect x="62.8" y="3.1" width="2.4" height="2.4" fill="{to_hex(BORDER_COLOR)}"/>'

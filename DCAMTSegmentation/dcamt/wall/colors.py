@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .burden import BORDER, OPENING
 
 RATIO_RANGE = (0.6, 2.0)
-"""Ratios at the two ends of the scale; ratios beyond an end have that end's colour."""
+"""Ratios at the two ends of the scale for a threshold from 0.8 to 1.8 (`ratio_range`)."""
+SCALE_PARTS = 7
+"""Number of equal parts of the scale; the ratios at their ends have one decimal."""
 COLOR_STOPS = (
     (0.60, (0.52, 0.79, 0.97)),
     (0.97, (0.74, 0.88, 0.97)),
@@ -34,12 +38,24 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(ratio, stops, colors[:, channel]) for channel in range(3)], axis=1)
 
 
+def ratio_range(threshold: float) -> tuple[float, float]:
+    """Return the ratios at the two ends of the scale; ratios beyond an end have that end's colour.
+
+    The threshold lies between the ends. At least a seventh of the scale shows ratios above the threshold.
+    """
+    low, high = RATIO_RANGE
+    if threshold < 0.8:
+        return 0.0, 2.1
+    tenths = math.ceil(round((threshold - low) / (SCALE_PARTS - 1) * 10, 6))
+    return low, max(high, round(low + tenths / 10 * SCALE_PARTS, 1))
+
+
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     """Return colours (N, 3), 0 to 1, of ratios (N,): blue up to the threshold, warm colours above."""
-    low, high = RATIO_RANGE
+    low, high = ratio_range(threshold)
     stops = [stop for stop, _ in COLOR_STOPS]
-    blue = np.interp(ratio, (low, max(threshold, low + 1e-6)), (stops[0], stops[1]))
-    warm = np.interp(ratio, (threshold, max(high, threshold + 1e-6)), (stops[3], stops[-1]))
+    blue = np.interp(ratio, (low, threshold), (stops[0], stops[1]))
+    warm = np.interp(ratio, (threshold, high), (stops[3], stops[-1]))
     return ratio_colors(np.where(ratio <= threshold, blue, warm))
 
 

@@ -24,6 +24,8 @@ WALL_COLUMNS = (
     "method",
     "threshold_ratio",
     "sample",
+    "from_mm",
+    "to_mm",
     "region",
     "wall_cm2",
     "enhanced_cm2",
@@ -39,6 +41,9 @@ WALL_COLUMNS = (
 )
 """A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each
 preset that was not chosen. Rows of a region have no stage."""
+_LATER_COLUMNS = slice(WALL_COLUMNS.index("from_mm"), WALL_COLUMNS.index("to_mm") + 1)
+_EARLIER_COLUMNS = (*WALL_COLUMNS[: _LATER_COLUMNS.start], *WALL_COLUMNS[_LATER_COLUMNS.stop :])
+"""The columns of a table of an earlier version of DCAMT."""
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
@@ -145,15 +150,21 @@ def has_wall_columns(path: Path, encoding: str = "utf-8-sig") -> bool:
     Args:
         encoding: "utf-8-sig" accepts a byte order mark, "utf-8" does not.
     """
+    return _columns_of(path, encoding) in (WALL_COLUMNS, _EARLIER_COLUMNS)
+
+
+def _columns_of(path: Path, encoding: str = "utf-8-sig") -> tuple[str, ...]:
     try:
         with open(path, newline="", encoding=encoding) as file:
-            return next(csv.reader(file), []) == list(WALL_COLUMNS)
+            return tuple(next(csv.reader(file), []))
     except (OSError, ValueError, csv.Error):
-        return False
+        return ()
 
 
 def read_wall_rows(path: Path) -> list[list[str]]:
     """Return the rows of a table of `write_wall_csv` as text; [] if the file does not exist.
+
+    Columns that a table of an earlier version lacks are empty.
 
     Raises InputError if the file is another kind of table or cannot be read.
     """
@@ -165,12 +176,28 @@ def read_wall_rows(path: Path) -> list[list[str]]:
         )
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file))[1:]
+            columns, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
         remedy = "Move the file, or replace it with --overwrite."
         raise InputError(
             f"cannot be read as a table of wall measurements ({error})", path=path, remedy=remedy
         ) from error
+    if tuple(columns) == _EARLIER_COLUMNS:
+        for row in filter(None, rows):
+            row[_LATER_COLUMNS.start : _LATER_COLUMNS.start] = ["", ""]
+    return rows
+
+
+def has_same_rows(path: Path, result: WallResult) -> bool:
+    """Return whether a table has the rows of a result; columns that a table of an earlier version lacks may differ.
+
+    Raises InputError as `read_wall_rows`.
+    """
+    new = _table_rows(result)
+    if _columns_of(path) == _EARLIER_COLUMNS:
+        for row in new:
+            row[_LATER_COLUMNS] = ["", ""]
+    return read_wall_rows(path) == new
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
@@ -183,10 +210,10 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
     """
     measured = {csv_cell(result.scan) for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]
-    write_table(path, WALL_COLUMNS, [*kept, *(row for result in results for row in table_rows(result))])
+    write_table(path, WALL_COLUMNS, [*kept, *(row for result in results for row in _table_rows(result))])
 
 
-def table_rows(result: WallResult) -> list[list[str]]:
+def _table_rows(result: WallResult) -> list[list[str]]:
     """Return the rows for a scan as text."""
     chosen = result.settings.threshold
     others = [preset.threshold for preset in PRESETS if preset.threshold != chosen]
@@ -200,6 +227,8 @@ def _row(result: WallResult, threshold: Threshold, burden: Burden) -> list[str]:
         threshold.name,
         result.threshold_ratio(threshold),
         result.settings.sample,
+        result.settings.from_mm,
+        result.settings.to_mm,
         burden.region,
         burden.wall_cm2,
         burden.enhanced_cm2,
