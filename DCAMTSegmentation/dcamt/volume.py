@@ -16,7 +16,8 @@ from .typed_names import comparable_name
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
-MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
+MAXIMUM_MM = 1000.0  # limit for the longest side of a scan
+MINIMUM_MM = 5.0  # limit for the two longest sides of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 LARGE_MM = 600.0  # if two sides of a scan are longer, the user is warned; a body is narrower
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
@@ -107,6 +108,8 @@ class Labelmap:
         partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files; everything
             outside the grid is then background.
         notes: as in `Volume`.
+        finest_step_mm: the smallest possible distance between slices, if the file may omit empty slices between the
+            slices of the grid; otherwise 0.
     """
 
     voxels: np.ndarray
@@ -114,6 +117,7 @@ class Labelmap:
     path: Path | None = None
     partial: bool = False
     notes: tuple[str, ...] = ()
+    finest_step_mm: float = 0.0
 
     def __post_init__(self) -> None:
         check_array(self.voxels)
@@ -254,7 +258,7 @@ def channel_note(own: Sequence[str], names: Sequence[str]) -> ChannelNote | None
 
 
 def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:
-    """Return whether two lists of channels have the same names in different orders."""
+    """Return whether two lists of channels or classes have the same names in different orders."""
     return channel_order(own, names) is not None and not have_same_names(own, names)
 
 
@@ -298,7 +302,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
     sides = grid.spacing * grid.shape
     if sides.max() > MAXIMUM_MM:
         raise _size_error(grid, path, ", or crop the scan around the organ")
-    if sides.max() < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
+    if np.sort(sides)[1] < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
         raise _size_error(grid, path)
 
 
@@ -440,6 +444,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
     - another slice thickness, if the labelmap has only one slice;
+    - slices farther apart, if the file may omit empty slices (`insert_omitted_slices`);
     - thinner slices (1.5 mm, 1 mm, 0.75 mm, … for a scan with slices of 3 mm), if the labelmap is not empty and every
       labelled slice lies at the position of a slice of the scan.
 
@@ -493,7 +498,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     every = round(float(np.linalg.norm(target) / np.linalg.norm(step)))
     labelled = np.flatnonzero(labelmap.voxels.any(axis=(0, 1)))
     if every < 2 or not len(labelled):
-        return labelmap
+        return insert_omitted_slices(labelmap, grid)
     would_lose_labels = ((labelled - labelled[0]) % every).any()
     if would_lose_labels:
         return labelmap
@@ -502,6 +507,25 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     affine[:3, 2] *= every
     voxels = labelmap.voxels[:, :, first::every]
     return replace(labelmap, voxels=voxels, grid=Grid(voxels.shape, affine))
+
+
+def insert_omitted_slices(labelmap: Labelmap, grid: Grid) -> Labelmap:
+    """Return a labelmap with the slice spacing of `grid` if the file may omit empty slices; otherwise unchanged."""
+    affine, finest = labelmap.grid.affine.copy(), labelmap.finest_step_mm
+    distance, target = (float(np.linalg.norm(step)) for step in (affine[:3, 2], _nearest_step(grid, affine[:3, 2])))
+    each = round(distance / target)
+    if each < 2 or not finest or not is_multiple(target, finest):
+        return labelmap
+    columns, rows, slices = labelmap.grid.shape
+    voxels = np.zeros((columns, rows, (slices - 1) * each + 1), labelmap.voxels.dtype)
+    voxels[:, :, ::each] = labelmap.voxels
+    affine[:3, 2] /= each
+    return replace(labelmap, voxels=voxels, grid=Grid(voxels.shape, affine))
+
+
+def is_multiple(mm: float, of: float) -> bool:
+    """Return whether a distance is 1, 2, 3, … times another distance; they may be rounded."""
+    return round(mm / of) > 0 and abs(mm / of - round(mm / of)) < 0.02
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from dcamt.errors import InputError
 from dcamt.io import dicom_completeness
 from dcamt.io.dicom_completeness import dicomdir_files
 from dcamt.io.dicom_stacks import ScanChoice
@@ -17,6 +18,7 @@ from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import (
     REPORT,
     SECONDARY_CAPTURE,
+    SERIES,
     assert_slices_in_place,
     edit_dicom,
     new_data_set,
@@ -43,6 +45,51 @@ def test_scan_whose_last_slice_ends_within_its_header_is_refused(tmp_path: Path,
     """
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
+
+
+SERIES_UID = b"\x20\x00\x0e\x00UI"
+"""Tag and VR of the SeriesInstanceUID in the header of a slice."""
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros to the end", "zeros to the pixel spacing"])
+def test_scan_whose_last_slice_is_damaged_within_its_series_uid_is_refused(tmp_path: Path, damage: str) -> None:
+    file = _write_series(tmp_path) / "IM007"
+    data = file.read_bytes()
+    start = data.index(SERIES_UID)
+    for place in range(start, start + 8 + len(SERIES)):
+        end = data.index(b"\x28\x00\x30\x00DS") if damage == "zeros to the pixel spacing" else len(data)
+        file.write_bytes(data[:place] + (b"" if damage == "cut" else bytes(end - place)) + data[end:])
+        with pytest.raises(InputError, match="IM007"):
+            read_scan(tmp_path)
+
+
+def test_scan_whose_last_slice_has_a_series_uid_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
+    file = _write_series(tmp_path) / "IM007"
+    data = file.read_bytes()
+    for bit in range(16):
+        vr = bytearray(b"UI")
+        vr[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data.replace(SERIES_UID, SERIES_UID[:4] + bytes(vr)))
+        refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM007")
+
+
+@pytest.mark.parametrize("series", ["1.2.99", SERIES[:-2]])
+def test_damaged_slice_of_another_series_is_ignored(tmp_path: Path, series: str) -> None:
+    _write_series(tmp_path)
+    for number in (8, 9):
+        write_slice(tmp_path / f"IM00{number}", number, series=series)
+    os.truncate(tmp_path / "IM009", (tmp_path / "IM009").stat().st_size - 60)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert not [note for note in volume.notes if "IM009" in note or "may be missing" in note]
+
+
+def test_damaged_file_of_a_series_without_readable_files_causes_a_note(tmp_path: Path) -> None:
+    other = write_slice(_write_series(tmp_path) / "IM008", 8, series="1.2.99")
+    os.truncate(other, other.stat().st_size - 60)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert volume.notes == ("Skipped damaged files: IM008 (cut). Slices may be missing.",)
 
 
 @pytest.mark.parametrize("data", [bytes(3000), b"no slice" * 400])
@@ -304,6 +351,22 @@ def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str, has
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 7)
     assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
+
+
+def test_hidden_slice_that_ends_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
+    file = _write_series(tmp_path) / "IM007"
+    os.truncate(file, file.read_bytes().index(SERIES_UID) + 8 + 3)
+    file.rename(tmp_path / ".IM007.Ab12cD")
+    notes = read_scan(tmp_path).notes
+    assert notes == ("Skipped hidden or compressed files: .IM007.Ab12cD. Slices may be missing.",)
+
+
+def test_file_in_another_folder_that_ends_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
+    file = _write_series(tmp_path / "a") / "IM007"
+    os.truncate(file, file.read_bytes().index(SERIES_UID) + 8 + 3)
+    (tmp_path / "b").mkdir()
+    file.rename(tmp_path / "b" / "IM007")
+    assert read_scan(tmp_path).notes == ("Skipped damaged files: b/IM007 (cut). Slices may be missing.",)
 
 
 def test_empty_slice_is_refused_but_an_empty_lock_file_is_skipped(tmp_path: Path) -> None:

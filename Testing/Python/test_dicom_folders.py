@@ -44,6 +44,19 @@ def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: P
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha", "x.zip"])
+@pytest.mark.parametrize("choice", [ScanChoice(series="LGE"), ScanChoice(frame_type="phase"), ScanChoice(time=2)])
+def test_choice_is_refused_for_a_scan_that_is_not_dicom(tmp_path: Path, name: str, choice: ScanChoice) -> None:
+    path, inner = tmp_path / name, tmp_path / name.replace("zip", "nrrd")
+    image = SimpleITK.GetImageFromArray(np.arange(720.0, dtype=np.float32).reshape(8, 9, 10))
+    SimpleITK.WriteImage(image, str(inner))
+    if path != inner:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(inner, inner.name)
+    assert read_scan(path, choice=ScanChoice()).grid.shape == (10, 9, 8)
+    refused(lambda: read_scan(path, choice=choice), path, "is not DICOM", "Leave out the choice")
+
+
 def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         write_slices(tmp_path / "study" / series, 8, series=series)

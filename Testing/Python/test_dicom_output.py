@@ -435,6 +435,26 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [(b"\x08\x00\x20\x00", b"D?"), (b"\x08\x00\x50\x00", b"SL"), (b"\x18\x00\x50\x00", b"D?")],
+    ids=["StudyDate", "AccessionNumber", "SliceThickness"],
+)
+def test_source_image_with_a_damaged_attribute_is_refused_with_a_message(
+    case: tuple[Path, Labelmap], tmp_path: Path, tag: bytes, vr: bytes
+) -> None:
+    """The reader of the scan does not need these attributes."""
+    find_changed_source(case, tmp_path, lambda image: None)
+    file = tmp_path / "IM0003"
+    data = bytearray(file.read_bytes())
+    start = data.index(tag) + len(tag)
+    data[start : start + 2] = vr
+    file.write_bytes(data)
+    source = find_source_images(tmp_path, read_scan(tmp_path).frames)
+    with pytest.raises(InputError, match=r"no DICOM segmentation can refer to these images \("):
+        build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
+
+
 def test_series_number_is_the_last_four_digits_of_the_scans_number_followed_by_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:

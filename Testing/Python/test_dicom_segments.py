@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import InputError
-from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.readers import read_labelmap, read_scan, read_segments
+from dcamt.metrics.pair_reading import fit_pair
 from dcamt.volume import fit_labelmap
 from dcamt_testing.dicom_positions import edit_dicom, remove_preambles
 from dcamt_testing.dicom_series import OBLIQUE_SHAPE, write_oblique_series
@@ -308,6 +310,14 @@ def test_incomplete_or_contradictory_segmentation_is_refused(
     assert_refused_after_change(path, change, message)
 
 
+def test_segmentation_with_a_damaged_name_of_a_segment_is_refused(series: Path, tmp_path: Path) -> None:
+    path = write_segmentation(tmp_path / "x.dcm", series, organs((2, 3)), "BINARY")
+    name = b"\x62\x00\x05\x00LO"
+    path.write_bytes(path.read_bytes().replace(name, name[:-1] + b"?", 1))
+    refused(lambda: read_labelmap(path), path, "cannot be read as a DICOM segmentation (Unknown Value Representation")
+    refused(lambda: read_segments(path), path, "cannot be read as a DICOM segmentation (Unknown Value Representation")
+
+
 @pytest.mark.parametrize("extra", [2, 4])
 def test_segmentation_with_a_few_zero_bytes_after_its_pixels_is_read(series: Path, tmp_path: Path, extra: int) -> None:
     whole = write_segmentation(tmp_path / "whole.dcm", series, organs(tuple(range(9))), "BINARY")
@@ -416,23 +426,113 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
 def test_segmentation_slices_between_slices_of_the_scan_are_accepted_if_empty(
     series: Path, tmp_path: Path, slices: tuple[int, ...]
 ) -> None:
-    """The slices of the scan are 2.5 mm apart.
-
-    The segmentation lacks SpacingBetweenSlices, so its slices are one SliceThickness (1.25 mm) apart.
-    """
+    """The slices of the scan are 2.5 mm apart, and the slices of the segmentation 1.25 mm."""
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)
         with edit_dicom(path) as data:
-            measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-            measures.SliceThickness = 1.25
-            measures.pop("SpacingBetweenSlices", None)
+            data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1.25
         assert_segments(path, series, labels)
         labelmap = read_labelmap(path)
         if labelmap.voxels.shape[2] > 1:
             labelmap.voxels[0, 0, 1] = 1  # slice 1 lies between two slices of the scan
             with pytest.raises(InputError, match="lies on a different grid"):
                 fit_labelmap(labelmap, grid, series)
+
+
+def write_without_spacing(
+    path: Path, series: Path, labels: np.ndarray, thickness: float, omit_empty: bool = True
+) -> Path:
+    write_segmentation(path, series, labels, "BINARY", omit_empty)
+    with edit_dicom(path) as data:
+        measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SliceThickness = thickness
+        measures.pop("SpacingBetweenSlices", None)
+    return path
+
+
+@pytest.mark.parametrize("thickness", [1.25, 2.0, 2.5])
+def test_all_slices_are_as_far_apart_as_their_positions_whatever_their_thickness(
+    series: Path, tmp_path: Path, thickness: float
+) -> None:
+    labels = np.minimum(organs((2, 3, 4, 5)), 1)
+    path = write_without_spacing(tmp_path / "x.dcm", series, labels, thickness, omit_empty=False)
+    with edit_dicom(path) as data:
+        is_first = [
+            groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+            for groups in data.PerFrameFunctionalGroupsSequence
+        ]
+        masks = data.pixel_array[is_first]
+        data.PerFrameFunctionalGroupsSequence = [
+            groups for groups, first in zip(data.PerFrameFunctionalGroupsSequence, is_first, strict=True) if first
+        ]
+        data.SegmentSequence, data.NumberOfFrames = data.SegmentSequence[:1], len(masks)
+        data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+        data["PixelData"].VR, data.PixelData = "OB", masks.astype(np.uint8).tobytes()
+    itk, read = sitk.ReadImage(str(path)), read_labelmap(path)
+    assert read.grid.shape == itk.GetSize()
+    np.testing.assert_allclose(read.grid.spacing, itk.GetSpacing(), rtol=1e-5)
+    np.testing.assert_array_equal(read.voxels, labels)
+
+
+@pytest.mark.parametrize(
+    ("slices", "thickness", "step", "assumed"),
+    [
+        ((2, 3, 4, 5), 1.25, 2.5, "2.5 mm was assumed, not 1.25 mm"),
+        ((0, 2, 4), 2.5, 5.0, "5 mm was assumed, not 2.5 mm"),
+        ((0, 2, 4), 1.25, 5.0, "5 mm was assumed, not 1.25 mm"),
+        ((0, 2, 4, 8), 2.5, 5.0, "5 mm was assumed, not 2.5 mm"),
+        ((0, 2, 5), 2.5, 2.5, None),
+        ((1, 7), 2.5, 2.5, "2.5 mm was assumed, not 15 mm"),
+        ((3, 4), 1.25, 1.25, "1.25 mm was assumed, not 2.5 mm"),
+        ((3, 4), 2.5, 2.5, None),
+        ((4,), 2.5, 2.5, None),
+    ],
+)
+def test_slices_without_stated_spacing_lie_on_the_scan_and_a_note_states_an_uncertain_distance(
+    series: Path, tmp_path: Path, slices: tuple[int, ...], thickness: float, step: float, assumed: str | None
+) -> None:
+    labels = organs(slices)
+    path = write_without_spacing(tmp_path / "x.dcm", series, labels, thickness)
+    read = read_labelmap(path)
+    assert read.grid.spacing[2] == pytest.approx(step, abs=1e-4)
+    assert len(read.notes) == (assumed is not None)
+    assert all(str(assumed) in note for note in read.notes)
+    assert_segments(path, series, labels)
+
+
+def test_slices_at_many_rounded_positions_are_as_far_apart_as_their_positions(series: Path, tmp_path: Path) -> None:
+    """The smallest distance of the rounded positions is too small for an even grid."""
+    path = write_without_spacing(tmp_path / "x.dcm", series, organs(tuple(range(9))), 1.25)
+    with edit_dicom(path) as data:
+        data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        heights = [0, 2.51, 5, 7.51, 9.99, 12.5, 15, 17.5, 20]
+        for number, groups in enumerate(data.PerFrameFunctionalGroupsSequence):
+            groups.PlanePositionSequence[0].ImagePositionPatient = [0, 0, heights[number % 9]]
+    assert read_labelmap(path).grid.spacing[2] == pytest.approx(2.5)
+
+
+def test_segmentation_of_thick_slices_is_not_spread_over_the_slices_of_a_scan(series: Path, tmp_path: Path) -> None:
+    path = write_without_spacing(tmp_path / "x.dcm", series, organs((0, 2, 4)), 5.0)
+    with pytest.raises(InputError, match="lies on a different grid"):
+        fit_labelmap(read_labelmap(path), read_scan(series).grid, series)
+
+
+@pytest.mark.parametrize("slices", [(0, 2, 4), (0, 4, 8)], ids=str)
+def test_segmentations_that_omit_slices_are_compared_on_the_finer_grid(
+    series: Path, tmp_path: Path, slices: tuple[int, ...]
+) -> None:
+    masks = organs(slices), organs((0, 2, 4))
+    written = [write_without_spacing(tmp_path / f"{k}.dcm", series, mask, 2.5) for k, mask in enumerate(masks)]
+    whole = write_segmentation(tmp_path / "whole.dcm", series, masks[1], "BINARY", omit_empty=False)
+    sparse, other, full = map(read_labelmap, (*written, whole))
+    dice = 2 * np.count_nonzero(masks[0] & masks[1] & 1) / sum(np.count_nonzero(mask & 1) for mask in masks)
+    for pair in ((sparse, other), (other, sparse), (sparse, full), (full, sparse)):
+        prediction, label = fit_pair(*pair, "x")
+        assert prediction.grid.matches(label.grid)
+        both = np.count_nonzero((prediction.voxels == 1) & (label.voxels == 1))
+        total = np.count_nonzero(prediction.voxels == 1) + np.count_nonzero(label.voxels == 1)
+        assert 2 * both / total == pytest.approx(dice)
 
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)

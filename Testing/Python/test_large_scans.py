@@ -218,14 +218,14 @@ def test_centre_and_size_of_the_anatomy_exclude_padding(predictor: Predictor, mo
         priors.append((prior, tuple(probabilities.shape[1:])))
         return select_components(probabilities, prior)
 
-    def record_and_keep(labels: np.ndarray, classes: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
+    def record_and_keep(labels: np.ndarray, recipe: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
         assert expected is not None
         priors.append((expected.prior, labels.shape))
         return labels
 
     monkeypatch.setattr(localisation, "_trim_to_strides", lambda length, stride: slice(2, length - 2))
     monkeypatch.setattr(localisation, "select_components", record_and_select)
-    monkeypatch.setattr(module, "keep_largest_components", record_and_keep)
+    monkeypatch.setattr(module, "keep_organs", record_and_keep)
     boxes: list[Box] = []
 
     def record_and_crop(volume: Volume, box: Box) -> Volume:

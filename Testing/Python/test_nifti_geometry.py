@@ -159,6 +159,17 @@ def test_oblique_left_handed_scan_with_qfac_0_is_read_as_by_nibabel_with_a_note(
         assert read_scan(write_forms(path, axes, axes)).notes == ()
 
 
+def test_sform_is_used_up_to_the_same_shear_as_in_itk(tmp_path: Path) -> None:
+    rng, uses_sform = np.random.default_rng(0), []
+    for seed in range(300):
+        directions = orthogonal_matrix(seed) + rng.normal(scale=5e-5, size=(3, 3))
+        path = write_header(tmp_path / "x.nii", directions * (1.5, 1.2, 3), (1, 1), SPACINGS["positive"])
+        itk = sitk.ReadImage(str(path))
+        assert read_scan(path).grid.matches(Grid(SHAPE, affine_from_sitk(itk))), f"seed {seed}"
+        uses_sform.append(bool(np.allclose(np.abs(itk.GetOrigin()), ORIGIN)))
+    assert 100 < sum(uses_sform) < 250
+
+
 @pytest.mark.parametrize("change", ["moved", "turned", "scaled"])
 def test_qform_is_used_if_the_sform_differs_in_more_than_the_sign_of_an_axis(tmp_path: Path, change: str) -> None:
     qform = np.diag([1.5, 1.2, 3.0])

@@ -193,6 +193,7 @@ def test_stack_of_five_slices_is_read_and_a_stack_of_two_is_refused(tmp_path: Pa
             (1e-3, 1e-3, 2.0),
             "has an implausible size: 0.009 x 0.01 x 22 mm with a voxel spacing of 0.001 x 0.001 x 2 mm",
         ),
+        ((0.15, 0.2, 9.0), "has an implausible size: 1.4 x 2 x 99 mm with a voxel spacing of 0.15 x 0.2 x 9 mm"),
         ((2.0, 2.0, 2e-3), "has an implausible size: 18 x 20 x 0.022 mm"),
         ((20.0, 20.0, 2e-3), "has an implausible size: 180 x 200 x 0.022 mm"),
         (

@@ -221,8 +221,8 @@ def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
 def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if a file of the frames' series is damaged, without a position or in colour.
 
-    A damaged file of an unknown series is also refused if it lies in a folder of the frames. An empty file that is not
-    named like a slice, such as `LOCKFILE` on a CD, is not refused.
+    A damaged or unplaced file of an unknown series is also refused if it lies in a folder of the frames. An empty file
+    that is not named like a slice, such as `LOCKFILE` on a CD, is not refused.
     """
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     empty = [rejected.file for rejected in found.rejected if rejected.what == "empty"]
@@ -235,8 +235,7 @@ def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> 
 
     if damaged := list(filter(belongs_to_scan, found.rejected_as("damaged"))):
         raise _damaged_error(path, damaged)
-    for rejected in found.rejected_as("unplaced"):
-        if rejected.series == series:
-            raise _unplaced_error(rejected, path)
+    for rejected in filter(belongs_to_scan, found.rejected_as("unplaced")):
+        raise _unplaced_error(rejected, path)
     if any(rejected.series == series for rejected in found.rejected_as("colour")):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

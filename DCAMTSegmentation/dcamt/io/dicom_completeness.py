@@ -302,10 +302,11 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     folders = {frame.file.parent for frame in frames}
     patterns = {_pattern(frame.file) for frame in frames}
     read = {frame.uid for frame in found.frames}
+    known_series = {frame.series for frame in found.frames} - {""}
     damaged = [
         f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
         for bad in found.rejected_as("damaged")
-        if not bad.series and _pattern(bad.file) in patterns
+        if bad.series not in known_series and _pattern(bad.file) in patterns
     ]
     hidden = [
         file.name
@@ -336,7 +337,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     """Return whether a file is DICOM and may be a slice that was not read.
 
     Args:
-        series: UID of the series; a file of an unknown series may belong to it.
+        series: UID of the series; a file of an unknown series, or whose UID was cut, may belong to it.
         read: UIDs of the files that were read.
     """
     head = read_head(file, _HEAD_BYTES) or read_head(file)
@@ -345,7 +346,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}
     uid = str(attributes.get("SOPInstanceUID", ""))
     is_copy = bool(uid) and uid in read
-    return not is_copy and str(attributes.get("SeriesInstanceUID", "")) in ("", series)
+    return not is_copy and series.startswith(str(attributes.get("SeriesInstanceUID", "")))
 
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:

@@ -53,6 +53,7 @@ _OTHER_ENDINGS = frozenset(
 )
 """Files with these endings are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
+_UID = re.compile(rb"[\w.-]+[ \0]?")  # Some programs write letters, which DICOM forbids.
 _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
@@ -79,7 +80,7 @@ class RejectedFile:
 
     Attributes:
         what: the fault or the kind of file in words, such as "empty", "no DICOM" or "RT Structure Set".
-        series: the SeriesInstanceUID; "" if unknown.
+        series: the SeriesInstanceUID; "" if missing or damaged.
         instance: number of a foreign file in its series; 0 if not stated.
     """
 
@@ -332,11 +333,22 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
         return RejectedFile(path, "damaged", error.strerror or "unreadable")
     except Exception:
         return RejectedFile(path, "damaged", "damaged")
+    with quiet_pydicom():
+        series = _series_of(data)
+        try:
+            return _read_frames(path, data, held, series)
+        except Exception:
+            return RejectedFile(path, "damaged", "damaged header", series)
+
+
+def _series_of(data: Any) -> str:
+    """Return the SeriesInstanceUID; "" if it is missing, cut, partly zero or damaged in another way."""
     try:
-        with quiet_pydicom():
-            return _read_frames(path, data, held)
-    except Exception:
-        return RejectedFile(path, "damaged", "damaged header", str(data.get("SeriesInstanceUID", "")))
+        raw = data.get_item("SeriesInstanceUID")
+        is_whole = len(raw.value) == raw.length and _UID.fullmatch(raw.value)
+        return str(data.SeriesInstanceUID) if is_whole else ""
+    except Exception:  # pydicom raises errors of many types.
+        return ""
 
 
 def _is_data_of_pair(path: Path) -> bool:
@@ -345,13 +357,13 @@ def _is_data_of_pair(path: Path) -> bool:
     return path.suffix.lower() == ".img" and any(map(Path.is_file, headers))
 
 
-def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | RejectedFile:
+def _read_frames(path: Path, data: Any, held: int | None, series: str) -> list[Frame] | RejectedFile:
     """Return the frames of a file with the header `data`.
 
     Args:
         held: the result of `_pixel_bytes`.
+        series: the result of `_series_of`.
     """
-    series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
     cut = RejectedFile(path, "damaged", "cut", series)

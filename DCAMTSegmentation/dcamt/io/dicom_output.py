@@ -109,19 +109,18 @@ def build_dicom_segmentation(
         InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
     """
     import highdicom as hd
+    from pydicom.errors import BytesLengthException
 
-    as_utf8 = needs_utf8(segments, algorithm)
-    for image in source.datasets:
-        _complete_header(image, as_utf8)
-    geometry = {}
-    if source.frames is None:
-        _unify_planes(source.datasets, labelmap.grid)
-    else:
-        geometry = _frame_geometry(labelmap.grid)
+    geometry = {} if source.frames is None else _frame_geometry(labelmap.grid)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I)
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
     descriptions = _describe_segments(segments, algorithm)
+    as_utf8 = needs_utf8(segments, algorithm)
     try:
+        for image in source.datasets:
+            _complete_header(image, as_utf8)
+        if source.frames is None:
+            _unify_planes(source.datasets, labelmap.grid)
         dataset = hd.seg.Segmentation(
             source_images=list(source.datasets),
             pixel_array=masks,
@@ -140,7 +139,7 @@ def build_dicom_segmentation(
             omit_empty_frames=False,
             **geometry,
         )
-    except (AttributeError, KeyError, ValueError, TypeError) as error:
+    except (AttributeError, BytesLengthException, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise InputError(
             f"no DICOM segmentation can refer to these images ({' '.join(str(error).split())[:160]})",
             remedy=_OTHER_FORMAT,

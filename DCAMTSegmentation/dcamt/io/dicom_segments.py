@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import check_size
+from ..volume import check_size, is_multiple
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes, read_dicom
 from .dicom_frames import contradictory_frames, functional_groups, group_value, number, text_of
 from .dicom_pixels import check_fragments
@@ -18,6 +18,7 @@ from .dicom_stacks import slice_axes, slice_step
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
 _REMEDY = "Export the segmentation again."
+_POSITION_TOLERANCE = 0.05  # of the distance between slices
 
 
 def is_dicom_segmentation(path: Path) -> bool:
@@ -39,11 +40,14 @@ def open_dicom_segments(path: Path) -> StoredImage:
         _refuse_incomplete(path, data)
         groups_of_frames = functional_groups(data)
         numbers = _segment_numbers(path, data, groups_of_frames)
-        affine, shape, slices = _geometry(path, data, groups_of_frames)
+        grid, slices, finest_step, notes = _geometry(path, data, groups_of_frames)
         segments = _segments_of_frames(path, data, groups_of_frames, numbers)
+        names = {
+            int(item.SegmentNumber): text_of(item.get("SegmentLabel")) for item in data.get("SegmentSequence") or ()
+        }
         if len(set(zip(slices, segments, strict=True))) < len(slices):
             raise InputError("has several frames of one segment at one place", path=path, remedy=_REMEDY)
-    check_size((*shape, len(numbers)), path)
+    check_size((*grid.shape, len(numbers)), path)
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         if not _is_labelmap(data) and _has_fractions(path, data):
             raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
@@ -55,7 +59,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
             is_labelmap = _is_labelmap(data)
             if is_labelmap:
                 refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
-            layers = np.zeros((len(numbers), *shape), np.uint8)
+            layers = np.zeros((len(numbers), *grid.shape), np.uint8)
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
                 if is_labelmap:
                     for layer, number in enumerate(numbers):
@@ -64,14 +68,15 @@ def open_dicom_segments(path: Path) -> StoredImage:
                     layers[numbers.index(segment), :, :, k] |= np.not_equal(frame.T, 0)
             return layers
 
-    names = {int(item.SegmentNumber): text_of(item.get("SegmentLabel")) for item in data.get("SegmentSequence") or ()}
     return StoredImage(
         channels=len(numbers),
-        grid=Grid(shape, RAS_TO_LPS @ affine),
+        grid=grid,
         load=load,
         segments=tuple(
             StoredSegment(layer, 1, number, names.get(number) or None) for layer, number in enumerate(numbers)
         ),
+        notes=notes,
+        finest_step_mm=finest_step,
     )
 
 
@@ -125,8 +130,8 @@ def refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> No
 
 def _geometry(
     path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]
-) -> tuple[np.ndarray, tuple[int, int, int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k."""
+) -> tuple[Grid, list[int], float, tuple[str, ...]]:
+    """Return the grid, each frame's slice k, and the last two results of `_slice_step`."""
 
     def values(group: str, keyword: str) -> np.ndarray:
         stated = [group_value(groups, group, keyword) for groups in groups_of_frames]
@@ -144,11 +149,11 @@ def _geometry(
     spacing = spacings[0]
     row, column, normal = slice_axes(orientations[0], spacing, path, _REMEDY)
     depths = positions @ normal
-    step = _slice_step(depths, groups_of_frames[0])
+    step, finest_step, notes = _slice_step(depths, groups_of_frames[0])
     if not step:
         raise InputError("lacks the spacing of its slices", path=path, remedy=_REMEDY)
     index = (depths - depths.min()) / step
-    if np.abs(index - index.round()).max() > 0.05:
+    if np.abs(index - index.round()).max() > _POSITION_TOLERANCE:
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
     index = index.round()
     first, last = int(index.argmin()), int(index.argmax())
@@ -160,23 +165,40 @@ def _geometry(
     along = slice_step(positions[first], positions[last], steps, normal) if steps else normal * step
     affine = np.eye(4)
     affine[:3] = np.stack([row * spacing[1], column * spacing[0], along, positions[first]], axis=1)
-    return affine, (int(data.Columns), int(data.Rows), steps + 1), [int(k) for k in index]
+    grid = Grid((int(data.Columns), int(data.Rows), steps + 1), RAS_TO_LPS @ affine)
+    return grid, [int(k) for k in index], finest_step, notes
 
 
-def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
-    """Return the mm between neighbouring slices; 0 if unknown.
+def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float, tuple[str, ...]]:
+    """Return the mm between neighbouring slices (0 if unknown), `Labelmap.finest_step_mm`, and notes.
 
-    A file may omit empty slices: frames at 0, 4 and 10 mm with a `SliceThickness` of 2 mm are slices 0, 2 and 5.
+    A file may omit empty slices: with a `SliceThickness` of 2 mm, frames at 0, 4 and 10 mm are slices 0, 2 and 5. But
+    there may be gaps between slices: frames at 0, 4 and 8 mm are slices 0, 1 and 2.
     """
-    slice_depths = np.unique(depths.round(3))
-    step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        stated = abs(number(group_value(groups, "PixelMeasuresSequence", keyword)) or 0.0)
-        if stated > 0 and not step:
-            return stated
-        if stated > 0 and round(step / stated) > 0 and abs(step / stated - round(step / stated)) < 0.02:
-            return stated
-    return step
+    heights = np.unique(depths.round(3))
+    heights -= heights[0]
+    smallest = float(np.diff(heights).min()) if len(heights) > 1 else 0.0
+
+    def stated(keyword: str) -> float:
+        mm = abs(number(group_value(groups, "PixelMeasuresSequence", keyword)) or 0.0)
+        return mm if mm > 0 and (not smallest or is_multiple(smallest, mm)) else 0.0
+
+    spacing, thickness = stated("SpacingBetweenSlices"), stated("SliceThickness")
+    may_omit_slices = not spacing and 0 < thickness < 0.75 * smallest
+    if not may_omit_slices:
+        return spacing or thickness or smallest, 0.0, ()
+    steps = round(float(heights[-1]) / smallest)
+    distance = float(heights[-1]) / steps
+    index = heights / distance
+    if np.abs(index - index.round()).max() > _POSITION_TOLERANCE:
+        return thickness, 0.0, ()
+    has_two_slices = len(heights) == 2
+    step, other = (thickness, distance) if has_two_slices else (distance, thickness)
+    note = (
+        f"The file does not state the distance between its slices (SpacingBetweenSlices): {plain_number(step, 4)} mm"
+        f" was assumed, not {plain_number(other, 4)} mm. Compare this distance with the scan."
+    )
+    return step, 0.0 if has_two_slices else thickness, (note,)
 
 
 def _has_fractions(path: Path, data: Any) -> bool:

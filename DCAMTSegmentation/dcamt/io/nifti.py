@@ -26,7 +26,7 @@ from .stored_image import (
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
-_SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
+_SKEW = 1e-4  # ITK treats an sform as sheared if the product of directions and transpose deviates more from 1.
 _SIMILAR = 1e-4  # In ITK, an sform and a qform are similar if directions, steps and origin differ by at most this.
 SPACING_TOLERANCE = 0.01  # Two spacings that differ by more than this fraction contradict each other.
 _VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes
@@ -207,9 +207,12 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
 
 
 def _is_orthogonal(sform: np.ndarray) -> bool:
+    """Compute in float32 as ITK does: near the limit, rounding errors decide."""
     with np.errstate(all="ignore"):
-        axes = sform[:3, :3] / _lengths(sform)
-    return bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
+        axes = sform[:3, :3].astype(np.float32)
+        axes *= (1 / np.sqrt(np.square(axes).sum(axis=0).astype(np.float64))).astype(np.float32)
+        products = (axes[:, np.newaxis] * axes).sum(axis=2)
+    return bool(np.isfinite(axes).all() and np.abs(products - np.eye(3, dtype=np.float32)).max() <= _SKEW)
 
 
 def _lengths(sform: np.ndarray) -> np.ndarray:

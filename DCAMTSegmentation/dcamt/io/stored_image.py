@@ -56,6 +56,7 @@ class StoredImage:
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
         frames, modality: see `Volume`.
+        finest_step_mm: see `Labelmap`.
     """
 
     channels: int
@@ -66,6 +67,7 @@ class StoredImage:
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[Path, int], ...] = ()
     modality: str = ""
+    finest_step_mm: float = 0.0
 
 
 @contextmanager

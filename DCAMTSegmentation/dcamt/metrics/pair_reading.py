@@ -16,7 +16,7 @@ from ..io.file_identity import is_same_file
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.segment_overlaps import MappingOption
 from ..typed_names import plain_name
-from ..volume import Labelmap, enclosing_grid, fit_labelmap
+from ..volume import Labelmap, enclosing_grid, fit_labelmap, insert_omitted_slices
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap
         InputError: a labelmap does not fit this grid (`fit_labelmap`).
     """
     if label.partial and prediction.partial:
+        label = insert_omitted_slices(label, prediction.grid)
+        prediction = insert_omitted_slices(prediction, label.grid)
         label = fit_labelmap(label, enclosing_grid(prediction.grid, label.grid), case)
     elif label.partial:
         label = fit_labelmap(label, prediction.grid, f"its prediction {prediction.path or case}")
