@@ -116,6 +116,27 @@ def test_bids_file_named_after_a_structure_is_a_mask_only_if_it_has_few_values(t
     assert skip_reasons(found) == {"sub-01_scar.nii.gz": OTHER_LABEL}
 
 
+@pytest.mark.parametrize(
+    ("folder", "suffix", "values", "reason"),
+    [
+        ("manual", "LA", 2, OTHER_LABEL),
+        ("manual", "heart_atrium_left", 2, OTHER_LABEL),
+        ("manual", "scar", 2, OTHER_LABEL),
+        ("manual", "LA", 150, "a derived image"),
+        ("manual", "T1map", 2, "a derived image"),
+        ("totalsegmentator", "heart_atrium_left", 2, RESULT),
+    ],
+)
+def test_bids_derivative_named_after_a_structure_is_a_mask_only_if_it_has_few_values(
+    tmp_path: Path, folder: str, suffix: str, values: int, reason: str
+) -> None:
+    write_image(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz", 200)
+    write_image(tmp_path / f"derivatives/{folder}/sub-01/anat/sub-01_{suffix}.nii.gz", values)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": ("sub-01/anat/sub-01_T1w.nii.gz", None)}
+    assert skip_reasons(found) == {f"sub-01_{suffix}.nii.gz": reason}
+
+
 def test_lge_and_lge_seg_in_a_folder_named_sub_01_are_one_case(tmp_path: Path) -> None:
     files = [f"sub-0{n}/lge{end}.nii.gz" for n in (1, 2) for end in ("", "_seg")]
     found = find_cases(make_files(tmp_path, *files))

@@ -52,6 +52,8 @@ def test_masks_in_a_folder_are_skipped_only_if_most_have_the_name_of_a_scan(tmp_
         ("{}/lge", "{}/observerA", False),
         ("{}_lge", "{}_RA", False),
         ("{}_lge", "{}_LA", True),
+        ("{}", "{}LA", True),
+        ("{}", "{}RV", False),
         ("{}/lge", "{}/LA", True),
         ("{}/lge", "{}/lge_LA", True),
         ("{}/{}_lge", "{}/{}_LA", True),
@@ -244,6 +246,45 @@ def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, c
     found = find_cases(tmp_path)
     assert {case.name for case in found.cases} == {scan.format(patient) for patient in patients}
     assert skip_reasons(found) == {f"{mask.format(patient)}.nii.gz": OTHER_LABEL for patient in patients}
+
+
+@pytest.mark.parametrize(
+    ("scans", "masks_of_scans"),
+    [
+        (["{}_LGE_3D"], ["{}_LA_JS"]),
+        (["{}_LGE_3D"], ["{}_JS_LA"]),
+        (["{}_LGE_3D"], ["LA_{}_JS"]),
+        (["{}_LGE_3D"], ["{}_LA_v2"]),
+        (["{}_LGE_3D"], ["{}_LA_2"]),
+        (["{}_LGE_3D"], ["{}_LA2"]),
+        (["{}_LGE_3D"], ["{}_JS_LA_2"]),
+        (["{}_LGE_3D"], ["{}_LA_JS", "{}_LA_KM"]),
+        (["{}_3D_LGE"], ["{}_endo_v2"]),
+        (["{}_LGE_20210304"], ["{}_LA_20210305"]),
+        (["{}_pre_LGE_3D", "{}_post_LGE_3D"], ["{}_pre_LA_JS", "{}_post_LA_JS"]),
+        (["{}_T1_3D"], ["{}_heart_atrium_left_JS"]),
+        (["{}_LGE_NAV_3D"], ["{}_LA_KL", "{}_Ao_KL"]),
+        (["{}_LGE_nav"], ["JS_{}_LA"]),
+        (["{}_LGE_nav"], ["JS_{}_LA", "JS_{}_RA"]),
+    ],
+)
+@pytest.mark.parametrize("count", [3, 12])
+def test_mask_is_skipped_if_it_adds_initials_a_version_or_a_date(
+    tmp_path: Path, scans: list[str], masks_of_scans: list[str], count: int
+) -> None:
+    images, labels = (
+        [name.format(f"p{number}") for name in names for number in range(count)] for names in (scans, masks_of_scans)
+    )
+    write_images(tmp_path, images, labels)
+    found = find_cases(tmp_path)
+    assert {case.name for case in found.cases} == set(images)
+    assert skip_reasons(found) == {f"{label}.nii.gz": OTHER_LABEL for label in labels}
+
+
+@pytest.mark.parametrize("further", ["p1_LA_2", "p1_LA_JS", "p1_Ao_2", "JS_p1_LA", "p2LA"])
+def test_scan_of_many_values_is_kept_if_it_is_named_like_a_mask(tmp_path: Path, further: str) -> None:
+    write_images(tmp_path, ("p1", "p1_LGE_3D", further), ("p1LA",))
+    assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p1_LGE_3D", further}
 
 
 def test_mask_search_does_not_depend_on_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:

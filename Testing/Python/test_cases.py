@@ -25,6 +25,7 @@ from dcamt.cases.case_list import (
 )
 from dcamt.errors import InputError
 from dcamt.io import tables
+from dcamt.recipe import Objective
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -96,6 +97,10 @@ def test_written_list_is_read_even_if_it_was_moved_with_its_scans(folder: Path) 
     [
         ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
         ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
+        *(
+            ([row], "line 2 states a label mapping after the column names. Move this line before the column names.")
+            for row in (["# labels: 420=left-atrium"], ["#Labels: 420", "421=left-atrium"], ["# labels: 1", *"234567"])
+        ),
         (
             [["x", "a.nii", "l.nii"]],
             "line 2 ('x') has no role. Use labelled, unlabelled, validation or left out.",
@@ -379,6 +384,17 @@ def test_recipe_that_ignores_unlabelled_cases_is_refused_until_the_remedy_is_fol
     assert violations([labelled], tiny_recipe(*settings)) == []
     named = [f"{name}={value}" for name, value in re.findall(r"(\w+) to (\d+)", violation.remedy)]
     assert violations(cases, tiny_recipe(*settings, *named)) == []
+
+
+def test_new_loss_in_the_list_of_losses_for_unlabelled_cases_counts_and_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The field `confidence` stands for the weight of a new loss.
+    monkeypatch.setattr(Objective, "UNLABELLED_LOSSES", ("distillation", "mmd", "confidence"))
+    cases = [Case("a", Path("a.nii"), Path("l.nii"), LABELLED), Case("b", Path("b.nii"), None, UNLABELLED)]
+    assert violations(cases, tiny_recipe(*NO_UNLABELLED_LOSS, "confidence=1")) == []
+    (violation,) = violations(cases, tiny_recipe(*NO_UNLABELLED_LOSS, "confidence=0"))
+    assert "no loss uses them (distillation, mmd and confidence are 0)" in violation.text
 
 
 def test_repeated_names_are_found_in_linear_time() -> None:

@@ -171,7 +171,7 @@ def test_check_and_training_read_the_channels_in_the_order_of_the_recipe(tmp_pat
     notes: list[str] = []
     first, second = (load_case(case, recipe, torch.device("cpu"), notes.append) for case in cases)
     assert torch.equal(first.image, second.image)
-    assert notes == [f"{cases[1].image.parent}: {note}"]
+    assert [text for text in notes if note in text] == [f"{cases[1].image.parent}: {note}"]
 
 
 def test_mixed_orders_are_refused_if_the_recipe_does_not_name_its_channels(tmp_path: Path) -> None:

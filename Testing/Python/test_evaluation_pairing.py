@@ -337,6 +337,23 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
     assert failure.startswith(f"{tmp_path / 'results' / 'p2.nii.gz'}: has no label in {tmp_path / 'labels'}.")
 
 
+@pytest.mark.parametrize("label", ["p1_LA", "p1_LA_JS", "JS_p1_LA", "p1_seg"])
+@pytest.mark.parametrize("case", ["p1_LGE_3D", "p1_post_LGE"])
+def test_scan_with_more_words_than_its_outline_is_not_taken_for_a_label(tmp_path: Path, case: str, label: str) -> None:
+    save_labels(tmp_path / "labels" / f"{case}.nii.gz", scan_voxels())
+    for file in (f"results/{case}.nii.gz", f"labels/{label}.nii.gz"):
+        save_labels(tmp_path / file, two_classes(1))
+    folders = tmp_path / "results", tmp_path / "labels"
+    with pytest.raises(InputError) as caught:
+        evaluate_folders(*folders)
+    what = (
+        f"has no label in {folders[1]}, but files with similar names are there: {label}.nii.gz. If one of these files"
+    )
+    assert str(caught.value).startswith(f"{folders[0] / f'{case}.nii.gz'}: {what}")
+    (folders[1] / f"{label}.nii.gz").rename(folders[1] / f"{case}_label.nii.gz")  # as the message proposes
+    assert [row.score.dice for row in evaluate_folders(*folders).rows] == [1, 1]
+
+
 @pytest.mark.parametrize("label", ["p1_LA.nii.gz", "p1_LA_seg.nii.gz", "p1.nii.gz"])
 def test_scan_is_not_listed_in_labels_without_prediction(tmp_path: Path, label: str) -> None:
     save_labels(tmp_path / "labels" / "p1_post.nii.gz", scan_voxels())

@@ -136,11 +136,12 @@ def _reason_to_skip(file: _BidsFile) -> str:
         return "its name contains no subject, such as sub-01"
     if "probseg" in file.suffixes:
         return "a map of probabilities"
-    if file.is_derived and not _is_label(file):
+    if file.is_derived and not (_is_label(file) or _is_mask(file)):
         return "a derived image"
     if _is_result(file):
         return RESULT
-    if not _is_named_as_label(file) and _is_mask_outside_derivatives(file) and OUTLINE_WORDS.isdisjoint(file.suffixes):
+    is_other_structure = file.is_derived or OUTLINE_WORDS.isdisjoint(file.suffixes)
+    if is_other_structure and not _is_named_as_label(file) and _is_mask(file):
         return OTHER_LABEL
     return ""
 
@@ -151,7 +152,7 @@ def _is_result(file: _BidsFile) -> bool:
 
 
 def _is_label(file: _BidsFile) -> bool:
-    return _is_named_as_label(file) or _is_mask_outside_derivatives(file)
+    return _is_named_as_label(file) or (not file.is_derived and _is_mask(file))
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
@@ -164,8 +165,8 @@ def _is_named_as_label(file: _BidsFile) -> bool:
     )
 
 
-def _is_mask_outside_derivatives(file: _BidsFile) -> bool:
-    return not file.is_derived and not _STRUCTURES.isdisjoint(file.suffixes) and has_few_values(file.path)
+def _is_mask(file: _BidsFile) -> bool:
+    return not _STRUCTURES.isdisjoint(file.suffixes) and has_few_values(file.path)
 
 
 def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFile]:

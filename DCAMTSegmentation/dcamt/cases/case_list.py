@@ -315,7 +315,8 @@ def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
         reasons.append(f"all patches of a batch are labelled (batch and labelled_per_batch are {training.batch})")
         settings["batch"] = 2 * training.batch
     if not recipe.objective.uses_unlabelled:
-        reasons.append("no loss uses them (distillation, mmd, intra_class and inter_class are 0)")
+        *names, last = Objective.UNLABELLED_LOSSES
+        reasons.append(f"no loss uses them ({', '.join(names)} and {last} are 0)")
         settings["distillation"] = Objective().distillation
     if reasons:
         changes = " and ".join(f"{name} to {value:g}" for name, value in settings.items())
@@ -360,7 +361,7 @@ def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) ->
         ):
             if text.lower().startswith("sep="):
                 delimiter = text[4:5]
-            elif text.lstrip("# ").lower().startswith("labels:"):
+            elif _states_mapping(text):
                 mapping = text.partition(":")[2].strip(f" {_DELIMITERS}")
             first += 1
         head = lines[first] if first < len(lines) else ""
@@ -378,6 +379,9 @@ def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) ->
                 )
         for cells in reader:
             if any(cell.strip() for cell in cells):
+                if _states_mapping(cells[0].strip()):
+                    what = f"line {first + reader.line_num} states a label mapping after the column names"
+                    raise InputError(what, path=path, remedy="Move this line before the column names.")
                 if any(cell.strip() for cell in cells[len(columns) :]):
                     what = f"line {first + reader.line_num} has more cells than there are columns"
                     remedy = f"Put each cell that holds the separator {delimiter!r} in quotation marks."
@@ -387,6 +391,10 @@ def _lines(path: Path, labels: str = "", on_note: OnNote = lambda note: None) ->
                 yield first + reader.line_num, case if case.labels else replace(case, labels=labels or mapping)
     except csv.Error as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
+
+
+def _states_mapping(text: str) -> bool:
+    return text.startswith("#") and text.lstrip("# ").lower().startswith("labels:")
 
 
 def _first_cell(line: str) -> str:

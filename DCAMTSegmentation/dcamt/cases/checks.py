@@ -127,18 +127,18 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
 class ScanUses:
     """Finds a scan that is used both for training and for validation, while the scans of a run are read one by one."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self._has_validation = any(case.role == VALIDATION for case in cases)
+    def __init__(self) -> None:
         self._first_case: dict[str, Case] = {}
 
-    def add(self, case: Case, volume: Volume) -> None:
+    def add(self, case: Case, checksum: str) -> None:
         """Raise InputError if a training case and a validation case have equal scans.
 
         The scan of `case` is compared with the scans of the cases that were added before.
+
+        Args:
+            checksum: the `scan_checksum` of the case.
         """
-        if not self._has_validation:
-            return
-        first = self._first_case.setdefault(scan_checksum(volume), case)
+        first = self._first_case.setdefault(checksum, case)
         if (first.role == VALIDATION) != (case.role == VALIDATION):
             raise _conflict(case, first, "file" if is_same_file(first.image, case.image) else "content")
 
@@ -159,6 +159,14 @@ def scan_warnings(volume: Volume) -> list[str]:
 def scan_notes(volume: Volume) -> tuple[str, ...]:
     """Return the `scan_warnings` and the scan's notes, without duplicates."""
     return tuple(dict.fromkeys((*scan_warnings(volume), *volume.notes)))
+
+
+def coverage_warning(labelmap: Labelmap) -> str:
+    """Return the warning about a label that covers most of its scan; empty for other labels."""
+    covered = np.count_nonzero(labelmap.voxels) / labelmap.voxels.size
+    if covered <= _MOST_OF_THE_SCAN:
+        return ""
+    return f"The label covers {covered:.0%} of the scan. Check that its background is 0."
 
 
 def _facts_or_problem(
@@ -233,9 +241,8 @@ def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe)
     """
     facts = replace(facts, labels=label_values(labelmap))
     yield
-    if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
-        what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
-        facts = replace(facts, warnings=(*facts.warnings, what))
+    if warning := coverage_warning(labelmap):
+        facts = replace(facts, warnings=(*facts.warnings, warning))
     try:
         check_label(case, labelmap, recipe)
         yield

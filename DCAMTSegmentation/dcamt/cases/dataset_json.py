@@ -46,10 +46,11 @@ def other_case_lists(files: Iterable[Path]) -> list[Path]:
     Files whose names do not begin with `data` are left out.
     """
     names = re.compile(r"data(?!set\.json).*\.json", re.IGNORECASE)
-    return [path for path in files if names.fullmatch(path.name) and os.path.isfile(path) and _lists_cases(path)]
+    return [path for path in files if names.fullmatch(path.name) and is_case_list(path)]
 
 
-def _lists_cases(path: Path) -> bool:
+def is_case_list(path: Path) -> bool:
+    """Return whether a JSON file lists cases; False if the file does not exist or is damaged."""
     try:
         described = _read(path)
     except InputError:

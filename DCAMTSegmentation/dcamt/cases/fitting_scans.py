@@ -21,7 +21,7 @@ from .words import (
     words_of,
 )
 
-_JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
+JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
 """A name that ends in a number and letters, as in `p1LA`."""
 _Candidates = list[tuple[Key, list[str]]]
 """Shorter keys of a file, each with the words that were dropped: (key, dropped words).
@@ -116,7 +116,7 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
     key_of_folder = (*folders, "")
     shorter.append((key_of_folder, _words_without_folder(name, folders[-1] if folders else "")))
-    if joined := _JOINED.fullmatch(name):
+    if joined := JOINED.fullmatch(name):
         shorter.append(((*folders, joined[1]), [joined[2]]))
     shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
     for n, part in enumerate(folders):

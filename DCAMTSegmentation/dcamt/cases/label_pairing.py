@@ -23,6 +23,7 @@ from .words import (
     means_examination,
     means_other_structure,
     modalities,
+    rests_of_mask,
     without_numbers_after_labels,
     without_words,
 )
@@ -208,16 +209,23 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
 
 
 def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> list[str]:
-    """Return the file names of the unpaired labels whose names begin or end with the name of `case`.
+    """Return the file names of the unpaired labels whose names are similar to the name of `case`.
+
+    The label's name begins or ends with the case's name (`p1_v2` for `p1`), or the case's name begins or ends with the
+    rest of the label's name (`p1_LA` for `p1_3D`; see `rests_of_mask`).
 
     Args:
         case: compared without its words for the modality.
         labels: as `pair_with_labels` returns them.
     """
     words = without_words(case, MODALITY_WORDS) or case
-    return [
-        path.name for name, path in sorted(labels.items()) if name not in cases and begins_or_ends_with(name, words)
-    ]
+
+    def is_similar(label: str) -> bool:
+        return begins_or_ends_with(label, words) or any(
+            begins_or_ends_with(words, rest) for rest in rests_of_mask(label)
+        )
+
+    return [path.name for name, path in sorted(labels.items()) if name not in cases and is_similar(name)]
 
 
 def short_names(name: str) -> list[str]:

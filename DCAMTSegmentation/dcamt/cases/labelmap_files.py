@@ -20,7 +20,7 @@ from .few_values import has_few_values
 from .folder_files import image_files, images_below, is_file_or_missing_link
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
-from .keys import loose_key, name_starts, without_first_channel
+from .keys import loose_key, name_ends, name_starts, without_first_channel
 from .label_pairing import plain_case_name, possible_cases
 from .masks import masks_named_after_scans
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
@@ -35,6 +35,7 @@ from .words import (
     means_examination,
     modalities,
     rest_of,
+    rests_of_mask,
     without_words,
     words_of,
 )
@@ -222,14 +223,18 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
     starts = {start for file in named if file.path in labels for start in name_starts(loose_key(file.key))}
+    without_case = {path for path in outlines if _case_name_among(names, path) not in names}
+    names_of_outlines = [name for file in named if file.path in without_case for name in loose_key(file.key)]
+    rests = {(rest,) for name in names_of_outlines for rest in rests_of_mask(name)}
 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
         has_name_of_label = plain_case_name(case_name(file.path)) in outlined
         has_key_of_mask = loose_key(file.key) in keys
-        label_begins_with_key = loose_key(without_first_channel(file.key)) in starts
-        is_similar = has_name_of_label or has_key_of_mask or label_begins_with_key
+        key = loose_key(without_first_channel(file.key))
+        has_words_of_outline = not rests.isdisjoint((*name_starts(key), *name_ends(key)))  # `p1_LGE_3D`, `p1_LA`
+        is_similar = has_name_of_label or has_key_of_mask or key in starts or has_words_of_outline
         return is_similar and file.path not in labels and _has_many_values(file.path)
 
     scans = {file.path for file in named if is_scan(file)}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..io.formats import SCAN_ENDINGS, ending
 from .few_values import has_few_values
-from .fitting_scans import in_folders_named_after_scans, named_after_scans
+from .fitting_scans import JOINED, in_folders_named_after_scans, named_after_scans
 from .keys import Key, loose_key, name_starts, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans, with_keys_of_scans_by_words
 from .similar_paths import (
@@ -141,7 +141,9 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
 
 
 def _words_of(key: Key) -> frozenset[str]:
-    return frozenset(word for word in further_words(plain_key(key)) if not word.isdecimal())
+    words = [(word, JOINED.fullmatch(word)) for word in further_words(plain_key(key))]
+    parts = (part for word, joined in words for part in (joined.groups() if joined else (word,)))
+    return frozenset(part for part in parts if not part.isdecimal())
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
@@ -191,30 +193,27 @@ class _SimilarPaths:
         Args:
             is_certain: if False, all masks become labels of another structure.
         """
-        groups: defaultdict[tuple[int, Part], list[tuple[NamedFile, Pattern | None]]] = defaultdict(list)
+        groups: defaultdict[tuple[int, Part], list[tuple[NamedFile, list[Pattern]]]] = defaultdict(list)
         for file, part, patterns in replacements:
-            groups[patterns[0].index("*"), part].append((file, self._first_fitting_pattern(part, patterns)))
+            groups[patterns[0].index("*"), part].append((file, self._fitting_patterns(part, patterns)))
         masks: dict[Path, NamedFile] = {}
         # Patterns with a late "*" come first, so a scan in the file's own folder (`p1/*`) is preferred.
         for (_, part), group in sorted(groups.items(), key=lambda item: -item[0][0]):
-            fits = [(file, pattern) for file, pattern in group if pattern is not None]
+            fits = [(file, patterns) for file, patterns in group if patterns]
             may_be_masks = 2 * len(fits) > len(group) or names_structure(str(part))
             if fits and may_be_masks and has_few_values(fits[0][0].path):
-                for file, pattern in fits:
+                for file, patterns in fits:
                     if file.path not in masks and has_few_values(file.path):
-                        masks |= self._mask(file, part, pattern, is_certain=is_certain)
+                        found = (self._mask(file, part, pattern, is_certain=is_certain) for pattern in patterns)
+                        masks |= next(filter(None, found), {})
         return masks
 
-    def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
+    def _fitting_patterns(self, part: Part, patterns: Sequence[Pattern]) -> list[Pattern]:
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
-            return None
-        for pattern in patterns:
-            fits_other_path = any(other != part for other in self._parts.get(pattern, ()))
-            if fits_other_path:
-                return pattern
-        return None
+            return []
+        return [pattern for pattern in patterns if any(other != part for other in self._parts.get(pattern, ()))]
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
         scans = self._scans(pattern)

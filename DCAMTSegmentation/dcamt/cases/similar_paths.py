@@ -24,11 +24,10 @@ from .keys import Key, loose_key, name_ends, name_starts
 from .names import NamedFile
 from .words import (
     OTHER_STRUCTURES,
-    OTHER_STRUCTURES_WITHOUT_LGE,
     OUTLINE_WORDS,
     further_words,
     modalities,
-    without_words,
+    rests_of_mask,
     words_of,
 )
 
@@ -119,13 +118,14 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
     """Replace words for structures or outlines in the name: `p1_LA` may be a mask of `p1_post`.
 
-    Mask and scan lie in the same folder. The rest of the mask's name, `p1`, must begin or end the scan's name.
+    Mask and scan lie in the same folder. The rest of the mask's name, `p1`, must begin or end the scan's name
+    (`rests_of_mask`).
     """
     for file in files:
         for name in loose_key(file.key)[-1:]:
-            rest = without_words(name, OUTLINE_WORDS | OTHER_STRUCTURES_WITHOUT_LGE)
-            if rest not in (name, ""):
-                yield file, file.path, [(str(file.path.parent), rest, "*")]
+            rests = rests_of_mask(name)
+            if rests and rests[0] != name:
+                yield file, file.path, [(str(file.path.parent), rest, "*") for rest in rests]
 
 
 def _with_star(key: Key, n: int) -> Pattern:

@@ -30,8 +30,8 @@ IMAGE_WORDS = _WHOLE_IMAGE_WORDS | {f"{kind}{part}" for kind in _KINDS_OF_IMAGES
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
-    "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta pv"
-    " pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
+    "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta ao"
+    " pv pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
 )
 """Words for other structures than the left atrium: `p1_RV_gt`."""
 OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
@@ -116,7 +116,7 @@ _NUMBER = re.compile(r"v?\d+")
 _VERSION = re.compile(r"v\d+", re.IGNORECASE)
 _INITIALS = re.compile(r"[^\W\d_]{1,3}")
 _NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | LABEL_WORDS | ATRIUM_WORDS
-_NO_INITIALS |= _set("ao av cs eam ed es lax mv new old pa pre raa sax tv")
+_NO_INITIALS |= _set("av cs eam ed es lax mv new old pa pre raa sax tv")
 """Words, such as `ra`, that are not taken for a person's initials."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Segs?|Segmentations?|Masks?|Msks?|Labels?|Labelmaps?|Contours?|GTs?|GroundTruth|Preds?"
@@ -156,6 +156,30 @@ def without_words(name: str, dropped: Collection[str]) -> str:
         if word.lower() not in dropped
     ]
     return "".join(kept).strip("_-. ")
+
+
+def rests_of_mask(name: str) -> list[str]:
+    """Return what may remain of a mask's name without the words for its structure, the longest rest first.
+
+    Words after the structure, initials and versions may also be left out.
+
+    >>> [rests_of_mask(name) for name in ("p1_LA_2", "JS_p1_LA", "p1_v2_LA", "p1", "LA")]
+    [['p1_2', 'p1'], ['JS_p1', 'p1'], ['p1_v2', 'p1'], ['p1'], []]
+    """
+    known = OUTLINE_WORDS | OTHER_STRUCTURES_WITHOUT_LGE
+    structures = {word for word in words_of(name) if word.strip("0123456789") in known}
+    rests = (without_words(name, structures), _words_before(name, structures))
+    return list(filter(None, dict.fromkeys((*rests, *map(_without_initials, rests)))))
+
+
+def _words_before(name: str, known: Collection[str]) -> str:
+    words = split_words(name)
+    first = next((n for n in range(0, len(words), 2) if words[n].lower() in known), len(words))
+    return "".join(words[:first]).strip("_-. ")
+
+
+def _without_initials(name: str) -> str:
+    return without_words(name, {word for word in words_of(name) if _VERSION.fullmatch(word) or _may_be_initials(word)})
 
 
 def further_words(pieces: Iterable[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..cases.case_list import Case
 from ..cases.case_scans import read_case_scan
+from ..cases.checks import coverage_warning, scan_notes
 from ..cases.labels import check_label, label_notes, read_case_label, refuse_thin_classes
 from ..errors import MemoryShortage, memory_for_scan
 from ..geometry import NetworkGrid
@@ -68,7 +69,8 @@ def load_case(
     """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Args:
-        on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`).
+        on_note: called with each note on the scan (`scan_notes`) or on the label (`label_notes`, `coverage_warning`).
+            The note begins with a path: that of the file or, for a `ChannelNote`, of its folder.
         loaded: the number of cases that are already in memory.
         on_scan: called with the scan as soon as the scan is read. Exceptions of `on_scan` are passed on, but a lack of
             memory becomes MemoryShortage.
@@ -81,9 +83,8 @@ def load_case(
     with _memory_for_case(case.image, loaded):
         volume = read_case_scan(case.image, recipe)
         on_scan(volume)
-        for note in volume.notes:
-            if isinstance(note, ChannelNote):
-                on_note(f"{case.image.parent}: {note}")
+        for note in scan_notes(volume):
+            on_note(f"{case.image.parent if isinstance(note, ChannelNote) else case.image}: {note}")
         return _prepare_case(case, volume, recipe, device, on_note)
 
 
@@ -111,6 +112,8 @@ def _prepare_case(
         labelmap = read_case_label(case, recipe, volume.grid)
         for note in label_notes(case, labelmap, recipe):
             on_note(note)
+        if warning := coverage_warning(labelmap):
+            on_note(f"{case.label}: {warning}")
         values = check_label(case, labelmap, recipe)
         label = labels_to_network(labelmap, grid, recipe.output_channels)
         refuse_thin_classes(labelmap, set(np.unique(label.numpy()).tolist()), recipe, case.label)
