@@ -50,6 +50,16 @@ def train(*arguments: str | Path) -> int:
     return call_dcamt(["train", "--device", "cpu", *arguments])
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_note_on_a_scan_of_few_intensities_is_printed_once(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    scan = write_nifti(tmp_path / "data" / "b.nii.gz", (np.indices(SHAPE)[0] % 3).astype(np.uint8))
+    assert train(cases, "--run", tmp_path / "run", *settings(), *options) == 0
+    note = "The scan has only 3 different intensities, like a label. Check that the file is the scan."
+    assert capsys.readouterr().err == f"dcamt: {scan}: {note}\n"
+
+
 def test_model_of_a_finished_run_can_segment_and_start_another_run(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -337,7 +347,7 @@ def test_run_killed_during_creation_starts_when_the_command_is_repeated(cases: P
     assert (run / "train.lock").exists()
     assert train(cases, "--run", run, *settings()) == 0
     names = ["cases.csv", "checkpoints", "checkpoints/last.pt", "events.jsonl", "model.dcamt", "recipe.json"]
-    names += ["checkpoints/best.pt", "report.html", "validation.csv"]
+    names += ["checkpoints/best.pt", "report.html", "trained_scans.json", "validation.csv"]
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == sorted(names)
 
 

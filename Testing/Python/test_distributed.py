@@ -25,8 +25,9 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.sampling import Batch, BatchSampler
+from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import HANGING_S, own_lines, run_team, wait_until
-from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder, write_nifti
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter, program_of
 
@@ -284,6 +285,16 @@ def test_failure_of_a_team_is_reported_once(table: Path, tmp_path: Path) -> None
         assert len(own_lines(errors)) == 1, errors
         assert message in own_lines(errors)[0]
         assert not (tmp_path / "run").exists()
+
+
+def test_note_on_a_label_is_printed_once_by_a_team(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path, labelled=2)
+    write_nifti(tmp_path / "labelled1_label.nii.gz", 1 - ellipsoid_scan()[1])
+    settings = set_options(*TEAM_SETTINGS, "iterations=1")
+    status, _, errors = train_as_team(2, tmp_path / "run", table, *settings)
+    assert status == 0, errors
+    (line,) = own_lines(errors)
+    assert "labelled1_label.nii.gz: The label covers" in line
 
 
 LATE_LEADER = """

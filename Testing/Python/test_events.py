@@ -258,3 +258,18 @@ def test_many_loading_events_do_not_hide_the_run_state(tmp_path: Path, end: RunE
     run.events.write_text(f"{run_event_line(begun)}\n{run_event_line(end)}\n{loading}", encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.iteration, state.iterations) == (name, 4, 9)
+
+
+@pytest.mark.parametrize("events_since", [1, 900])
+def test_failed_run_states_the_iteration_of_its_last_checkpoint(tmp_path: Path, events_since: int) -> None:
+    run = RunFolder(tmp_path)
+    run.recipe.write_text("{}", encoding="utf-8")
+    progress = TrainingProgress(30, 90, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=5.0)
+    log: list[RunEvent] = [RunStarted(0, 90, 1, 0, 0, "cpu", False), CheckpointSaved(20), *[progress] * events_since]
+    saved = CheckpointSaved(30)
+    for later, states in (([], (30, 20)), ([saved], (30, 30)), ([saved, RunPaused(30)], (30, 30))):
+        run.events.write_text("".join(f"{run_event_line(event)}\n" for event in [*log, *later]), encoding="utf-8")
+        with run_lock(run.lock):
+            training = run_state(run)
+        ended = run_state(run)
+        assert ((training.iteration, ended.iteration), ended.iterations) == (states, 90)

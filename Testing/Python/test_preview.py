@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import torch
 from dcamt.cases.case_list import read_cases
+from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.models.package import Card
+from dcamt.networks.packaging import save_model, verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import choose_preview, chosen_preview, read_preview, shows_case, write_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
@@ -20,7 +25,7 @@ def test_preview_of_the_requested_case_has_the_dice_of_the_validation(tmp_path: 
     assert chosen_preview(run) is None
     choose_preview(run, "validation1")
     assert chosen_preview(run) == "validation1"
-    settings = ("iterations=3", "validate_every=1", "learning_rate=0.05")
+    settings = ("iterations=3", "validate_every=1", "learning_rate=0.05", "largest_component=false")
     received: list[object] = []
     trainer = new_trainer(run.path, table, *settings, on_event=received.append)
     case = next(case for case in read_cases(table) if case.name == "validation1")
@@ -51,6 +56,24 @@ def test_preview_of_the_requested_case_has_the_dice_of_the_validation(tmp_path: 
     # network grid equals the scan's grid.
     np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
+
+
+@pytest.mark.parametrize("largest_component", [True, False])
+def test_preview_is_the_segmentation_of_the_model(tmp_path: Path, largest_component: bool) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
+    run = RunFolder(tmp_path / "run")
+    choose_preview(run, "validation0")
+    trainer = new_trainer(run.path, table, "iterations=1", f"largest_component={str(largest_component).lower()}")
+    weights = trainer.fit(read_cases(table)).weights
+    save_model(run.model, weights, trainer.recipe, Card("run", "", ("Left atrium",), "MRI", "1", "none", "2020-01-01"))
+    predictor = Predictor(verify_model(run.model), precision=torch.float32)
+    expected = predictor.segment(read_scan(table.with_name("validation0.nii.gz"))).labelmap.voxels
+    preview = read_preview(run)
+    assert preview is not None
+    labels = np.load(preview.labels)
+    assert (scipy.ndimage.label(labels, np.ones((3, 3, 3)))[1] == 1) == largest_component
+    # The predictor's network rounds otherwise, since it is folded.
+    assert np.count_nonzero(labels != expected.T) < 4
 
 
 def test_preview_is_written_only_on_request_and_a_failure_to_write_it_is_ignored(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe, recipe_from_dict
 from dcamt.runs.folder import RunFolder
+from dcamt_testing.synthetic import save_tiny_model
 
 NAN, INFINITE = float("nan"), float("inf")
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
@@ -258,6 +259,23 @@ def test_run_starts_from_a_model_only_if_the_networks_are_equal(tiny_package: Mo
     two = replace(recipe, classes=(*recipe.classes, replace(recipe.classes[0], label=2, name="Wall")))
     with pytest.raises(InputError, match=r": the number of classes is 1 in the model, but 2 in the recipe"):
         choose_recipe(two, start_from=path)
+
+
+def test_run_starts_from_a_model_only_if_its_classes_have_the_same_order(
+    tiny_package: ModelPackage, tmp_path: Path
+) -> None:
+    def with_classes(*names: str) -> Recipe:
+        (first,) = tiny_package.recipe.classes
+        classes = tuple(replace(first, label=label, name=name) for label, name in enumerate(names, start=1))
+        return replace(tiny_package.recipe, classes=classes)
+
+    path = save_tiny_model(tmp_path / "model.dcamt", with_classes("Atrium", "Wall"))
+    with pytest.raises(
+        InputError, match=r"model\.dcamt: has the classes Atrium, Wall in this order, but the recipe .* wall, Atrium\."
+    ):
+        choose_recipe(with_classes("wall", "Atrium"), start_from=path)
+    for renamed in (with_classes("atrium", "wall"), with_classes("Wall", "Scar")):
+        assert choose_recipe(renamed, start_from=path)[0] == renamed
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic
 from dcamt.networks.packaging import save_model, verify_model
+from dcamt.runs.events import EventLog
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt.training.trainer import TrainingResult
+from dcamt.training.trainer import Trainer, TrainingResult
 from dcamt_testing.processes import HANGING_S, call_dcamt, run_dcamt, start_dcamt, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments
+from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -213,7 +215,7 @@ def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
     real, calls = os.replace, []
 
     def replace_until_full(source: Path, target: Path) -> None:
-        calls.append(target)
+        calls.extend([target] if Path(target).name == "last.pt" else [])
         if len(calls) > 3:
             raise OSError(28, "No space left on device")
         real(source, target)
@@ -268,11 +270,24 @@ def test_checkpoint_is_refused_after_spacing_or_radius_was_edited(tmp_path: Path
     new_trainer(tmp_path / "run", table).resume()
 
 
+def test_checkpoint_is_refused_after_the_order_of_the_classes_was_edited(tmp_path: Path) -> None:
+    def trainer_of(*names: str) -> Trainer:
+        recipe = tiny_recipe()
+        classes = [replace(recipe.classes[0], label=label, name=name) for label, name in enumerate(names, start=1)]
+        return Trainer(replace(recipe, classes=tuple(classes)), RunFolder(tmp_path), CPU, EventLog(None))
+
+    trainer_of("Left atrium", "Aorta").save()
+    with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
+        trainer_of("Aorta", "Left atrium").resume()
+    for names in (("left atrium", "Aorta"), ("Left atrium", "Wall")):
+        trainer_of(*names).resume()
+
+
 def test_checkpoint_of_an_earlier_version_loads(tmp_path: Path, table: Path) -> None:
     trainer = new_trainer(tmp_path / "run", table)
     trainer.save()
     state = load_checkpoint(trainer.run.checkpoint, CPU)
-    del state["shape"], state["scan_settings"]  # Earlier versions did not save these settings.
+    del state["shape"], state["scan_settings"], state["class_names"]  # Earlier versions did not save these settings.
     torch.save(state, trainer.run.checkpoint)
     new_trainer(tmp_path / "run", table).resume()
 

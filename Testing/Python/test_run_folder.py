@@ -161,7 +161,8 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["report.html", "validation.csv", "model.dcamt", "events.jsonl", "checkpoints/last.pt"]
+    "name",
+    ["report.html", "validation.csv", "model.dcamt", "events.jsonl", "trained_scans.json", "checkpoints/last.pt"],
 )
 @pytest.mark.parametrize("target_exists", [True, False])
 def test_link_to_a_file_outside_the_run_is_refused(

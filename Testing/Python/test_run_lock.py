@@ -12,6 +12,8 @@ import pytest
 from dcamt.errors import InputError, OutputError
 from dcamt.runs import lock
 from dcamt.runs.lock import is_held, run_lock
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import new_trainer, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 from filelock import FileLock
 
@@ -187,6 +189,28 @@ def test_lock_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: could not be written (")
         assert "\n" not in str(caught.value)
     assert all_paths(tmp_path) == ["file", "run", "run/train.lock"]
+
+
+def test_resumed_run_on_a_read_only_disk_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    table = write_cases_folder(tmp_path / "cases", labelled=1)
+    new_trainer(tmp_path / "run", table).save()
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    train = ["train", "--device", "cpu", "--run"]
+    copy = "Copy the run's folder to a disk where you may write, and resume it there."
+    for further, run, remedy in (
+        (["--resume"], "run", copy),
+        (["--stop"], "run", copy),
+        ([str(table)], "new", "Choose another folder."),
+    ):
+        capsys.readouterr()
+        assert call_dcamt([*train, tmp_path / run, *further]) == 1
+        message = f"{tmp_path / run / 'train.lock'}: could not be written ({os.strerror(errno.EROFS)}). {remedy}"
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX")

@@ -372,7 +372,7 @@ def test_run_on_a_full_disk_is_paused(tmp_path: Path) -> None:
     program = [sys.executable, "-c", TRAIN_UNTIL_THE_DISK_IS_FULL, tmp_path / "disk", cases, *TINY, "iterations=2"]
     done = subprocess.run([*own_disk, *program], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.startswith("paused True True "), done.stdout + done.stderr
-    assert "last.pt: the disk is full. " in done.stdout
+    assert "run/trained_scans.json: the disk is full. " in done.stdout
 
 
 def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
@@ -509,3 +509,15 @@ def test_stopping_an_untrained_paused_run_writes_no_model(
     state = run_state(trainer.run)
     assert (state.state, state.resumable) == (PAUSED, True)
     assert message in state.reason
+
+
+def test_stopping_an_untrained_failed_run_keeps_the_reason_of_the_failure(
+    tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer = new_trainer(tmp_path / "run", table, "iterations=2")
+    trainer.save()
+    note = FailureNote("the losses are no longer finite at iteration 1")
+    write_note(trainer.run.failure, note)
+    assert call_dcamt(["train", "--run", str(tmp_path / "run"), "--stop", "--device", "cpu"]) == 1
+    assert "was not trained yet, so it has no model to write" in capfd.readouterr().err
+    assert read_note(trainer.run.failure) == note

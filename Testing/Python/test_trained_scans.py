@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import dcamt
 import pytest
 import SimpleITK
 import torch
-from dcamt.cases.case_list import list_cases
+from dcamt.cases.case_list import LABELLED, VALIDATION, list_cases
+from dcamt.cases.checks import scan_checksum
 from dcamt.commands import console
 from dcamt.errors import InputError
+from dcamt.io.readers import read_scan
 from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.trained_scans import find_trained_scans
+from dcamt.runs.trained_scans import TrainedScan, find_trained_scans, read_trained_scans
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import train_arguments, write_cases_folder, write_table
@@ -54,17 +57,53 @@ def test_resumed_run_refuses_to_validate_on_its_own_training_scan(
     assert call_dcamt(resume) == 0
 
 
-def test_run_whose_checkpoint_names_no_training_scans_is_resumed(table: Path, tmp_path: Path) -> None:
-    """Earlier versions of DCAMT wrote such checkpoints."""
+@pytest.mark.parametrize("option", ["--resume", "--stop"])
+def test_moved_run_refuses_to_validate_on_its_own_training_scan(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
+    set_iterations(run, 2)
+    moved = RunFolder(shutil.move(run.path, tmp_path / "archive" / "2024" / "run"))
+    listed = moved.cases.read_text(encoding="utf-8").replace("../cases/", f"{table.parent}/")
+    trained = f"labelled1_label.nii.gz,{LABELLED}"
+    assert trained in listed
+    moved.cases.write_text(listed.replace(trained, f"labelled1_label.nii.gz,{VALIDATION}"), encoding="utf-8")
+    resume = ["train", "--run", moved.path, "--device", "cpu", option]
+    assert call_dcamt(resume) == 1
+    message = f"{moved.cases}: lists validation cases whose scans this run has trained on: labelled1. Give"
+    assert message in capsys.readouterr().err
+    moved.cases.write_text(listed, encoding="utf-8")
+    assert call_dcamt(resume) == 0
+
+
+@pytest.mark.parametrize("stored", ["nothing", "paths"])
+def test_checkpoint_of_an_earlier_version_is_resumed_and_then_stores_checksums(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stored: str
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert call_dcamt(train_arguments(table, run, "iterations=1")) == 0
+    run.trained_scans.unlink()
     state = load_checkpoint(run.checkpoint, torch.device("cpu"))
-    trained = [f"../cases/{name}.nii.gz" for name in ("labelled0", "labelled1", "unlabelled0")]
+    trained = [
+        (name, f"../cases/{name}.nii.gz", scan_checksum(read_scan(table.with_name(f"{name}.nii.gz"))))
+        for name in ("labelled0", "labelled1", "unlabelled0")
+    ]
     assert state.pop("trained") == trained
+    if stored == "paths":
+        state["trained"] = [image for _, image, _ in trained]
     save_checkpoint(run.checkpoint, state)
     set_iterations(run, 2)
-    assert call_dcamt(["train", "--run", run.path, "--device", "cpu", "--resume"]) == 0
+    listed = run.cases.read_text(encoding="utf-8")
+    run.cases.write_text(listed.replace(f",{LABELLED}\n", f",{VALIDATION}\n", 1), encoding="utf-8")
+    resume = ["train", "--run", run.path, "--device", "cpu", "--resume"]
+    if stored == "paths":
+        assert call_dcamt(resume) == 1
+        assert "whose scans this run has trained on: labelled0" in capsys.readouterr().err
+    run.cases.write_text(listed, encoding="utf-8")
+    assert call_dcamt(resume) == 0
     assert load_checkpoint(run.checkpoint, torch.device("cpu"))["trained"] == trained
+    assert read_trained_scans(run) == tuple(TrainedScan(*scan) for scan in trained)
 
 
 def test_note_names_the_validation_cases_that_the_starting_model_was_trained_on(
@@ -103,6 +142,51 @@ def first(table: Path, tmp_path: Path) -> RunFolder:
     return run
 
 
+def trained_names(table: Path, model: Path) -> list[str]:
+    """Return the names of the cases on which a model was trained, if all cases of a list are validation cases."""
+    cases = [replace(case, role=VALIDATION) for case in list_cases(table)]
+    return [case.name for case, _ in find_trained_scans(cases, model, lambda fraction: None, pytest.fail)]
+
+
+def test_scan_removed_from_the_list_of_a_run_counts_as_trained(first: RunFolder, table: Path) -> None:
+    everything = ["labelled0", "labelled1", "unlabelled0"]
+    set_iterations(first, 2)
+    listed = first.cases.read_text(encoding="utf-8").splitlines(keepends=True)
+    first.cases.write_text("".join(line for line in listed if "labelled1" not in line), encoding="utf-8")
+    assert call_dcamt(["train", "--run", first.path, "--device", "cpu", "--resume"]) == 0
+    assert trained_names(table, first.model) == everything
+    # The checksums are known, so the training scans themselves are not needed.
+    copies = Path(shutil.copytree(table.parent, table.parent.with_name("copies")))
+    shutil.rmtree(table.parent)
+    assert trained_names(copies / table.name, first.model) == everything
+
+
+@pytest.mark.parametrize("is_of_earlier_version", [False, True])
+def test_model_under_another_name_in_the_folder_of_a_run_is_the_model_of_the_run(
+    first: RunFolder, table: Path, is_of_earlier_version: bool
+) -> None:
+    if is_of_earlier_version:
+        first.trained_scans.unlink()
+    kept = first.model.rename(first.path / "model-old.dcamt")
+    assert trained_names(table, kept) == ["labelled0", "labelled1", "unlabelled0"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[" * 1000, '[{"name": "a"}]', '[{"name": "a", "image": 5}]'])
+def test_damaged_list_of_training_scans_is_a_note(
+    first: RunFolder, table: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    first.trained_scans.write_text(text, encoding="utf-8")
+    capsys.readouterr()
+    check: list[str | Path] = ["cases", "check", table, "--start-from", first.model]
+    assert call_dcamt(check) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if str(first.trained_scans) in line]
+    assert f"{first.trained_scans}: cannot be read (" in note
+    assert "Delete this file, so that the training cases in cases.csv are compared instead." in note
+    first.trained_scans.unlink()
+    assert call_dcamt(check) == 0
+    assert "cannot be read" not in capsys.readouterr().err
+
+
 def start_from(first: RunFolder, table: Path, run: Path, *further: str) -> list[str | Path]:
     return ["train", table, "--run", run, "--start-from", first.model, "--set", "iterations=1", *further]
 
@@ -110,6 +194,7 @@ def start_from(first: RunFolder, table: Path, run: Path, *further: str) -> list[
 def test_unreadable_case_list_of_the_starting_model_is_a_note(
     first: RunFolder, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first.trained_scans.unlink()  # as in a run of an earlier version
     first.cases.write_text("name\nlabelled0\n", encoding="utf-8")
     check: list[str | Path] = ["cases", "check", table, "--start-from", first.model]
     capsys.readouterr()
@@ -146,6 +231,7 @@ def test_run_that_cannot_start_is_refused_before_scans_are_compared(
 def test_note_on_missing_training_scans_names_the_command_for_a_new_comparison(
     first: RunFolder, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first.trained_scans.unlink()  # as in a run of an earlier version
     listed = first.cases.read_text(encoding="utf-8")
     first.cases.write_text(listed.replace("labelled0.nii.gz", "moved.nii.gz"), encoding="utf-8")
     assert call_dcamt(start_from(first, table, tmp_path / "second", "--device", "cpu")) == 0

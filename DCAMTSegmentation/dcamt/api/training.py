@@ -28,7 +28,7 @@ from ..models.package import Card, open_model, read_card, read_recipe, write_pac
 from ..process_settings import default_numpy_settings
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
-from ..runs.failure_note import FailureNote, remove_blank_note, reserve_note, write_note
+from ..runs.failure_note import FailureNote, read_note, remove_blank_note, reserve_note, write_note
 from ..runs.folder import RunFolder
 from ..runs.lock import run_lock
 from ..runs.requests import STOP, read_request, remove_request
@@ -48,7 +48,7 @@ class TrainedRun:
     Attributes:
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if `model` is the best or no validation took place.
-        notes: messages on labels, on a missing calibration or report, and on changes after the last iteration.
+        notes: messages on scans, labels, a missing calibration or report, and changes after the last iteration.
     """
 
     folder: Path
@@ -116,10 +116,17 @@ def train(
         Cancelled: a signal or a request paused the run, or stopped it before its first iteration; `resume=True`
             continues the run.
 
+    In the top folder of a clone of DCAMT:
+
+    >>> import tempfile
     >>> import dcamt
+    >>> from dcamt.cases.case_list import Case
+    >>> heart = "Resources/SampleData/LGEHeartPhantom"
+    >>> cases = [Case("heart", f"{heart}.nrrd", f"{heart}_label.nrrd", "labelled")]
     >>> small = {"iterations": 2, "patch": (16, 16, 16), "channels": (4, 8), "convolutions": (1, 1), "batch": 2}
     >>> small |= {"labelled_per_batch": 2, "spacing": (4, 4, 4), "embedding": 4}
-    >>> done = dcamt.train(cases, run=folder / "run", settings=small, device="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = dcamt.train(cases, run=folder, settings=small, device="cpu")
     >>> done.iterations, done.model.name, done.report.name
     (2, 'model.dcamt', 'report.html')
     """
@@ -170,12 +177,13 @@ class TrainingSession:
         run, resume = self._run, self._plan.resume
         if not (resume or run.lock.exists()):
             run.check_new()  # nothing, not even the lock, is written into a folder that holds other files
-        with run_lock(run.lock):
+        with run_lock(run.lock, resume):
             if resume:
                 run.remove_strays()
             else:
                 run.check_new()
             remove_request(run)
+            earlier = read_note(run.failure)
             reserve_note(run.failure)
             try:
                 # Imported after the checks above, since torch loads slowly.
@@ -190,7 +198,10 @@ class TrainingSession:
                 # A new run that failed before it started gets no note, since its files are removed.
                 if run.recipe.exists():
                     unwritten = isinstance(failure, OutputError) or self._plan.conclude
-                    write_note(run.failure, FailureNote(str(failure), unwritten))
+                    note = FailureNote(str(failure), unwritten)
+                    if earlier is not None and self._plan.conclude and self._trainer and not self._trainer.step:
+                        note = earlier  # It says why the run has no model to write.
+                    write_note(run.failure, note)
                 raise
             finally:
                 remove_blank_note(run.failure)

@@ -136,7 +136,8 @@ def choose_recipe(
         on_note: called with a note if the recipe's channels have another order or other names than the model's.
 
     Raises:
-        InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.
+        InputError: recipe, setting, effort or model cannot be used, or the model's network or order of classes differs
+            from the recipe's.
     """
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
     if start_from is None:
@@ -179,6 +180,16 @@ def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None
                 path=path,
                 remedy="Choose the model's own recipe, or start with random weights.",
             )
+    recipe_order, model_order = ([info.name for info in each.classes] for each in (recipe, model))
+    # The run cannot take the model's order, since the recipe's order states what the labels' values mean.
+    if differ_in_order(recipe_order, model_order):
+        raise InputError(
+            f"has the classes {', '.join(model_order)} in this order, but the recipe '{recipe.name}' has the order"
+            f" {', '.join(recipe_order)}",
+            path=path,
+            remedy="List the recipe's classes in the model's order, and map the labels' values to the classes"
+            " (--labels). Otherwise, start with random weights.",
+        )
 
 
 def _with_channels_of(model: Recipe, recipe: Recipe, path: str | Path, on_note: Callable[[str], None]) -> Recipe:

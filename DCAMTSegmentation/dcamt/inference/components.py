@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_components
+from ..recipe import Recipe
 from .labelling import most_likely
 
 CENTRAL = 4.0
@@ -114,6 +115,13 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept
+
+
+def keep_organs(labelmap: np.ndarray, recipe: Recipe, expected: ExpectedOrgans | None = None) -> np.ndarray:
+    """Return `keep_largest_components` of all classes; if the recipe keeps all components, return `labelmap`."""
+    if not recipe.inference.largest_component:
+        return labelmap
+    return keep_largest_components(labelmap, range(1, recipe.output_channels), expected)
 
 
 def keep_largest_components(

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "checkpoints" / "last.pt"
 
     @property
+    def trained_scans(self) -> Path:
+        """The scans on which the run has trained; missing before the first iteration. See `runs.trained_scans`."""
+        return self.path / "trained_scans.json"
+
+    @property
     def model(self) -> Path:
         return self.path / "model.dcamt"
 
@@ -229,7 +234,7 @@ class RunFolder:
     def refuse_links_of_training(self) -> None:
         """Raise InputError if a training would write to a file outside the folder, through a link."""
         results = (self.report, self.validation, self.model, self.best, self.checkpoint, self.best_weights)
-        self.refuse_links_out(*results, self.events, self.request, self.failure)
+        self.refuse_links_out(*results, self.trained_scans, self.events, self.request, self.failure)
 
     def refuse_links_out(self, *files: Path) -> None:
         """Raise InputError if one of `files`, which lie in the folder, is a link to a file outside the folder."""
@@ -297,7 +302,7 @@ class RunFolder:
             OSError: the folder cannot be read.
         """
         late = {self.recipe, self.cases, self.model, self.best, self.validation, self.report, self.ranking}
-        own = self._early_files() | late
+        own = self._early_files() | late | {self.trained_scans}
         files = {file for file in self.path.iterdir() if not _KEPT_SCORES.fullmatch(file.name)}
         return [*sorted(files - own), *self.foreign_proposals()]
 

@@ -27,12 +27,15 @@ On Windows, `run_lock` cannot tell such a program from a run, and waits only `AC
 
 
 @contextmanager
-def run_lock(path: Path) -> Iterator[None]:
+def run_lock(path: Path, resumes: bool = False) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
     The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block,
     `run_lock` removes the file, and then the folders that it created, if they are empty. On a file system without
     locks, nothing is locked, and no process is refused.
+
+    Args:
+        resumes: whether the folder already holds the run; decides the remedy of OutputError.
 
     Raises:
         InputError: another process trains the run, or another program keeps the file locked for `PATIENCE_S`.
@@ -40,7 +43,7 @@ def run_lock(path: Path) -> Iterator[None]:
     """
     created: list[Path] = []
     try:
-        lock = _acquire(path, created)
+        lock = _acquire(path, created, resumes)
         try:
             yield
         finally:
@@ -88,7 +91,7 @@ def _cannot_be_acquired(path: Path) -> bool:
     return False
 
 
-def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
+def _acquire(path: Path, created: list[Path], resumes: bool) -> BaseFileLock | None:
     # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
@@ -117,7 +120,10 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
         _refuse_held(path)
         what = "cannot be locked (no permission)"
         raise OutputError(f"{path}: {what}. Delete this file, or ask its owner to delete the file.") from failure
-    raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
+    remedy = "Choose another folder."
+    if resumes:
+        remedy = "Copy the run's folder to a disk where you may write, and resume it there."
+    raise OutputError(f"{path}: could not be written ({failure.strerror}). {remedy}") from failure
 
 
 def _refuse_held(path: Path) -> None:

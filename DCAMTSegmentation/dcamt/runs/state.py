@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..machine import free_disk_bytes
 from ..recipe_files import load_recipe
-from .events import CasesLoading, EventTail, RunFinished, RunPaused, RunStarted, TrainingProgress
+from .events import CasesLoading, CheckpointSaved, EventTail, RunFinished, RunPaused, RunStarted, TrainingProgress
 from .failure_note import read_note
 from .folder import RunFolder
 from .lock import is_held
@@ -33,7 +33,8 @@ class RunState:
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
         reason: why the run's last process failed; otherwise empty.
-        iteration, iterations: iterations trained and planned; 0 if unknown.
+        iteration, iterations: iterations trained and planned; 0 if unknown. If no process trains the run, iterations
+            after the last checkpoint do not count.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it. A `FINISHED` run
             is resumable only if its model is missing.
@@ -50,11 +51,11 @@ class RunState:
 def run_state(run: RunFolder) -> RunState:
     """Return the state of a run; usually, only the last `TAIL` bytes of the run's file of events are read."""
     progress = _read_progress(run)
-    counts = (progress.iteration, progress.iterations)
     # `Path.exists` would raise an error if the disk of the run does not answer.
     resumable = os.path.exists(run.recipe) and os.path.exists(run.checkpoint)
     if is_held(run.lock):
-        return RunState(RUNNING, "", *counts, progress.eta_s)
+        return RunState(RUNNING, "", progress.iteration, progress.iterations, progress.eta_s)
+    counts = (_saved_iteration(run, progress), progress.iterations)
     note = read_note(run.failure)
     if isinstance(progress.ended_by, RunFinished):
         return _ended_state(run, progress, note.message if note is not None else "", resumable)
@@ -137,10 +138,15 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress; `ended_by` is the event with which its last process ended."""
+    """A run's progress; `ended_by` is the event with which its last process ended.
+
+    Attributes:
+        saved: the iteration of the last checkpoint; None if unknown.
+    """
 
     iteration: int = 0
     iterations: int = 0
+    saved: int | None = None
     eta_s: float | None = None
     ended_by: RunPaused | RunFinished | None = None
 
@@ -151,6 +157,12 @@ def _read_progress(run: RunFolder) -> _Progress:
         return progress
     # The last bytes may hold only `CasesLoading` events, one for each case.
     return _progress_of(EventTail(run.events, newest_progress=True))
+
+
+def _saved_iteration(run: RunFolder, progress: _Progress) -> int:
+    if progress.saved is None:  # The last bytes may hold only `TrainingProgress` events.
+        progress = _progress_of(EventTail(run.events, newest_progress=True))
+    return progress.iteration if progress.saved is None else progress.saved
 
 
 def _progress_of(tail: EventTail) -> _Progress:
@@ -164,6 +176,8 @@ def _progress_of(tail: EventTail) -> _Progress:
         if isinstance(event, RunStarted | TrainingProgress):
             progress.iterations = event.iterations
             progress.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
+        if isinstance(event, RunStarted | CheckpointSaved | RunPaused | RunFinished):
+            progress.saved = event.iteration
         if isinstance(event, RunPaused | RunFinished):
             progress.ended_by, progress.eta_s = event, None
         elif isinstance(event, RunStarted):

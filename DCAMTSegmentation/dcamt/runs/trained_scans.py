@@ -1,17 +1,61 @@
-"""Find validation cases whose scans a model was trained on, if the model lies in the folder of its run."""
+"""Store the scans on which a run has trained, and find validation cases whose scans a model was trained on.
+
+A model's training scans are known if the model lies in the folder of its run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..cases.case_list import VALIDATION, Case, list_cases, used_cases
+from ..cases.case_list import LABELLED, VALIDATION, Case, list_cases, used_cases
 from ..cases.case_scans import read_case_scan
-from ..cases.checks import ScanUses
+from ..cases.checks import ScanUses, scan_checksum
 from ..errors import InputError, shell_argument
+from ..io.atomic import write_text
 from ..io.dicom_files import list_names
+from ..io.typed_json import parse_json, value_of
 from ..models.package import read_recipe
 from .folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainedScan:
+    """A scan on which a run has trained.
+
+    Attributes:
+        name: the name of the scan's case.
+        image: the scan's path, as the run's case list stated the path during the training.
+        checksum: the `scan_checksum`; empty if unknown, since earlier versions stored no checksums.
+    """
+
+    name: str
+    image: str
+    checksum: str = ""
+
+
+def write_trained_scans(run: RunFolder, scans: Iterable[TrainedScan]) -> None:
+    """Write the run's file `trained_scans`. Raises OutputError if the file cannot be written."""
+    write_text(run.trained_scans, json.dumps([asdict(scan) for scan in scans], indent=2))
+
+
+def read_trained_scans(run: RunFolder) -> tuple[TrainedScan, ...] | None:
+    """Return the scans in the run's file `trained_scans`; None if the file does not exist.
+
+    Raises:
+        InputError: the file is damaged, or cannot be read.
+    """
+    try:
+        stored = parse_json(run.trained_scans.read_text(encoding="utf-8"))
+        scans: tuple[TrainedScan, ...] = value_of(stored, tuple[TrainedScan, ...], None, "scans")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, InputError) as error:
+        remedy = f"Delete this file, so that the training cases in {run.cases.name} are compared instead."
+        raise InputError(f"cannot be read ({error})", path=run.trained_scans, remedy=remedy) from error
+    return scans
 
 
 def find_trained_scans(
@@ -26,24 +70,25 @@ def find_trained_scans(
         on_note: called with a note if training scans cannot be read.
 
     Raises:
-        InputError: the case list or the recipe of the model's run cannot be read.
+        InputError: the training scans or the case list of the model's run, or the model's recipe, cannot be read.
     """
-    trained, validation_cases = _trained_cases(model), [case for case in cases if case.role == VALIDATION]
+    trained, listed = _trained_cases(RunFolder(model.parent))
+    validation_cases = [case for case in cases if case.role == VALIDATION]
     if not trained or not validation_cases:
         return
     recipe = read_recipe(model, for_training=False)
-    compared = [*trained, *validation_cases]
-    uses = ScanUses(compared)
+    compared = [*trained, *((case, "") for case in validation_cases)]
+    uses = ScanUses()
     unread = 0
-    for index, case in enumerate(compared):
+    for index, (case, known_checksum) in enumerate(compared):
         progress(index / len(compared))
         try:
-            volume = read_case_scan(case.image, recipe)
+            checksum = known_checksum or scan_checksum(read_case_scan(case.image, recipe))
         except InputError:
             unread += index < len(trained)
             continue
         try:
-            uses.add(case, volume)
+            uses.add(case, checksum)
         except InputError as error:
             yield case, error
     if unread:
@@ -52,7 +97,6 @@ def find_trained_scans(
             " validation scans"
         )
         command = f"dcamt cases check CASES.csv --start-from {shell_argument(model)}"
-        listed = RunFolder(model.parent).cases
         remedy = (
             f"If a validation scan may be one of these training scans, correct the paths in {listed} and run: {command}"
         )
@@ -75,8 +119,17 @@ def note_trained_scans(
         )
 
 
-def _trained_cases(model: Path) -> list[Case]:
-    run = RunFolder(model.parent)
-    if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
-        return []
-    return [case for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION]
+def _trained_cases(run: RunFolder) -> tuple[list[tuple[Case, str]], Path]:
+    """Return the training cases of a run, each with its `scan_checksum`, and the file that lists the cases.
+
+    An unknown checksum is empty. If the folder contains no run, there are no cases.
+    """
+    if not run.recipe.exists():
+        return [], run.cases
+    scans = read_trained_scans(run)
+    if scans is not None:
+        cases = [Case(scan.name, run.path / scan.image, None, LABELLED) for scan in scans]
+        return [(case, scan.checksum) for case, scan in zip(cases, scans, strict=True)], run.trained_scans
+    if not run.cases.exists():
+        return [], run.cases
+    return [(case, "") for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION], run.cases

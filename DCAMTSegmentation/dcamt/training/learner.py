@@ -113,6 +113,7 @@ class Learner:
             "shape": self._shape(),
             "scan_settings": self._scan_settings(),
             "channel_names": tuple(self.recipe.channel_names),
+            "class_names": self._class_names(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -120,7 +121,7 @@ class Learner:
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
-                another spacing, intensity rule or order of channels.
+                another spacing, intensity rule, or order of channels or classes.
         """
         # torch raises no error for another spacing or intensity rule, but the validation scores before and after
         # resuming the run would not be comparable.
@@ -128,6 +129,8 @@ class Learner:
             raise ValueError("the state belongs to another spacing or intensity rule")
         if differ_in_order(state.get("channel_names", ()), self.recipe.channel_names):
             raise ValueError("the state belongs to another order of the channels")
+        if differ_in_order(state.get("class_names", ()), self._class_names()):
+            raise ValueError("the state belongs to another order of the classes")
         # With another number of attention heads, the weights have the same shapes, so torch raises no error.
         if state.get("shape", self._shape()) != self._shape():
             raise ValueError("the state belongs to another network")
@@ -146,6 +149,9 @@ class Learner:
 
     def _shape(self) -> dict[str, Any]:
         return asdict(replace(self.recipe.network, strides=self.recipe.level_strides))
+
+    def _class_names(self) -> tuple[str, ...]:
+        return tuple(info.name for info in self.recipe.classes)
 
     def _scan_settings(self) -> dict[str, Any]:
         return {"spacing": tuple(self.recipe.spacing), "intensity": asdict(self.recipe.intensity)}

@@ -15,8 +15,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from ..cases.case_list import (
     refuse_violations,
     violations,
 )
-from ..cases.checks import ScanUses
+from ..cases.checks import ScanUses, scan_checksum
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
 from ..io.dicom_files import list_names
@@ -50,6 +51,8 @@ from ..runs.events import (
 )
 from ..runs.folder import RunFolder
 from ..runs.requests import STOP, read_request
+from ..runs.trained_scans import TrainedScan, write_trained_scans
+from ..volume import Volume
 from .checkpoint import load_checkpoint, save_checkpoint
 from .learner import Learner
 from .resident import ResidentCase, load_case
@@ -138,7 +141,7 @@ class Trainer:
     In a team, only the leader reports, validates and saves. The others wait for the leader at the next exchange.
 
     Args:
-        on_note: called with each note on the labels of cases (`cases.labels.label_notes`).
+        on_note: called with each note on the cases (`load_case`).
 
     Attributes:
         case_list: the rows (`case_rows`) of the cases with which the run was trained; None if they are unknown.
@@ -173,8 +176,10 @@ class Trainer:
         self._best_dice: float | None = None
         self._counts: dict[str, int] = {}
         self.case_list: list[tuple[str, ...]] | None = None
-        self._trained: set[str] = set()
-        """The scans on which the run has trained, by their paths in `case_list`."""
+        self._checksums: dict[str, str] = {}
+        """Name of a loaded case -> its `scan_checksum`."""
+        self._trained: frozenset[TrainedScan] = frozenset()
+        self._written: frozenset[TrainedScan] = frozenset()
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -192,7 +197,8 @@ class Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.seconds_validating = state["seconds_validating"]
             self.case_list = state.get("case_list")
-            self._trained = set(state.get("trained", ()))  # Earlier versions did not save these paths.
+            # Earlier versions did not save these scans.
+            self._trained = frozenset(map(_stored_scan, state.get("trained", ())))
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -203,11 +209,15 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write the run's checkpoint in the leader only. Raises OutputError if the file cannot be written."""
+        """Write checkpoint and `trained_scans` in the leader only. Raises OutputError if a file cannot be written."""
         if not self.team.leads:
             return
         counts = {"step": self.step, "seconds": self.seconds, "seconds_validating": self.seconds_validating}
-        lists = {"case_list": self.case_list, "trained": sorted(self._trained)}
+        scans = sorted(self._trained, key=astuple)
+        if self._trained != self._written:
+            write_trained_scans(self.run, scans)
+            self._written = self._trained
+        lists = {"case_list": self.case_list, "trained": [astuple(scan) for scan in scans]}
         save_checkpoint(self.run.checkpoint, counts | lists | self.learner.state())
         self.log(CheckpointSaved(self.step))
 
@@ -240,7 +250,7 @@ class Trainer:
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         rows = case_rows(cases, self.run.cases)
-        trained = {image for _, image, _, role, _ in rows if role != VALIDATION}
+        trained = self._with_scans_of(rows)
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(RunStarted(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
         dice = None
@@ -257,7 +267,7 @@ class Trainer:
                     self.save()
                     raise
                 self.step += 1
-                self.case_list, self._trained = rows, self._trained | trained
+                self.case_list, self._trained = rows, trained
                 self.seconds = time.monotonic() - began
                 self._check_request()
                 last = self.step == iterations
@@ -302,10 +312,11 @@ class Trainer:
             trained_roles = [role for _, _, _, role, _ in self.case_list]
             self._counts |= {role: trained_roles.count(role) for role in (LABELLED, UNLABELLED)}
         validation_cases = [case for case in cases if case.role == VALIDATION]
-        resident = []
+        resident, uses = [], ScanUses()
         for index, case in enumerate(validation_cases):
             self.log(CasesLoading(index, len(validation_cases)))
-            resident.append(load_case(case, self.recipe, self.device, self._on_note, index))
+            compare = partial(self._compare_scan, uses, case)
+            resident.append(load_case(case, self.recipe, self.device, self._on_note, index, compare))
         if resident:
             self.log(CasesLoading(len(resident), len(resident)))
         dice = self._validate(resident) if resident else None
@@ -317,12 +328,29 @@ class Trainer:
         if not self.team.leads:
             return
         self.run.refuse_links_of_training()
+        images = {scan.image for scan in self._trained}
         rows = case_rows(cases, self.run.cases)
-        names = [name for name, image, _, role, _ in rows if role == VALIDATION and image in self._trained]
+        self._refuse_trained([name for name, image, _, role, _ in rows if role == VALIDATION and image in images])
+
+    def _compare_scan(self, uses: ScanUses, case: Case, volume: Volume) -> None:
+        checksum = self._checksums[case.name] = scan_checksum(volume)
+        uses.add(case, checksum)
+        if case.role == VALIDATION and any(scan.checksum == checksum for scan in self._trained):
+            self._refuse_trained([case.name])
+
+    def _refuse_trained(self, names: Sequence[str]) -> None:
         if names:
             what = f"lists validation cases whose scans this run has trained on: {list_names(names)}"
             remedy = "Give these cases their earlier role or leave them out, or start a new run."
             raise InputError(what, path=self.run.cases, remedy=remedy)
+
+    def _with_scans_of(self, rows: Sequence[tuple[str, ...]]) -> frozenset[TrainedScan]:
+        """Return `_trained` together with the scans of training cases, which are loaded."""
+        scans = {
+            TrainedScan(name, image, self._checksums[name]) for name, image, _, role, _ in rows if role != VALIDATION
+        }
+        images = {scan.image for scan in scans}
+        return frozenset(scans | {scan for scan in self._trained if scan.checksum or scan.image not in images})
 
     def best(self) -> TrainingResult | None:
         """Return the state with the highest validation Dice.
@@ -349,14 +377,14 @@ class Trainer:
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
-        uses = ScanUses(cases)
+        uses = ScanUses()
         for index, case in enumerate(cases):
             if case.role == VALIDATION and not self.team.leads:
                 continue
             if self._check_request() and self.team.size == 1:
                 break
             self.log(CasesLoading(index, len(cases)))
-            compare = partial(uses.add, case)
+            compare = partial(self._compare_scan, uses, case)
             loaded = sum(map(len, by_role.values()))
             by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note, loaded, compare))
         return by_role
@@ -513,6 +541,11 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _stored_scan(stored: str | tuple[str, str, str]) -> TrainedScan:
+    # Earlier versions stored only the path.
+    return TrainedScan(Path(stored).name, stored) if isinstance(stored, str) else TrainedScan(*stored)
 
 
 def memory_held(device: torch.device) -> int:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from ..cases.case_scans import read_case_scan
 from ..errors import DCAMTError
+from ..inference.components import keep_organs
 from ..inference.labelling import labels_on_scan
 from ..inference.tiling import predict_bounded
 from ..networks.dual_vnet import DualVNet
@@ -79,7 +80,7 @@ def _write_preview(run: RunFolder, step: int, network: DualVNet, case: ResidentC
     assert case.grid is not None
     assert case.scan is not None
     branches = predict_bounded(network, case.intensities(recipe.intensity), recipe)
-    labels = labels_on_scan(branches.mean(dim=0).cpu(), case.grid)
+    labels = keep_organs(labels_on_scan(branches.mean(dim=0).cpu(), case.grid), recipe)
     scan = None
     if not shows_case(run, case.name):
         scan = read_case_scan(case.scan, recipe).voxels[0]
