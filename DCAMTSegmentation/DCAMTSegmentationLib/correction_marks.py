@@ -16,14 +16,16 @@ from DCAMTSlicerLib.fingerprints import (
 )
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.segment_voxels import labelmap_affine
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
+from DCAMTSlicerLib.segment_voxels import affine_of, grid_image, labelmap_affine
+from DCAMTSlicerLib.volume_bridge import SAME_VOXEL, ijk_to_ras, transform_between
 
 from .result_nodes import VOLUME, get_attribute, get_referenced_node, read_matrix
 
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _MOVED = "DCAMT.moved"
+_WRITTEN_OFF_GRID = "DCAMT.writtenOffGrid"
+"""Attribute of a result that was not written on its node's grid: the `_labelmap_to_grid` of the segments, as JSON."""
 SAME_PLACE = 0.1
 """Tolerance for comparing the place of segments in their scan, in voxels along each axis."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
@@ -47,7 +49,31 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
     segmentation_node.SetAttribute(_MEASURED_AXES, axes_of(segmentation_node, np.linalg.inv(to_local)))
     for mark in (_CORRECTED, _MOVED):
         segmentation_node.SetAttribute(mark, None)
+    to_grid = _labelmap_to_grid(segmentation_node)
+    if to_grid is not None and np.allclose(to_grid, np.eye(4), rtol=0, atol=SAME_VOXEL):
+        to_grid = None
+    segmentation_node.SetAttribute(_WRITTEN_OFF_GRID, None if to_grid is None else json.dumps(to_grid.tolist()))
     segmentation_node.SetAttribute(_OUTDATED, None if _are_as_measured(segmentation_node, written) else "1")
+
+
+def _labelmap_to_grid(segmentation_node: SegmentationNode) -> np.ndarray | None:
+    """Return the affine (4, 4), voxel index of the DCAMT segments -> voxel index of the node's grid.
+
+    Hardening a linear transform keeps this affine. The function returns None if no segment has voxels, or if the node
+    has no grid.
+    """
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    grid = grid_image(segmentation_node)
+    return None if affine is None or grid is None else np.linalg.inv(affine_of(grid)) @ affine
+
+
+def _is_resampled_to_grid(segmentation_node: SegmentationNode) -> bool:
+    """Return whether Slicer resampled a result that was not written on its node's grid, for example on saving."""
+    written = read_matrix(segmentation_node.GetAttribute(_WRITTEN_OFF_GRID), 4, 4)
+    if written is None:
+        return False
+    now = _labelmap_to_grid(segmentation_node)
+    return now is not None and not np.allclose(written, now, rtol=0, atol=SAME_VOXEL)
 
 
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
@@ -98,12 +124,14 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are.
+    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are. If Slicer
+    resampled the segments to the node's grid, the result stays corrected or uncorrected.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
     if now:
-        segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
+        if not _is_resampled_to_grid(segmentation_node):
+            segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
         segmentation_node.SetAttribute(_OUTDATED, None if _are_as_measured(segmentation_node, now) else "1")
         volume = get_referenced_node(segmentation_node, VOLUME)
         segmentation_node.SetAttribute(_MOVED, "1" if lies_elsewhere(segmentation_node, volume, now) else None)
@@ -140,6 +168,8 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
     `before` and `now` are the segments' earlier and present affines (4, 4). A transform keeps the voxel indices of a
     segment's box, and resampling keeps the box's position in mm.
     """
+    if _is_resampled_to_grid(segmentation_node):
+        return True
     earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     grid_change = np.linalg.inv(now) @ before
     if_transformed = if_resampled = 0.0
@@ -179,7 +209,8 @@ def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
     compared with those that were written (see `can_recognise_edits`).
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
-    now = fingerprint(segmentation_node) if written else ""
+    is_comparable = written and not _is_resampled_to_grid(segmentation_node)
+    now = fingerprint(segmentation_node) if is_comparable else ""
     return unchanged_segments(written, now) if now else set(find_dcamt_segments(segmentation_node))
 
 
@@ -207,6 +238,8 @@ def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
     """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
 
     The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: the node
-    lacks the fingerprint. It also returns False if a segment has no labelmap.
+    lacks the fingerprint. It also returns False if a segment has no labelmap, or if Slicer resampled the segments to
+    the node's grid.
     """
-    return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))
+    is_comparable = is_written(segmentation_node) and not _is_resampled_to_grid(segmentation_node)
+    return is_comparable and bool(fingerprint(segmentation_node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import slicer
@@ -17,6 +18,7 @@ from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 
 from . import correction_marks, training_cases
+from .result_insertion import has_other_grid
 from .result_nodes import VOLUME, get_referenced_node, read_matrix, result_of
 from .result_scan import are_same_scan, is_listed_scan
 from .volume_snapshot import voxel_checksum
@@ -93,9 +95,12 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
 
     - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
     - the node holds the result of another scan or was drawn on another scan;
+    - the node has other segments and another grid than `volume`;
     - the node is a training case.
     """
-    is_case = training_cases.is_case(segmentation_node)
+    is_case, is_resampled = training_cases.is_case(segmentation_node), False
+    with suppress(InputError):  # a non-linear transform, which Apply refuses
+        is_resampled = has_other_grid(segmentation_node, volume)
     has_result = bool(find_dcamt_segments(segmentation_node))
     if has_result and correction_marks.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments and lose all corrections?")
@@ -105,10 +110,16 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
         question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
     elif not can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
-    elif is_case:
+    elif is_case or is_resampled:
         question = _("Replace DCAMT's segments in “{name}”?") if has_result else _("Add DCAMT's segments to “{name}”?")
     else:
         return True
+    if is_resampled:
+        warning = _(
+            "When the segmentation is saved, 3D Slicer resamples DCAMT's segments to the grid of the other segments. To"
+            " keep DCAMT's segments exact, choose to create a new segmentation under Output."
+        )
+        question = f"{question} {warning}"
     if is_case:
         question = f"{question} {_('The segmentation will no longer be a training case.')}"
     title = _("Replace an earlier result") if has_result else _("Add to a segmentation")

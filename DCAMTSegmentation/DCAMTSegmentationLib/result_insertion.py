@@ -12,12 +12,12 @@ from dcamt.errors import InputError
 from dcamt.worker.events import SegmentResult
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, find_dcamt_segments, write_segments
+from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, has_other_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
-from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_name, scan_of
+from DCAMTSlicerLib.segment_voxels import affine_of, grid_image, has_segments, labelmap_name, scan_of
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
+from DCAMTSlicerLib.volume_bridge import have_same_voxel_centres, ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
 from . import result_scan, review, training_cases, views
@@ -48,7 +48,7 @@ def check_source(target: SegmentationNode | None) -> None:
 
     Slicer would convert new segments to the source representation, for example to surfaces, and discard their voxels.
     """
-    if not has_segments(target) or target.GetSegmentation().GetNumberOfSegments() == len(find_dcamt_segments(target)):
+    if target is None or not has_other_segments(target):
         return
     source = target.GetSegmentation().GetSourceRepresentationName()
     if source != labelmap_name():
@@ -58,6 +58,21 @@ def check_source(target: SegmentationNode | None) -> None:
             " the module Segmentations."
         )
         raise InputError(what, path=target.GetName(), remedy=remedy)
+
+
+def has_other_grid(target: SegmentationNode, volume: VolumeNode) -> bool:
+    """Return whether a target has non-DCAMT segments and another grid than the volume.
+
+    Slicer resamples all segments to the target's grid when the segmentation is saved. Grids with the same voxel centres
+    count as equal, since resampling between them changes no outline.
+
+    Raises:
+        InputError: the nodes are related by a non-linear transform.
+    """
+    grid = grid_image(target) if has_other_segments(target) else None
+    if grid is None:
+        return False
+    return not have_same_voxel_centres(transform_to_target(volume, target) @ ijk_to_ras(volume), affine_of(grid))
 
 
 class TargetEditedError(Exception):
@@ -257,10 +272,10 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 
 
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    was_empty = not has_segments(segmentation)
-    if was_empty:
+    if not has_segments(segmentation):
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    # If the segments were drawn on a volume that is still in the scene, the node keeps that volume's grid.
-    if was_empty or scan_of(segmentation) is None:
+    # Slicer would resample a person's segments to a new grid.
+    keeps_grid = scan_of(segmentation) is not None or has_other_grid(segmentation, volume)
+    if not has_other_segments(segmentation) or not keeps_grid:
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(segmentation, built)

@@ -130,6 +130,11 @@ def terminology_type(segment: Segment) -> Code:
     return Code(*f"{code}^^".split("^")[:3])
 
 
+def has_other_segments(segmentation_node: SegmentationNode) -> bool:
+    """Return whether a node has segments that DCAMT did not write."""
+    return segmentation_node.GetSegmentation().GetNumberOfSegments() > len(find_dcamt_segments(segmentation_node))
+
+
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
     """Return the class code of each DCAMT segment of a node, by the segment's identifier.
 

@@ -96,6 +96,17 @@ def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[s
     return None
 
 
+def grid_image(segmentation_node: SegmentationNode) -> Any | None:
+    """Return a vtkOrientedImageData without voxels on the grid to which Slicer resamples the segments of a saved node.
+
+    Return None if the node has no such grid.
+    """
+    converter, image = slicer.vtkSegmentationConverter, slicer.vtkOrientedImageData()
+    name = converter.GetReferenceImageGeometryParameterName()
+    text = segmentation_node.GetSegmentation().GetConversionParameter(name)
+    return image if text and converter.DeserializeImageGeometry(text, image, False) else None
+
+
 def affine_of(image: Any) -> np.ndarray:
     """Return the affine (4, 4) of a vtkOrientedImageData."""
     matrix = vtk.vtkMatrix4x4()

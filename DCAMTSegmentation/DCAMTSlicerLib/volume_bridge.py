@@ -95,6 +95,18 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
+def have_same_voxel_centres(affine: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two endless grids have the same voxel centres; the axes may have other orders and directions.
+
+    Args:
+        affine, other: (4, 4), voxel index (i, j, k) -> mm in the same space.
+    """
+    to_other = np.linalg.inv(other) @ affine
+    deviation = np.abs(to_other - np.rint(to_other))
+    is_whole = (deviation[:3, :3] <= SAME_AXIS).all() and (deviation[:3, 3] <= SAME_VOXEL).all()
+    return bool(is_whole and round(abs(np.linalg.det(to_other[:3, :3]))) == 1)
+
+
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine.
 

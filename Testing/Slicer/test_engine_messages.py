@@ -9,7 +9,15 @@ from unittest import mock
 from dcamt.errors import InputError, MemoryShortage
 from dcamt.recipe_files import load_recipe
 from dcamt.wall.settings import METHODS_DISAGREE, PRESETS
-from dcamt_testing.engine_sentences import COMMAND_LINE, CONSTRUCTORS, ENGINE, FEWEST_LETTERS, engine_sentences
+from dcamt_testing.engine_sentences import (
+    COMMAND_LINE,
+    CONSTRUCTORS,
+    ENGINE,
+    FEWEST_LETTERS,
+    TABLE,
+    engine_sentences,
+    table,
+)
 from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.engine_sentences import sentences
@@ -26,6 +34,11 @@ class EngineMessagesTest(unittest.TestCase):
         listed = {engine_messages._FILLED_IN.sub("{}", sentence) for sentence in sentences(lambda text: text)}
         remedy = "run: PYTHONPATH=Testing python -m dcamt_testing.engine_sentences"
         self.assertEqual(listed, engine_sentences(), remedy)
+
+    @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")
+    def test_command_that_writes_the_table_formats_it_as_ruff_does(self) -> None:
+        # `make test` runs `ruff format --check`, so the table in the repository has ruff's format.
+        self.assertEqual(table(), TABLE.read_text(encoding="utf-8"))
 
     @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")
     def test_table_contains_each_message_that_is_written_as_a_literal(self) -> None:

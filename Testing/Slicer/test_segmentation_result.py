@@ -16,14 +16,14 @@ import vtk
 from DCAMTSegmentationLib import correction_marks, result_scan, review, training_cases
 from DCAMTSegmentationLib.doubt_map import is_map
 from DCAMTSegmentationLib.result_nodes import DOUBT_MAP
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from engine_case import ROOT
-from fake_worker import PanelCase
+from fake_worker import FakeWorker, PanelCase
 from made_results import oblique
 from scene_nodes import ORIGIN_MM, add_case, add_outline, add_scan, add_volume, ellipsoid, segment_mask
 from segmentation_case import SegmentationCase, model_folder
-from slicer_harness import Person, choose, click, scene_saved_and_closed
+from slicer_harness import Person, choose, click, process_events, reload_scene, scene_saved_and_closed
 from unchanged_scene import changed_content, fail_after, scene_content
 
 
@@ -390,6 +390,112 @@ class ExistingSegmentationTest(PanelCase):
             expected = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
             np.testing.assert_array_equal(segment_mask(result, volume), expected)
             self.assertEqual(self.logic.measurements(result)[0]["scan"], volume.GetName())
+
+
+class OtherGridTest(PanelCase):
+    def draw(self, drawn_on: VolumeNode) -> SegmentationNode:
+        """Choose a new outline that a person drew on a volume as the output; return its node."""
+        segmentation = add_outline(drawn_on, slicer.util.arrayFromVolume(drawn_on) > 175, ("mine",))
+        choose(self.ui.outputSelector, segmentation)
+        return segmentation
+
+    def apply(self, question: str, answer: str) -> str:
+        """Click Apply and answer the question; return the whole question."""
+        with Person() as person:
+            person.expects(question, answer)
+            click(self.ui.applyButton)
+            self.wait()
+        return str(person.seen[0].text)
+
+    def test_question_warns_that_added_segments_will_be_resampled(self) -> None:
+        finer, flipped, cropped = (np.diag([-1.5, -1.5, 1.5, 1.0]) for _ in range(3))
+        finer[2, 2] = 1.4
+        flipped[0] = 1.5, 0, 0, -1.5 * 23
+        cropped[:3, 3] = 1.5, -3.0, 4.5
+        self.prepare(add_scan())
+        for affine, is_resampled in ((finer, True), (flipped, False), (cropped, False)):
+            self.draw(add_scan("other", affine=affine, seed=5))
+            question = self.apply("was drawn on another scan than “LGE”. Add DCAMT's segments?", "Cancel")
+            self.assertEqual("3D Slicer resamples DCAMT's segments to the grid of the other" in question, is_resampled)
+
+    def test_question_warns_that_replaced_segments_will_be_resampled_if_the_scan_has_moved(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        segmentation = self.draw(volume)
+        with Person():
+            self.segment(volume)
+        scaling = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "scaling")
+        scaling.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.1, 1.0, 1.0, 1.0])))
+        volume.SetAndObserveTransformNodeID(scaling.GetID())
+        question = "Replace DCAMT's segments in “LGE outline”? When the segmentation is saved, 3D Slicer resamples"
+        self.apply(question, "Cancel")
+        segmentation.SetAndObserveTransformNodeID(scaling.GetID())
+        with Person():
+            self.segment(volume)
+
+    def add_result_to_coarse_outline(self) -> SegmentationNode:
+        """Add a result to an outline that was drawn on a coarse grid; return its node."""
+        self.prepare(add_scan())
+        segmentation = self.draw(add_scan("coarse", shape=(8, 10, 12), affine=np.diag([-3.2, -3.2, 3.2, 1.0])))
+        self.apply("To keep DCAMT's segments exact, choose to create a new segmentation under Output.", "Ok")
+        self.assertIs(self.settings.outputSegmentation, segmentation)
+        return segmentation
+
+    def reload(self) -> tuple[SegmentationNode, VolumeNode]:
+        """Save and reload the scene; return the nodes of the chosen output and input."""
+        reload_scene()
+        process_events()
+        return self.settings.outputSegmentation, self.settings.inputVolume
+
+    def test_result_that_was_resampled_on_saving_is_neither_corrected_nor_moved(self) -> None:
+        places = self.logic.doubtfulPlaces(self.add_result_to_coarse_outline())
+        segmentation, volume = self.reload()
+        written = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
+        self.assertTrue((segment_mask(segmentation, volume, 1) != written).any())
+        self.assertFalse(correction_marks.is_corrected(segmentation))
+        self.assertFalse(correction_marks.is_moved(segmentation))
+        self.assertNotIn("correction", self.ui.trustLabel.text)
+        self.assertIn("measure again", self.ui.trustLabel.text)
+        self.assertEqual(self.logic.doubtfulPlaces(segmentation), places)
+        self.apply("“coarse outline” may have been edited. Replace DCAMT's segments", "Cancel")
+
+    def test_correction_of_a_result_that_was_resampled_on_saving_is_noticed(self) -> None:
+        for is_edited_first in (True, False):
+            self.open(FakeWorker())
+            self.add_result_to_coarse_outline()
+            if is_edited_first:
+                self.erase_half_of_the_result()
+            segmentation, _volume = self.reload()
+            if not is_edited_first:
+                self.erase_half_of_the_result()
+            self.module.leave()
+            self.module.enter()
+            self.assertTrue(correction_marks.is_corrected(segmentation))
+
+    def erase_half_of_the_result(self) -> None:
+        segmentation, volume = self.settings.outputSegmentation, self.settings.inputVolume
+        mask = segment_mask(segmentation, volume, 1).copy()
+        mask[:8] = 0
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(1)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+
+    def test_outline_of_an_unknown_scan_stays_the_same_in_a_saved_scene(self) -> None:
+        affine = np.diag([-1.4, -1.7, 1.9, 1.0])
+        volume, other = add_scan(), add_scan("other", affine=affine)
+        outline = self.draw(other)
+        before = segment_mask(outline, other).copy()
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "outline.seg.nrrd"))
+            self.assertTrue(slicer.util.saveNode(outline, path))
+            for node in (outline, other):
+                slicer.mrmlScene.RemoveNode(node)
+            loaded = slicer.util.loadSegmentation(path)
+        self.prepare(volume)
+        choose(self.ui.outputSelector, loaded)
+        self.apply("Add DCAMT's segments to “outline”? When the segmentation is saved, 3D Slicer resamples", "Ok")
+        reload_scene()
+        grid = add_scan("grid", affine=affine)
+        np.testing.assert_array_equal(segment_mask(slicer.util.getNode("outline"), grid), before)
 
 
 class PersistenceTest(SegmentationCase):

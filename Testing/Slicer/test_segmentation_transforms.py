@@ -15,10 +15,10 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
-from fake_worker import PanelCase
+from fake_worker import FakeWorker, PanelCase
 from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
-from slicer_harness import Person, choose, click, process_events, scene_saved_and_closed
+from slicer_harness import Person, choose, click, process_events, reload_scene, scene_saved_and_closed
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
@@ -246,6 +246,38 @@ class MovedResultTest(PanelCase):
         self.assertFalse(self.panel_warns())
         self.settings.outputSegmentation.SetAndObserveTransformNodeID(add_turn().GetID())
         self.assertTrue(self.panel_warns())
+
+    def test_result_that_was_replaced_after_a_motion_is_the_same_in_a_saved_scene(self) -> None:
+        shift, one_voxel, turn = np.eye(4), np.eye(4), np.eye(4)
+        shift[:3, 3] = 5.25, 2.2, -3.7
+        one_voxel[0, 3] = 1.5
+        turn[:2, :2] = [[np.cos(0.35), -np.sin(0.35)], [np.sin(0.35), np.cos(0.35)]]
+        scaling = np.diag([1.1, 1.0, 1.0, 1.0])
+        for matrix in (shift, one_voxel, turn, scaling):
+            for moved in ("scan", "segmentation"):
+                with self.subTest(moved, matrix=matrix.tolist()):
+                    self.open(FakeWorker())
+                    self.check_saved_result_after_motion(matrix, moved)
+
+    def check_saved_result_after_motion(self, matrix: np.ndarray, moved: str) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        motion = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "motion")
+        motion.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        node = volume if moved == "scan" else segmentation
+        node.SetAndObserveTransformNodeID(motion.GetID())
+        self.assertTrue(self.panel_warns())
+        self.assertIs(self.segment(volume), segmentation)
+        shown = self.ui.trustLabel.text
+        self.assertNotIn("correction", shown)
+        reload_scene()
+        process_events()
+        volume, segmentation = self.settings.inputVolume, self.settings.outputSegmentation
+        expected = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), expected)
+        self.assertEqual(self.ui.trustLabel.text, shown)
+        with Person():  # DCAMT asks no question, because the result is unchanged.
+            self.segment(volume)
 
     def test_panel_asks_to_check_the_outline_if_the_scan_changed_or_the_outline_moved(self) -> None:
         note = "check that the outline still fits"

@@ -25,7 +25,7 @@ from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from DCAMTTrainingLib.runs.start import discard
 from slicer_harness import LoopMonitor, Person, assert_stays_responsive, choose, click
-from training_case import FINISHED, PAUSED, STARTED, TrainingCase
+from training_case import FINISHED, PAUSED, STARTED, CasesCase, TrainingCase
 
 
 class ListOfRunsTest(TrainingCase):
@@ -304,3 +304,36 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
+
+
+class NameOfNextRunTest(CasesCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.session.settings.runName = "first"
+        self.wait_for(lambda: self.ui.startButton.enabled, "the check of the cases")
+
+    def is_refused(self) -> bool:
+        return "A run “first” exists already" in self.ui.problemsLabel.text and not self.ui.startButton.enabled
+
+    def test_name_of_a_discarded_run_is_accepted_again(self) -> None:
+        self.make_run("first", STARTED, PAUSED)
+        self.module.widget.runs.refresh()
+        self.session.notify_settings_changed()
+        self.assertTrue(self.is_refused())
+        with Person() as person:
+            person.expects("Delete the run", "Ok")
+            click(self.ui.discardButton)
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
+
+    def test_name_is_refused_as_long_as_a_run_of_another_program_has_it(self) -> None:
+        with mock.patch.object(runs_panel, "LIST_MS", 50):
+            self.module.widget.runs.refresh()
+            for other in ("", "other"):
+                if other:
+                    self.make_run(other, STARTED, PAUSED)
+                    self.wait_for(lambda: self.ui.runSelector.count == 1, "the other run")
+                run = self.make_run("first", STARTED, PAUSED)
+                self.wait_for(self.is_refused, "the refusal")
+                run.path.rename(self.folder / f"moved {other}")
+                self.wait_for(lambda: self.ui.startButton.enabled, "the end of the refusal")
+                self.module.widget.runs.refresh()

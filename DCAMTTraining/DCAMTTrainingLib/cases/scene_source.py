@@ -24,7 +24,7 @@ from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.fingerprints import checksum_of, fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
-from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name, read_segment, scan_of
+from DCAMTSlicerLib.segment_voxels import affine_of, grid_image, labelmap_affine, labelmap_name, read_segment, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -225,10 +225,8 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
 
 def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
     """Return the grid of a segmentation's reference image, or else of its first segment."""
-    image = slicer.vtkOrientedImageData()
-    name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
-    text = segmentation.GetSegmentation().GetConversionParameter(name)
-    if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
+    image = grid_image(segmentation)
+    if image is None:
         segment = segmentation.GetSegmentation().GetNthSegment(0)
         image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
     if image is None:

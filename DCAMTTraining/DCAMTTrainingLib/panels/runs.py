@@ -55,6 +55,7 @@ class RunsPanel:
         self._on_run, self._on_news, self._on_new_folder = on_run, on_news, on_folder
         self.watch: RunWatch | None = None
         self._runs: list[RunFolder] = []
+        self._found: set[Path] = set()
         self._selected_name = ""
         self._filling = False
         self._listing = DelayedCall(self._start_update)
@@ -81,6 +82,7 @@ class RunsPanel:
         if not self._folder_text.modified:
             self._show_folder()
         self._runs = list(find_runs(runs_folder()))
+        self._found = {run.path for run in self._runs}
         states = [run_state(run) for run in self._runs]
         self._ui.runSelector.clear()
         for run, state in zip(self._runs, states, strict=True):
@@ -121,8 +123,12 @@ class RunsPanel:
         Reading a state takes several milliseconds, so each is read in a step of its own.
         """
         runs = list(find_runs(runs_folder()))
-        if {run.path for run in runs} - {run.path for run in self._runs}:
-            self.refresh()
+        found = {run.path for run in runs}
+        if found != self._found:
+            self._found = found
+            if found - {run.path for run in self._runs}:
+                self.refresh()
+            self._session.notify_settings_changed()
             return
         for run in runs:
             yield
@@ -269,6 +275,7 @@ class RunsPanel:
         else:
             remove_preview(run.path.name)
         self.refresh()
+        self._session.notify_settings_changed()
 
 
 def discard_question(run: RunFolder) -> str:
