@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 NAME = "LGEHeartPhantom"
-CHECKSUM = "SHA256:c4119c64beb3061a722d66677bc934b9b967c1aa406600dae3ff026e0bee5847"
+CHECKSUM = "SHA256:a2dfdb184812ae781efb203c692bfb72663f4dc65f004edd36e9b922306e3609"
 
 
 def sample_path() -> Path:

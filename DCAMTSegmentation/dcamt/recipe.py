@@ -82,10 +82,14 @@ class Objective:
     """Fraction of the iterations during which the weights of all losses except `supervised` rise to their full
     values."""
 
+    # Without a type, this name is no field, and so no key of a recipe.
+    UNLABELLED_LOSSES = ("distillation", "mmd", "intra_class", "inter_class")
+    """The losses that use the unlabelled cases."""
+
     @property
     def uses_unlabelled(self) -> bool:
         """Whether a loss with a weight above 0 uses the unlabelled cases."""
-        return max(self.distillation, self.mmd, self.intra_class, self.inter_class) > 0
+        return any(getattr(self, name) > 0 for name in self.UNLABELLED_LOSSES)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from dcamt_testing.processes import HANGING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -56,6 +61,25 @@ def test_readme_is_short_and_its_first_code_block_holds_two_commands() -> None:
     assert first_block is not None
     commands = [line.split("#")[0].strip() for line in first_block[1].splitlines()]
     assert commands == ["make segment", "make test"]
+
+
+@pytest.mark.skipif(os.name == "nt" or shutil.which("make") is None, reason="needs make and a shell")
+@pytest.mark.parametrize(("results", "pictures"), [(["p1"], ["p1.png"]), (["a", "b"], [])])
+def test_make_segment_draws_a_picture_of_one_scan_and_none_of_several(
+    tmp_path: Path, results: list[str], pictures: list[str]
+) -> None:
+    """A script replaces the command: `segment` writes empty results, and `picture` fails without its input."""
+    out = tmp_path / "out"
+    out.mkdir()
+    segmentations = " ".join(f"'{out / name}.seg.nrrd'" for name in results)
+    write = f'case "$1" in segment) touch {segmentations};; picture) cp "$3" "$5";; esac'
+    for name, line in (("dcamt", write), ("python", f'exec "{sys.executable}" "$@"')):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        script.chmod(0o755)
+    arguments = ["make", "-o", ".venv/ready", "segment", f"BIN={tmp_path}", f"SCAN={tmp_path / 'p1'}", f"OUT={out}"]
+    subprocess.run(arguments, cwd=ROOT, check=True, timeout=HANGING_S, capture_output=True)
+    assert [path.name for path in out.glob("*.png")] == pictures
 
 
 def test_workflow_runs_each_check_of_make_lint() -> None:

@@ -48,6 +48,28 @@ def test_skip_existing_adds_segmented_scans_to_the_table(
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
 
 
+def test_table_of_an_earlier_version_is_completed_and_its_rows_are_not_called_out_of_date(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    options = ["--model", noise_model, "--measurements", table]
+    assert call_dcamt(["segment", scans[0], "-o", out, *options]) == 0
+    (complete,) = read_table(table)
+    table.write_text(f"scan,segment,volume_ml\ns0,{complete['segment']},{complete['volume_ml']}\n", encoding="utf-8")
+    os.utime(out / "s0.seg.nrrd", (time.time() + 10,) * 2)
+    capsys.readouterr()
+    assert call_dcamt(["segment", *scans, "-o", out, *options, "--skip-existing"]) == 0
+    assert "out-of-date" not in capsys.readouterr().err
+    earlier, new = read_table(table)
+    assert earlier == {**dict.fromkeys(complete, ""), **{key: complete[key] for key in list(complete)[:3]}}
+    assert (new["scan"], new["sphericity"] != "") == ("s1", True)
+
+    # A new row with the same volume replaces the row of the earlier version.
+    assert call_dcamt(["segment", scans[0], "-o", tmp_path / "again", *options, "--skip-existing"]) == 0
+    assert read_table(table) == [new, complete]
+
+
 def test_rows_measured_before_an_interruption_are_written(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ VOXEL_AXES = {
 }
 BODIES = {"ball": (24.0, 24.0, 24.0), "small ball": (12.0, 12.0, 12.0), "ellipsoid": (40.0, 20.0, 15.0)}
 ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
+OVERLAP = {"expected_overlap": 0.92, "expected_overlap_low": 0.88, "expected_overlap_high": 0.95}
 
 
 def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed: int) -> np.ndarray:
@@ -197,7 +198,7 @@ def test_single_voxel_and_empty_segment_are_measured() -> None:
 
 def test_csv_has_blanks_for_undefined_values_and_is_read_back(tmp_path: Path) -> None:
     rows = [
-        Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75, 0.92, 0.88, 0.95),
+        Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75, **OVERLAP),
         Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
     ]
     write_measurements_csv(rows, tmp_path / "out" / "m.csv")
@@ -230,17 +231,31 @@ def test_csv_has_blanks_for_undefined_values_and_is_read_back(tmp_path: Path) ->
     assert [read[1][column] for column in TABLE_COLUMNS[-3:]] == [""] * 3
 
 
-def test_table_without_expected_overlap_is_read(tmp_path: Path) -> None:
-    row = ["a", "Left atrium", "61.5", "80", "55", "40", "50", "0.75"]
+@pytest.mark.parametrize("lacking", ["expected_overlap", "sphericity", "diameter", "surface_cm2"])
+def test_table_of_an_earlier_version_that_lacks_columns_is_read(tmp_path: Path, lacking: str) -> None:
+    columns = [column for column in TABLE_COLUMNS if lacking not in column]
+    numbers = [str(number) for number in range(2, len(columns))]
     with open(tmp_path / "m.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([MEASUREMENT_COLUMNS, row])
-    assert read_measurements_csv(tmp_path / "m.csv") == [
-        Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)
-    ]
+        csv.writer(file).writerows([columns, ["a", "Left atrium", *numbers]])
+    (row,) = read_measurements_csv(tmp_path / "m.csv")
+    assert (row.scan, row.segment) == ("a", "Left atrium")
+    written = dict(zip(columns[2:], map(float, numbers), strict=True))
+    for column in TABLE_COLUMNS[2:]:
+        np.testing.assert_equal(getattr(row, column), written.get(column, np.nan))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["scan,segment", "segment,scan,volume_ml", "scan,segment,sphericity", "scan,segment,volume_ml,remark"],
+)
+def test_table_with_columns_of_no_version_is_refused(tmp_path: Path, columns: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{columns}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"is not a table of measurements \(other columns\)"):
+        read_measurements_csv(tmp_path / "m.csv")
 
 
 def test_table_saved_by_excel_is_read(tmp_path: Path) -> None:
-    rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75, 0.92, 0.88, 0.95)]
+    rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75, **OVERLAP)]
     write_measurements_csv(rows, tmp_path / "m.csv")
     text = (tmp_path / "m.csv").read_text(encoding="utf-8")
     (tmp_path / "m.csv").write_text(text, encoding="utf-8-sig")

@@ -179,6 +179,13 @@ def test_error_of_a_damaged_map_of_doubt_names_the_scan_and_the_map(request_: Re
     assert str(caught.value) == "MRHead, map of doubt: was damaged on its way to DCAMT's background process. Try again."
 
 
+def test_map_of_doubt_without_slices_is_refused(request_: ReportRequest) -> None:
+    assert request_.doubt_map is not None
+    np.save(request_.doubt_map, np.zeros((9, 10), np.uint8))
+    with pytest.raises(InputError, match=r"^MRHead, map of doubt: is not three-dimensional\. "):
+        outline_report.write_requested_report(replace(request_, name="MRHead"))
+
+
 def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import Labelmap, Volume
@@ -173,6 +174,27 @@ def test_engine_reads_the_files_of_the_script(
     assert back.grid.matches(made.grid)
     assert np.array_equal(back_label.voxels, made_label.voxels)
     assert back_label.grid.matches(made_label.grid)
+
+
+def assert_has_no_mark(path: Path) -> None:
+    image = SimpleITK.ReadImage(str(path))
+    assert "DCAMT" not in str({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
+def test_files_of_the_script_are_not_marked_as_results_of_dcamt(
+    tmp_path: Path, ending: str, coarse: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phantom, "make_phantom", lambda seed: coarse)
+    scan, label = tmp_path / f"scan{ending}", tmp_path / f"label{ending}"
+    assert phantom.main(["-o", str(scan), "--label", str(label)]) == 0
+    assert_has_no_mark(scan)
+    assert_has_no_mark(label)
+
+
+def test_shipped_scan_and_label_are_not_marked_as_results_of_dcamt() -> None:
+    assert_has_no_mark(FOLDER / "LGEHeartPhantom.nrrd")
+    assert_has_no_mark(FOLDER / "LGEHeartPhantom_label.nrrd")
 
 
 def test_shipped_scan_and_label_are_those_of_seed_0_and_are_small() -> None:

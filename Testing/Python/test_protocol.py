@@ -43,7 +43,16 @@ from dcamt.worker.requests import (
 )
 
 AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
-ROW = Measurements("LGE ä", "Left atrium", 61.5, 80.25, 55.0, 40.0, 50.0, 0.75)
+ROW = Measurements(
+    scan="LGE ä",
+    segment="Left atrium",
+    volume_ml=61.5,
+    surface_cm2=80.25,
+    long_diameter_mm=55.0,
+    anteroposterior_diameter_mm=40.0,
+    transverse_diameter_mm=50.0,
+    sphericity=0.75,
+)
 INFO = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
 MASK = SegmentMask("LA", Path("mask.npy"), AFFINE * 3)
 SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, id="7")

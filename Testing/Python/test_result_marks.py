@@ -134,6 +134,14 @@ def test_map_of_any_type_is_recognised(tmp_path: Path, name: str, kind: str) -> 
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.seg.nrrd"])
+def test_labelmap_written_without_a_mark_has_no_mark(tmp_path: Path, name: str) -> None:
+    voxels = np.random.default_rng(0).integers(0, 2, OBLIQUE_SHAPE, np.uint8)
+    write_labelmap(Labelmap(voxels, Grid(OBLIQUE_SHAPE, np.eye(4))), tmp_path / name, [LEFT_ATRIUM], mark=False)
+    assert not has_mark(tmp_path / name)
+    assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / name))).T, voxels)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.seg.nrrd"])
 def test_result_in_a_truncated_file_is_not_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_result(path)

@@ -9,6 +9,8 @@ text may pass through local variables, lists, parameters, module constants and t
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,7 +296,7 @@ def _called(call: ast.Call) -> str:
 
 
 def table() -> str:
-    """Return the source code of the module with the table of sentences."""
+    """Return the source code of the module with the table of sentences, formatted by ruff."""
     lines = [HEAD]
     for sentence in sorted(engine_sentences()):
         first, *others = sentence.split("{}")
@@ -304,7 +306,9 @@ def table() -> str:
             lines.append(f"        _({parts[0]}),\n")
         else:
             lines += ["        _(\n", *(f"            {part}\n" for part in parts), "        ),\n"]
-    return "".join([*lines, "    )\n"])
+    source = "".join([*lines, "    )\n"])
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(TABLE)]
+    return subprocess.run(command, input=source, capture_output=True, check=True, encoding="utf-8").stdout
 
 
 def _lines(text: str) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import qt
 import slicer
-from dcamt.io.writers import MARK
 from slicer_harness import (
     Person,
     choose,
@@ -65,16 +64,7 @@ def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Pa
         arguments = ["-o", str(folder / f"heart-{number}_image.nrrd"), "--seed", str(number)]
         arguments += ["--label", str(folder / f"heart-{number}_label.nrrd")] if number <= labelled else []
         subprocess.run([sys.executable, str(script), *arguments], check=True, stdout=subprocess.DEVNULL)
-        if number <= labelled:
-            _remove_mark(folder / f"heart-{number}_label.nrrd")
     return folder
-
-
-def _remove_mark(label: Path) -> None:
-    """Remove DCAMT's mark, so that the label counts as drawn by a person."""
-    head, gap, voxels = label.read_bytes().partition(b"\n\n")
-    lines = [line for line in head.split(b"\n") if not line.startswith(MARK.encode())]
-    label.write_bytes(b"\n".join(lines) + gap + voxels)
 
 
 def add_cases(module: Any, scans: Path) -> None:

@@ -43,13 +43,16 @@ versions of DCAMT wrote no checksum.
 """
 
 
-def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
+def write_labelmap(
+    labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = (), *, mark: bool = True
+) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    The file is written completely or not at all. It gets the mark of DCAMT's results (`is_dcamt_result`).
+    The file is written completely or not at all.
 
     Args:
         segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.
+        mark: whether the file gets the mark of DCAMT's results (`is_dcamt_result`).
 
     Raises:
         InputError: the ending is not that of a labelmap file, the voxels are not whole numbers from 0 to 2^32 - 1, or
@@ -62,11 +65,11 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
     check_grid(labelmap.grid, path)
     voxels = as_labels(labelmap.voxels, path)
     if kind == ".seg.nrrd":
-        _write_segmentation(voxels, labelmap.grid, path, segments)
+        _write_segmentation(voxels, labelmap.grid, path, segments, mark)
     elif kind == ".nrrd":
-        _write_nrrd(voxels, labelmap.grid, path)
+        _write_nrrd(voxels, labelmap.grid, path, mark)
     elif kind in (".nii", ".nii.gz"):
-        _write_nifti(voxels, labelmap.grid, path)
+        _write_nifti(voxels, labelmap.grid, path, mark)
     else:
         raise InputError(
             "does not have the ending of a labelmap",
@@ -75,11 +78,14 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         )
 
 
-def write_volume(volume: Volume, path: str | Path) -> None:
+def write_volume(volume: Volume, path: str | Path, *, mark: bool = True) -> None:
     """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
     Several channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type,
     except bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
+
+    Args:
+        mark: as for `write_labelmap`.
 
     Raises:
         InputError: the ending is not that of a volume file, or `volume.check_grid` refuses the grid.
@@ -94,9 +100,9 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         voxels = voxels.astype(widened)
     voxels = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
     if kind == ".nrrd":
-        _write_nrrd(voxels[0] if len(voxels) == 1 else voxels, volume.grid, path)
+        _write_nrrd(voxels[0] if len(voxels) == 1 else voxels, volume.grid, path, mark)
     elif kind in (".nii", ".nii.gz"):
-        _write_nifti(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1), volume.grid, path)
+        _write_nifti(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1), volume.grid, path, mark)
     else:
         raise InputError(
             "does not have the ending of a volume",
@@ -183,7 +189,7 @@ def _checksum_of(voxels: np.ndarray) -> str:
     return f"{zlib.crc32(voxels.tobytes('F')):08x}"
 
 
-def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
+def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path, mark: bool) -> None:
     import nibabel as nib
 
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
@@ -194,12 +200,13 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"{MARK} result {_checksum_of(voxels)}".encode()
+    if mark:
+        image.header["descrip"] = f"{MARK} result {_checksum_of(voxels)}".encode()
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 
 
-def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
+def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path, mark: bool) -> None:
     import nrrd
 
     affine = RAS_TO_LPS @ grid.affine
@@ -212,14 +219,19 @@ def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
         "space origin": affine[:3, 3],
         "kinds": kinds,
         "encoding": "gzip",
-        MARK: "result",
-        _CHECKSUM: _checksum_of(voxels),
+        **_nrrd_mark(voxels, mark),
     }
     with atomic_path(path) as temporary:
         nrrd.write(str(temporary), voxels, header, compression_level=_COMPRESSION)
 
 
-def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Sequence[SegmentInfo]) -> None:
+def _nrrd_mark(voxels: np.ndarray, mark: bool) -> dict[str, str]:
+    return {MARK: "result", _CHECKSUM: _checksum_of(voxels)} if mark else {}
+
+
+def _write_segmentation(
+    voxels: np.ndarray, grid: Grid, path: Path, segments: Sequence[SegmentInfo], mark: bool
+) -> None:
     import slicerio
 
     known = [segment.label for segment in segments]
@@ -232,8 +244,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
         "voxels": voxels,
         "ijkToLPS": RAS_TO_LPS @ grid.affine,
         "containedRepresentationNames": ["Binary labelmap"],
-        MARK: "result",
-        _CHECKSUM: _checksum_of(voxels),
+        **_nrrd_mark(voxels, mark),
         "segments": [
             {
                 "id": f"Segment_{segment.label}",

@@ -7,6 +7,7 @@ the grid cross the segment's surface, and the diameters from the mid-points of v
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import floor, nan, pi
@@ -84,13 +85,17 @@ def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> No
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
     """Return the rows of a table that `write_measurements_csv` wrote; an empty list if the file does not exist.
 
+    Measurements that a table of an earlier version lacks are NaN.
+
     Raises:
         InputError: the file is another kind of table, or cannot be read.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) not in (TABLE_COLUMNS, MEASUREMENT_COLUMNS):
+            columns = tuple(reader.fieldnames or ())
+            known = tuple(column for column in TABLE_COLUMNS if column in columns)
+            if columns != known or columns[:3] != TABLE_COLUMNS[:3]:
                 raise ValueError("other columns")
             return [_from_cells(row) for row in reader]
     except FileNotFoundError:
@@ -101,10 +106,21 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
-    """Return the rows that equal no row of `others`; the expected overlaps are not compared."""
+    """Return the rows that equal no row of `others`; expected overlaps and blank cells of `rows` are not compared."""
     columns = len(MEASUREMENT_COLUMNS)
-    known = {_cells(row)[:columns] for row in others}
-    return [row for row in rows if _cells(row)[:columns] not in known]
+    others_of = defaultdict[tuple[str, ...], list[tuple[str, ...]]](list)
+    for other in others:
+        cells = _cells(other)[:columns]
+        others_of[cells[:2]].append(cells)
+
+    def is_known(row: Measurements) -> bool:
+        cells = _cells(row)[:columns]
+        return any(
+            all(cell in ("", stated) for cell, stated in zip(cells, other, strict=True))
+            for other in others_of[cells[:2]]
+        )
+
+    return [row for row in rows if not is_known(row)]
 
 
 def _cells(row: Measurements) -> tuple[str, ...]:
@@ -114,7 +130,6 @@ def _cells(row: Measurements) -> tuple[str, ...]:
 def _from_cells(row: Mapping[str, Any]) -> Measurements:
     if None in row.values():
         raise ValueError("a line has too few cells")
-    # Tables of earlier versions lack the last columns.
     numbers = [float(cell) if (cell := row.get(column)) else nan for column in TABLE_COLUMNS[2:]]
     return Measurements(row["scan"], row["segment"], *numbers)
 
