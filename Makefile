@@ -16,7 +16,9 @@ export SCAN OUT
 
 segment: .venv/ready
 	$(BIN)/dcamt segment "$$SCAN" -o "$$OUT" --measurements "$$OUT/measurements.csv" --skip-existing
-	@result="$$($(BIN)/python -c '$(RESULT)' "$$SCAN" "$$OUT")" && { test -e "$$result.png" || \
+# The results of a folder of scans have the scans' names; no picture is drawn of them.
+	@result="$$($(BIN)/python -c '$(RESULT)' "$$SCAN" "$$OUT")" && \
+	{ test -e "$$result.png" || test ! -e "$$result.seg.nrrd" || \
 	$(BIN)/dcamt picture "$$SCAN" "$$result.seg.nrrd" -o "$$result.png"; }
 
 test: .venv/ready

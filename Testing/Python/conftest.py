@@ -117,14 +117,14 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def start_worker() -> Iterator[Callable[..., Child]]:
     """Return a function that starts a worker; the workers are killed after the test.
 
-    Like `Child`, the function takes a script that the worker runs first, for example to cause failures.
+    Like `Child`, the function takes a script that the worker runs first, for example to cause failures, and arguments.
     """
     from dcamt_testing.worker_child import Child
 
     children: list[Child] = []
 
-    def begin(script: str = "") -> Child:
-        children.append(Child(SMALL_TRIAL + script))
+    def begin(script: str = "", *arguments: str) -> Child:
+        children.append(Child(SMALL_TRIAL + script, *arguments))
         return children[-1]
 
     yield begin

@@ -20,10 +20,8 @@ from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt
-from dcamt_testing.synthetic import write_cases_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
 PACKAGE = Path(dcamt.__file__).parent
 MODULES_WITH_EXAMPLES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -41,10 +39,12 @@ def scan(oblique_scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.usefixtures("coarse_pictures")
 @pytest.mark.parametrize("module", MODULES_WITH_EXAMPLES)
-def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
-    cases = write_cases_folder(tmp_path / "cases", labelled=2, validation=1)
-    names = {"sample": str(SAMPLE), "folder": tmp_path, "cases": cases}
-    result = doctest.testmod(importlib.import_module(f"dcamt.{module}"), extraglobs=names)
+def test_examples_in_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    loaded = importlib.import_module(f"dcamt.{module}")
+    own = {name: value for name, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__}
+    # The examples of the API must run in a plain session, so they import what they use.
+    result = doctest.testmod(loaded, globs=own if module.startswith("api.") else None)
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,6 +187,25 @@ def test_result_refers_to_the_chosen_series(
     assert written.FrameOfReferenceUID == chosen.FrameOfReferenceUID
     heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in written.PerFrameFunctionalGroupsSequence]
     assert min(heights) == pytest.approx(-80)
+
+
+def test_choice_of_series_and_time_needs_a_dicom_scan(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, out = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "out"
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+        archive.write(scan, "y.nrrd")
+    arguments = ["-o", out, "--model", noise_model, "--time", "1"]
+    assert call_segment(scan, tmp_path / "y.zip", *arguments, "--series", "LGE") == 2
+    assert "no scan is DICOM (x.nrrd, y.zip): leave out --series and --time" in capsys.readouterr().err
+    assert not out.exists()
+    write_mr_series(tmp_path / "series", noise_scan().voxels[0], np.diag([-1.5, -1.5, 2.5, 1.0]))
+    scans = [scan, tmp_path / "y.zip", tmp_path / "series"]
+    assert call_segment(*scans, *arguments) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["series.seg.nrrd", "x.seg.nrrd", "y.seg.nrrd"]
+    write_volume(Volume(noise_scan().voxels[:, 1:], Grid((SHAPE[0] - 1, *SHAPE[1:]), AFFINE)), scan)
+    assert call_segment(*scans, *arguments, "--skip-existing") == 1
+    assert f"lies on a different grid from {scan}" in capsys.readouterr().err
 
 
 def test_error_states_name_and_volume_of_a_segment_too_small_for_a_surface(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_report_without_identity_is_the_same_for_every_name_of_the_scan(noise_mo
         assert call_segment(*arguments, "--report", tmp_path / "page.html", "--roi=-12,12,-12,12,-12,12") == 0
         pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert pages[1:] == 3 * pages[:1]
-    for note in ("Only a region of the scan was segmented", "slice 6", "copy it again"):
+    for note in ("Only a region of the scan was segmented", "slice 6", "copy the file again"):
         assert note in pages[0]
 
 

@@ -61,7 +61,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
     assert call_dcamt(arguments) == 0
     printed_events = events(capsys)
     assert [one["event"] for one in printed_events[-2:]] == ["segmented", "done"]
-    assert printed_events[-1] == {"event": "done", "scans": 1, "failed": 0}
+    assert printed_events[-1] == {"event": "done", "scans": 1, "failed": 0, "notes": []}
     fractions = [one["fraction"] for one in printed_events[:-2]]
     assert {one["event"] for one in printed_events[:-2]} == {"progress"}
     assert fractions == sorted(fractions)
@@ -116,9 +116,12 @@ def test_message_names_the_skipped_zip_files(
     with zipfile.ZipFile(home / "b.zip", "w") as archive:
         archive.write(zipped, zipped.name)
     zipped.rename(home / "a.nrrd")
-    assert call_dcamt(["segment", home, "-o", tmp_path / "out", "--model", noise_model]) == 0
+    assert call_dcamt(["segment", home, "-o", tmp_path / "out", "--model", noise_model, "--json"]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.seg.nrrd"]
-    assert f"{home}: skipped zip files, which may repeat scans beside them (b.zip)." in capsys.readouterr().err
+    printed = capsys.readouterr()
+    (note,) = json.loads(printed.out.splitlines()[-1])["notes"]
+    assert note.startswith(f"{home}: skipped zip files, which may repeat scans beside them (b.zip).")
+    assert printed.err == f"dcamt: {note}\n"
 
 
 def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
         str(scans[1]),
         str(tmp_path / "gone.nrrd"),
     ]
-    assert printed_events[-1] == {"event": "done", "scans": 4, "failed": 2}
+    assert printed_events[-1] == {"event": "done", "scans": 4, "failed": 2, "notes": []}
 
 
 @pytest.mark.parametrize("name", ["", "p1_0000.nii.gz"])

@@ -68,7 +68,7 @@ def test_two_processes_give_the_same_results_as_one(
         (line,) = own_lines(ended.errors)
         assert "s3.nii.gz" in line
         events = [json.loads(line) for line in ended.output.splitlines()]
-        assert events[-1] == {"event": "done", "scans": 5, "failed": 1}
+        assert events[-1] == {"event": "done", "scans": 5, "failed": 1, "notes": []}
         assert sum(one["event"] == "done" for one in events) == 1
         assert {one["of"] for one in events if one["event"] == "progress"} == {5}
         event_names.append(sorted((one["event"], Path(one["scan"]).name) for one in events if one["event"] != "done"))

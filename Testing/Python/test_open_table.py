@@ -102,7 +102,9 @@ def test_evaluation_and_wall_do_not_start_while_their_table_is_open(
 def test_measurements_are_written_beside_a_table_that_was_opened_meanwhile(
     taken: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    earlier, row, unlisted = (Measurements(name, "Left atrium", *[1.0] * 6, 0.9, 0.8, 0.95) for name in "abc")
+    earlier, row, unlisted = (
+        Measurements(name, "Left atrium", *[1.0] * 6, expected_overlap=0.9, expected_overlap_low=0.8) for name in "abc"
+    )
     table, console = tmp_path / "m.csv", Console(False)
     assert write_measurement_table(table, [earlier], [], None, console)
     for name in taken:

@@ -16,8 +16,9 @@ from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io import dicom_files
 from dcamt.io.dicom_files import walk_folders
+from dcamt.io.file_names import real_path
 from dcamt.io.readers import read_scan
-from dcamt_testing.case_folders import make_files, write_dcamt_result, write_image
+from dcamt_testing.case_folders import make_data_set, make_files, write_dcamt_result, write_image
 from dcamt_testing.dicom_positions import write_slices
 
 
@@ -144,6 +145,29 @@ def test_scans_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
     found = find_scans(data_set)
     assert [path.parent.name for path in found.scans] == ["imagesTr", "imagesTs", "imagesTs"]
     assert found.names == ["a", "imagesTs_a", "b"]
+
+
+@pytest.mark.parametrize("key", ["training", "dataset"])
+def test_scans_that_only_a_dataset_json_names_are_found(tmp_path: Path, key: str) -> None:
+    scans, labels = ([tmp_path / "files" / f"p{n}{end}.nii.gz" for n in (1, 2)] for end in ("", "_o"))
+    for scan, label in zip(scans, labels, strict=True):
+        write_noise(scan)
+        write_dcamt_result(label)
+    pairs = [(f"../files/{scan.name}", str(label)) for scan, label in zip(scans, labels, strict=True)]
+    described: dict[str, object] = {
+        "training": {"training": [{"image": image, "label": label} for image, label in pairs]},
+        "dataset": {"dataset": {f"p{n}": {"images": [pair[0]], "label": pair[1]} for n, pair in enumerate(pairs)}},
+    }
+    home = make_data_set(tmp_path / "list", described[key])
+    found = find_scans(home)
+    assert list(map(real_path, found.scans)) == list(map(real_path, scans))
+    assert list(map(real_path, found.skipped_files)) == list(map(real_path, labels))
+
+
+def test_damaged_dataset_json_beside_folders_of_dicom_slices_is_ignored(tmp_path: Path) -> None:
+    folders = write_studies(tmp_path, "p1", "p2")
+    (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
+    assert find_scans(tmp_path).scans == folders
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")

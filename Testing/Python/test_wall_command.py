@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import zipfile
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
     assert wall["stage"] == first["stage"]
     assert wall["remark"] == METHODS_DISAGREE
     assert wall["threshold_ratio"] == pytest.approx(1 + 3 * wall["blood_pool"]["sd"] / wall["blood_pool"]["mean"])
-    assert events[-1] == {"event": "done", "scans": 1, "failed": 0}
+    assert events[-1] == {"event": "done", "scans": 1, "failed": 0, "notes": []}
 
 
 def test_folder_gives_one_table_and_an_error_that_names_the_failed_scan(
@@ -344,6 +345,48 @@ def test_segmentation_in_a_folder_without_permission_does_not_stop_the_others(
     printed = capsys.readouterr()
     assert f"{link}: cannot be read (no permission)" in printed.err
     assert "1 of 2 scans measured" in printed.out
+
+
+def test_notes_name_skipped_scans_and_segmentations_without_a_scan(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, label = wall_phantom
+    add_case(folder, (Volume(np.uint8(scan.voxels > scan.voxels.mean()), scan.grid), label), "few")
+    add_case(folder, wall_phantom, "packed")
+    packed = folder / "scans" / "packed_image.nrrd"
+    with zipfile.ZipFile(packed.with_suffix(".zip"), "w") as archive:
+        archive.write(packed, packed.name)
+    packed.unlink()
+    assert measure_folder(folder, "--json") == 0
+    printed = capsys.readouterr()
+    done = json.loads(printed.out.splitlines()[-1])
+    assert (done["event"], done["scans"], done["failed"]) == ("done", 1, 0)
+    zipped, few, unpaired = done["notes"]
+    assert zipped.startswith(f"{folder / 'scans'}: skipped zip files, which may repeat scans beside them (packed_image")
+    assert "To measure a zip file, give the file's path in the command." in zipped
+    assert "skipped files that are labels (or have few different intensities" in few
+    assert "(few_image.nrrd)" in few
+    what = f"{folder / 'labels'}: skipped segmentations that belong to no scan in {folder / 'scans'}"
+    assert unpaired.startswith(f"{what} (few_label.nii.gz, packed_label.nii.gz).")
+    assert printed.err.splitlines() == [f"dcamt: {note}" for note in done["notes"]]
+
+
+def test_no_note_names_the_folders_of_segmentations_and_results_beside_the_scans(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = folder / "scans"
+    (folder / "labels").rename(scans / "labels")
+    (scans / "other").mkdir()
+    for options in ([], ["--overwrite"]):
+        assert call_dcamt(["wall", scans, scans / "labels", "-o", scans / "out", *options]) == 0
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"dcamt: {scans}: skipped folders beside the scans (other).")
+        assert printed.count("\n") == 1
+    (scans / "labels" / Path(LABEL).name).rename(scans / Path(LABEL).name)
+    (scans / "other").rmdir()
+    (scans / "labels").rmdir()
+    assert call_dcamt(["wall", scans, scans, "-o", scans / "out", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_error_for_a_missing_segmentation_contains_similar_file_names(

@@ -75,10 +75,10 @@ def _differs(job: ScanJob, rows: Iterable[Measurements], segments: Sequence[Segm
     return any(row.segment not in known or not _are_close(row, known[row.segment]) for row in measured)
 
 
-def _are_close(row: Measurements, other: Measurements) -> bool:
-    """Return whether two rows differ at most by rounding; expected overlaps are not compared."""
-    own, others = ([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]] for one in (row, other))
-    return bool(np.allclose(own, others, rtol=1e-4, atol=0, equal_nan=True))
+def _are_close(row: Measurements, listed: Measurements) -> bool:
+    """Return whether two rows differ at most by rounding; blank cells of `listed` and overlaps are not compared."""
+    own, others = (np.array([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]]) for one in (row, listed))
+    return bool(np.all(np.isnan(others) | np.isclose(own, others, rtol=1e-4, atol=0)))
 
 
 def measure_unlisted_segmentations(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..cases.dataset_json import is_case_list
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.few_values import has_few_values
 from ..cases.folder_files import image_files, images_below, is_file_or_missing_link, zip_files_below
@@ -20,6 +21,9 @@ from ..io.dicom_files import files_below
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from ..io.readers import read_header
 from ..io.writers import has_mark
+
+MAX_LISTED = 20
+"""A message names at most this many scans, files or folders."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a file: this file
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
-    - a folder whose scan files are in subfolders, or whose only scans are zip files: all scans that `dcamt cases find`
-      recognises, including the scans of cases that are not for training (`FoundCases.unused`)
+    - a folder whose scan files are in subfolders, whose only scans are zip files, or whose `dataset.json` lists scans
+      elsewhere: all scans that `dcamt cases find` recognises, including the scans of cases that are not for training
+      (`FoundCases.unused`)
     - a folder with folders of DICOM files: each inner folder, unless all inner folders belong to one study
       (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
@@ -77,6 +82,63 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     known = {*found.scans, *found.skipped_files}
     zip_files = zip_files_below(path, [*result_folders, *found.skipped_folders])
     return replace(found, skipped_zip_files=[file for file in zip_files if file not in known])
+
+
+def describe_skipped(path: Path, found: FoundScans, verb: str, known: Collection[Path]) -> list[str]:
+    """Return messages that name the files and folders that `find_scans` skipped.
+
+    Args:
+        verb: what the command does with a scan, such as `segment`.
+        known: files and folders that no message names, since the command reads or writes them.
+    """
+    left_out = set(map(os.path.realpath, known))
+
+    def unknown(paths: Iterable[Path]) -> list[Path]:
+        return [path for path in paths if os.path.realpath(path) not in left_out]
+
+    files = unknown(found.skipped_files)
+    kinds = (
+        (
+            unknown(found.skipped_folders),
+            "skipped folders beside the scans",
+            f"To {verb} a skipped folder, give the folder's path in the command.",
+        ),
+        (
+            unknown(found.skipped_dicom),
+            "skipped DICOM images beside scan files of other formats",
+            f"To {verb} the DICOM images, move them into a folder of their own.",
+        ),
+        (
+            unknown(found.skipped_zip_files),
+            "skipped zip files, which may repeat scans beside them",
+            f"To {verb} a zip file, give the file's path in the command.",
+        ),
+        (
+            [file for file in files if os.path.lexists(file)],
+            "skipped files that are labels (or have few different intensities, like a label), results of a program, or"
+            " a scan's second or later channel",
+            f"To {verb} a skipped file, give the file's path in the command.",
+        ),
+        (
+            [file for file in files if not os.path.lexists(file)],
+            "skipped files that a dataset.json names, but that do not exist",
+            "Restore these files, or correct the dataset.json.",
+        ),
+    )
+    return [f"{path}: {what} ({relative_names(path, paths)}). {remedy}" for paths, what, remedy in kinds if paths]
+
+
+def relative_names(folder: Path, paths: Iterable[Path]) -> str:
+    """Return text with the first paths, relative to `folder`, and the number of further paths."""
+    return first_names(
+        [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in paths]
+    )
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return text with the first `MAX_LISTED` names and the number of further names."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def _find_scans_in(path: Path, channels: int, result_folders: Sequence[Path]) -> FoundScans:
@@ -153,17 +215,18 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders or, if there are none, the zip files.
+    """Return the scan files in subfolders or, if there are none, the zip files or the scans that `dataset.json` lists.
 
-    If there are no zip files either, or if any scan is DICOM, return None.
+    If there are none of these either, or if any scan is DICOM, return None.
     """
-    below = (file for file in images_below(folder, ignored) if file.parent != folder)
-    if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):
+    below = list(images_below(folder, ignored))
+    has_files = any(ending(image) in SCAN_ENDINGS and image.parent != folder for image in below)
+    has_list = is_case_list(folder / "dataset.json") and not any(map(_is_dicom, below))
+    if not (has_files or has_list or zip_files_below(folder, ignored)):
         return None
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]
-    has_dicom = any(ending(case.image) not in SCAN_ENDINGS or os.path.isdir(case.image) for case in cases)
-    if has_dicom:  # The same scan may exist as DICOM and as NIfTI.
+    if any(_is_dicom(case.image) for case in cases):  # The same scan may exist as DICOM and as NIfTI.
         return None
     images = [case.image for case in cases]
     further = set(_further_channels(images, channels))
@@ -178,6 +241,10 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
         sorted(path for path in skipped if not os.path.isdir(path)),
         sorted(path for path in skipped if os.path.isdir(path)),
     )
+
+
+def _is_dicom(image: Path) -> bool:
+    return ending(image) not in SCAN_ENDINGS or os.path.isdir(image)
 
 
 def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]:

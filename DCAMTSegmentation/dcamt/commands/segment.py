@@ -15,13 +15,14 @@ from ..io.dicom_files import walk_folders
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.readers import is_dicom_scan
 from ..io.tables import csv_cell
 from ..machine import without_garbage_collection
 from ..metrics.measurements import Measurements, read_measurements_csv
 from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
-from .console import Console, print_error
+from .console import Console
 from .measurement_table import (
     measure_unlisted_segmentations,
     remove_outdated_rows,
@@ -40,13 +41,11 @@ from .result_files import (
     refuse_result_of_other_scan,
 )
 from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
-from .scan_paths import FoundScans, find_scans
-from .segment_session import ScanRecord, SegmentSession
+from .scan_paths import describe_skipped, find_scans, first_names
+from .segment_session import ScanRecord, SegmentSession, choice_for
 
 TEAM_TIMEOUT = timedelta(days=7)
 """How long a process that has segmented its scans waits for the others that still run."""
-MAX_LISTED = 20
-"""A message names at most this many scans or folders."""
 
 
 def run_segment(options: argparse.Namespace) -> int:
@@ -65,8 +64,9 @@ def run_segment(options: argparse.Namespace) -> int:
     requested = _requested_results(options)
     work: tuple[list[ScanJob], dict[Path, FileStamp | None]] | None = None
     skipped: list[ScanJob] = []
+    console = Console(options.json, with_bar=team_rank() == 0)
     if team_rank() == 0:
-        jobs, stamps, skipped = _plan_jobs(options, requested)
+        jobs, stamps, skipped = _plan_jobs(options, requested, console)
         work = jobs, stamps
     # Imported after the checks above, since torch loads slowly.
     with without_garbage_collection():
@@ -77,7 +77,7 @@ def run_segment(options: argparse.Namespace) -> int:
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
             table = requested.table if team.leads else None
-            return _segment_with_team(options, table, team, *team.broadcast(work), skipped)
+            return _segment_with_team(options, table, team, *team.broadcast(work), skipped, console)
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             wait_for_leader()
@@ -86,7 +86,7 @@ def run_segment(options: argparse.Namespace) -> int:
 
 
 def _plan_jobs(
-    options: argparse.Namespace, requested: RequestedResults
+    options: argparse.Namespace, requested: RequestedResults, console: Console
 ) -> tuple[list[ScanJob], dict[Path, FileStamp | None], list[ScanJob]]:
     """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips.
 
@@ -95,12 +95,13 @@ def _plan_jobs(
     existing = existing_rule(options)
     channels = _model_channels(options)
     found = [find_scans(path, channels, [options.output]) for path in options.scans]
+    _refuse_choice_without_dicom(options, [scan for scans in found for scan in scans.scans])
     planned = plan_scan_jobs(found, options.output, options.format, requested, existing)
     if existing == SKIP:
-        console = Console(options.json)
         for number, job in enumerate(planned):
             console.show_progress("checking the existing results", number / len(planned))
-            refuse_result_of_other_scan(job.segmentation, job.scan, _scan_choice(options))
+            choice = choice_for(job.scan, _scan_choice(options))
+            refuse_result_of_other_scan(job.segmentation, job.scan, choice)
         console.clear_progress()
     skipped = [job for job in planned if existing == SKIP and job.is_finished]
     finished = set(skipped)
@@ -113,12 +114,13 @@ def _plan_jobs(
     if requested.table is not None:
         check_result_paths([requested.table], [model])
     for path, scans in zip(options.scans, found, strict=True):
-        _print_skipped(path, scans, options.output)
+        for note in describe_skipped(path, scans, "segment", [options.output]):
+            console.print_note(note)
     if existing == SKIP and requested.table is not None:
         read_measurements_csv(requested.table)  # Refuses another kind of table before scans are segmented.
-    _print_kept(skipped, len(planned))
+    _print_kept(skipped, len(planned), console)
     if existing == SKIP and (uncompared := [path for job in jobs for path in job.uncompared]):
-        print_error(describe_uncompared(uncompared))
+        console.print_note(describe_uncompared(uncompared))
     return jobs, stamps, skipped
 
 
@@ -133,60 +135,23 @@ def _model_channels(options: argparse.Namespace) -> int:
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
 
-def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
-    folders = [folder for folder in found.skipped_folders if os.path.realpath(folder) != os.path.realpath(output)]
-    if folders:
-        names = _relative_names(path, folders)
-        remedy = "To segment a skipped folder, give the folder's path in the command."
-        print_error(f"{path}: skipped folders beside the scans ({names}). {remedy}")
-    if found.skipped_dicom:
-        names = _relative_names(path, found.skipped_dicom)
-        remedy = "To segment the DICOM images, move them into a folder of their own."
-        print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
-    if found.skipped_zip_files:
-        names = _relative_names(path, found.skipped_zip_files)
-        remedy = "To segment a zip file, give the file's path in the command."
-        print_error(f"{path}: skipped zip files, which may repeat scans beside them ({names}). {remedy}")
-    existing = [file for file in found.skipped_files if os.path.lexists(file)]
-    missing = [file for file in found.skipped_files if not os.path.lexists(file)]
-    if existing:
-        remedy = "To segment a skipped file, give the file's path in the command."
-        names = _relative_names(path, existing)
-        what = "skipped files that are labels, results of a program, or a scan's second or later channel"
-        print_error(f"{path}: {what} ({names}). {remedy}")
-    if missing:
-        names = _relative_names(path, missing)
-        print_error(f"{path}: skipped files that a dataset.json names, but that do not exist ({names})")
-
-
-def _relative_names(folder: Path, paths: Sequence[Path]) -> str:
-    return _first_names(
-        [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in paths]
-    )
-
-
-def _first_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
-
-
-def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
+def _print_kept(skipped: Sequence[ScanJob], scan_count: int, console: Console) -> None:
     if skipped:
-        print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
+        console.print_note(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
     without_wall = [job for job in skipped if not all(os.path.exists(path) for path in job.wall_files)]
     if without_wall:
-        print_error(
+        console.print_note(
             f"the wall is not measured in {len(without_wall)} of {len(skipped)} skipped scans; "
             "measure it with 'dcamt wall'"
         )
     for path in foreign_files([path for job in skipped for path in job.files]):
         cause = "this file has no valid mark of DCAMT, so another program may have saved it"
-        print_error(f"{path}: kept, since {cause}; the scan is skipped")
+        console.print_note(f"{path}: kept, since {cause}; the scan is skipped")
     outdated = [path for job in skipped for path in outdated_files(job.segmentation, job.files)]
     if outdated:
         what = "kept results that are older than the segmentation and may be outdated"
         remedy = "If DCAMT wrote the segmentation, delete these files and repeat the command."
-        print_error(f"{what}: {_first_names([path.name for path in outdated])}. {remedy}")
+        console.print_note(f"{what}: {first_names([path.name for path in outdated])}. {remedy}")
 
 
 def _segment_with_team(
@@ -196,6 +161,7 @@ def _segment_with_team(
     jobs: Sequence[ScanJob],
     stamps: Mapping[Path, FileStamp | None],
     skipped: Sequence[ScanJob],
+    console: Console,
 ) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
 
@@ -204,7 +170,6 @@ def _segment_with_team(
         stamps: the stamps of the jobs' files when the jobs were planned.
         skipped: in the leader, the jobs that --skip-existing skips; in every other process, empty.
     """
-    console = Console(options.json, with_bar=team.leads)
     session = _start_session(options, team, jobs, {} if options.overwrite else stamps, console)
     records: list[ScanRecord] = []
     again: list[Measurements] = []
@@ -286,6 +251,14 @@ def _scan_choice(options: argparse.Namespace) -> ScanChoice:
     return ScanChoice(options.series, options.frame_type, options.time)
 
 
+def _refuse_choice_without_dicom(options: argparse.Namespace, scans: Sequence[Path]) -> None:
+    values = {"--series": options.series, "--frame-type": options.frame_type, "--time": options.time}
+    given = [option for option, value in values.items() if value is not None]
+    if given and not any(map(is_dicom_scan, scans)):
+        names = first_names([scan.name for scan in scans])
+        raise UsageError(f"no scan is DICOM ({names}): leave out {' and '.join(given)}")
+
+
 def _print_summary(
     console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
 ) -> bool:
@@ -301,7 +274,7 @@ def _print_summary(
     unsegmented = len(missing) + len({record.number for record in records} - segmented)
     if len(jobs) > 1:
         console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
-    console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing))
+    console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing), notes=console.notes)
     return bool(failures)
 
 
@@ -350,4 +323,4 @@ def jobs_without_result(
 def _describe_missing(jobs: Sequence[ScanJob]) -> str:
     if not jobs:
         return "all segmentations were written, but some measurements may be missing"
-    return f"without a result: {_first_names([job.name for job in jobs])}. Segment these scans again."
+    return f"without a result: {first_names([job.name for job in jobs])}. Segment these scans again."

@@ -15,7 +15,7 @@ from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import interrupt_on_sigterm
-from ..io.readers import read_scan
+from ..io.readers import is_dicom_scan, read_scan
 from ..io.writers import write_volume
 from ..metrics.measurements import Measurements
 from ..volume import Volume, order_channels
@@ -136,7 +136,7 @@ class SegmentSession:
             self.console.show_progress(f"{job.name}: {stage}", (number + fraction) / len(self.jobs))
 
         progress("reading", 0.0)
-        volume = read_scan(job.scan, self.segmenter.channels, self.choice)
+        volume = read_scan(job.scan, self.segmenter.channels, choice_for(job.scan, self.choice))
         volume = order_channels(volume, self.segmenter.predictor.recipe.channel_names)
         volume = replace(volume, notes=scan_notes(volume))
         for note in volume.notes:  # before the segmentation, which takes long and may fail
@@ -216,6 +216,11 @@ class SegmentSession:
             if path := getattr(job, kind):
                 lines.append(f"{kind.replace('_', ' ').replace('dicom', 'DICOM')}: {path}")
         self.console.print_text(*lines)
+
+
+def choice_for(scan: Path, choice: ScanChoice) -> ScanChoice:
+    """Return the choice for a DICOM scan; for any other scan, return a choice without values."""
+    return choice if choice == ScanChoice() or is_dicom_scan(scan) else ScanChoice()
 
 
 def write_results(

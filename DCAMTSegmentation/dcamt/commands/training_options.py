@@ -270,7 +270,10 @@ def add_models(commands: Commands[Parser]) -> None:
     import_model.add_argument("model", type=parse_name, metavar="FILE", help="model file, such as model.dcamt of a run")
     replaces = "replace an imported model of the same name"
     import_model.add_argument(
-        "--name", type=parse_name, help="name in the list of models; default: the name in the model's card"
+        "--name",
+        type=parse_name,
+        help="name in the list of models; default: the name in the model's card,"
+        " which is the name of the run's folder when the model was written",
     )
     import_model.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
     add_json(import_model)

@@ -74,7 +74,7 @@ from .result_files import (
     write_beside,
 )
 from .scan_jobs import REPORT, WallJob
-from .scan_paths import FoundScans, find_scans
+from .scan_paths import FoundScans, describe_skipped, find_scans, relative_names
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """Default name and colour of the segment in the report."""
@@ -93,23 +93,23 @@ def run_wall(options: argparse.Namespace) -> int:
         raise UsageError("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
     existing = existing_rule(options)
-    planned, table = plan_wall_jobs(options, existing)
-    mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
+    planned, table = plan_wall_jobs(options, existing, console)
+    mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     skipped = [job for job in planned if existing == SKIP and is_finished(job.results)]
     finished = set(skipped)
     jobs = [job for job in planned if job not in finished]
     earlier = _earlier_rows(table, skipped) if existing == SKIP and table is not None else []
     if skipped:
-        console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(planned)}")
+        console.print_note(f"skipped scans that have results already: {len(skipped)} of {len(planned)}")
         _print_outdated(skipped, console)
         for job in skipped:
             if table is not None and not has_wall_columns(job.table):
                 what = "is not a table of wall measurements (a program may have saved it with other separators)"
                 remedy = "To measure the scan again, move the file."
-                console.print_error(f"{job.table}: {what}. The scan {job.name} may be missing in {table}. {remedy}")
+                console.print_note(f"{job.table}: {what}. The scan {job.name} may be missing in {table}. {remedy}")
     if existing == SKIP and (uncompared := [path for job in jobs for path in uncompared_files(job.table, job.results)]):
-        console.print_error(describe_uncompared(uncompared))
+        console.print_note(describe_uncompared(uncompared))
     checked = jobs if existing != OVERWRITE else []
     stamps = {path: file_stamp(path) for job in checked for path in job.results}
     session = WallSession(settings, mapping, options.label, console, stamps, existing == SKIP)
@@ -228,7 +228,7 @@ class WallSession:
             self.console.print_error(failure)
         if scan_count > 1:
             self.console.print_text(f"{len(self.results)} of {scan_count} scans measured")
-        self.console.print_event("done", scans=scan_count, failed=len(self.failures))
+        self.console.print_event("done", scans=scan_count, failed=len(self.failures), notes=self.console.notes)
 
 
 def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
@@ -236,7 +236,7 @@ def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
     if outdated:
         what = "skipped scans whose results are older than the segmentation and may be outdated"
         remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
-        console.print_error(f"{what}: {list_names(outdated)}. {remedy}")
+        console.print_note(f"{what}: {list_names(outdated)}. {remedy}")
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
@@ -262,8 +262,10 @@ def _scans_in(table: Path) -> set[str]:
         return set()
 
 
-def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[WallJob], Path | None]:
+def plan_wall_jobs(options: argparse.Namespace, existing: str, console: Console) -> tuple[list[WallJob], Path | None]:
     """Return one job for each scan, and the path of the table of all scans; for a single scan, the path is None.
+
+    Print what is skipped.
 
     Raises:
         UsageError: an option does not fit the scan or the other options.
@@ -275,6 +277,7 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
     output = options.output
     _check_usage(options)
     found = find_scans(options.scan, results=[options.segmentation, output])
+    unpaired: list[Path] = []
     if found.scans == [options.scan]:
         job = WallJob(
             scan=options.scan,
@@ -289,7 +292,8 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
         )
         jobs, table = [job], None
     else:
-        jobs, table = _pair_scans(found, options), output / TABLE
+        jobs, unpaired = _pair_scans(found, options)
+        table = output / TABLE
     results = [path for job in jobs for path in job.results]
     if table is not None:
         results.append(table)
@@ -299,6 +303,14 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
         refuse_existing(results, SKIP_REMEDY)
     if table is not None:
         refuse_open_table(table)
+    known = [*inputs, *unpaired, options.segmentation, output]
+    for note in describe_skipped(options.scan, found, "measure", known):
+        console.print_note(note)
+    if unpaired:
+        what = f"skipped segmentations that belong to no scan in {options.scan}"
+        names = relative_names(options.segmentation, unpaired)
+        remedy = "If one of them belongs to a scan, name the two files alike, such as p1.nrrd and p1_seg.nrrd."
+        console.print_note(f"{options.segmentation}: {what} ({names}). {remedy}")
     return jobs, table
 
 
@@ -312,8 +324,8 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise UsageError(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
 
 
-def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
-    """Return a job for each scan of a folder.
+def _pair_scans(found: FoundScans, options: argparse.Namespace) -> tuple[list[WallJob], list[Path]]:
+    """Return a job for each scan of a folder, and the segmentations that belong to no scan.
 
     Scans and segmentations are paired by names such as `p1_lge` and `P1_label` (`pair_with_labels`).
     """
@@ -347,12 +359,14 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
     known = set(cases)
     if known.isdisjoint(segmentations):
         raise _without_segmentation(jobs[0], similar_labels(cases[0], known, segmentations))
-    return [
+    jobs = [
         job
         if case in segmentations
         else replace(job, refusal=_without_segmentation(job, similar_labels(case, known, segmentations)))
         for job, case in zip(jobs, cases, strict=True)
     ]
+    scans = set(found.scans)
+    return jobs, [path for name, path in segmentations.items() if name not in known and path not in scans]
 
 
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:

@@ -130,8 +130,8 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
     Raises:
         InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
-            has a different number of channels, or contains several images of which `choice` chooses none; or
-            `volume.check_scan` refuses the scan.
+            has a different number of channels, contains several images of which `choice` chooses none, or is not DICOM
+            although `choice` is given; or `volume.check_scan` refuses the scan.
     """
     path = given_path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
@@ -140,6 +140,23 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
         volume = _read_scan(path, channels, choice)
     notes = (*one_channel_note(path), *volume.notes) if channels == 1 else volume.notes
     return replace(volume, notes=notes, channel_names=names_of_channels(path, channels))
+
+
+def is_dicom_scan(path: Path) -> bool:
+    """Return whether `read_scan` reads a scan as DICOM.
+
+    True also if the scan is missing or cannot be read: `read_scan` states the reason.
+    """
+    head = read_head(path) if os.path.isfile(path) else b""
+    if not head or head.startswith(_EMPTY_ZIP_MAGIC):
+        return True
+    if not head.startswith(_ZIP_MAGIC):
+        return _is_dicom_file(path, head)
+    try:
+        with _unzipped(path, label=False) as inner:
+            return is_dicom_scan(inner)
+    except InputError:
+        return True
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
@@ -202,7 +219,7 @@ def read_labelmap(
         notes = (*notes, *(overlap_notes(layers, segments, labels, option) if do_overlap else ()))
     else:
         labels = as_labels(layers[0], path)
-    return Labelmap(labels, image.grid, path, partial=bool(segments), notes=notes)
+    return Labelmap(labels, image.grid, path, partial=bool(segments), notes=notes, finest_step_mm=image.finest_step_mm)
 
 
 def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
@@ -307,12 +324,16 @@ def missing_file_error(path: Path) -> InputError:
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
+    if _is_dicom_file(path, head):
+        return _open_dicom(path, choice, label)
+    if choice != ScanChoice():
+        what = "is not DICOM, so no series, kind of images or time point can be chosen"
+        remedy = "Leave out the choice (in a terminal: --series, --frame-type and --time)."
+        raise InputError(what, path=path, remedy=remedy)
     if kind in _NRRD_ENDINGS:
         return open_nrrd(path)
     if kind in _NIFTI_ENDINGS:
         return open_nifti(path)
-    if path.name.upper() == "DICOMDIR" or begins_as_dicom(path, head):
-        return _open_dicom(path, choice, label)
     if head.startswith(NRRD_MAGIC):
         return open_nrrd(path)
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
@@ -320,6 +341,11 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     if head.startswith(HDF5_MAGIC) and kind in (".h5", ".hdf5"):
         return open_hdf5(path, label)
     return open_itk(path)
+
+
+def _is_dicom_file(path: Path, head: bytes) -> bool:
+    has_other_ending = ending(path) in (*_NRRD_ENDINGS, *_NIFTI_ENDINGS)
+    return not has_other_ending and (path.name.upper() == "DICOMDIR" or begins_as_dicom(path, head))
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
