@@ -379,7 +379,8 @@ class Region:
             pairs = np.sort(values.reshape(3, 2), axis=1)
         except ValueError:
             pairs = np.full((3, 2), np.nan)
-        if not (np.isfinite(pairs).all() and (pairs[:, 0] < pairs[:, 1]).all()):
+        volume_mm3 = math.prod(high - low for low, high in pairs.tolist())
+        if not (np.isfinite(pairs).all() and volume_mm3 > 0):
             raise InputError(f"'{text}' is not a region", remedy="Give x0,x1,y0,y1,z0,z1 in millimetres (RAS).")
         low, high = (tuple(float(v) for v in column) for column in pairs.T)
         return cls(low, high)  # type: ignore[arg-type]

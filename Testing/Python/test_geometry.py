@@ -127,7 +127,18 @@ def test_region_is_parsed_with_its_bounds_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,2,3,4,5", "1,2,3,4,5,6,7", "a,2,3,4,5,6", "1,1,3,4,5,6", "nan,2,3,4,5,6", "0,inf,3,4,5,6", "1;2;3"]
+    "text",
+    [
+        "",
+        "1,2,3,4,5",
+        "1,2,3,4,5,6,7",
+        "a,2,3,4,5,6",
+        "1,1,3,4,5,6",
+        "nan,2,3,4,5,6",
+        "0,inf,3,4,5,6",
+        "0,1e-200,0,1e-200,0,1",
+        "1;2;3",
+    ],
 )
 def test_malformed_region_is_refused_with_a_message_of_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"is not a region.*millimetres") as caught:

@@ -133,11 +133,11 @@ def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelP
     assert whole.agreement[~left].min() > 0.999
 
 
-def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: ModelPackage) -> None:
+def test_region_restricts_labels_maps_trust_and_computation(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     network = StubNetwork()
     predictor, scan = predictor_and_scan(tiny_package, network)
-    whole = predictor.segment(scan)
+    whole = predictor.segment(scan, keep_probabilities=True)
     corner = CENTRE + np.array([0.0, -6.0, -30.0])
     region = Region((corner[0], corner[1], corner[2]), (corner[0] + 26, corner[1] + 8, corner[2] + 60))
     network.sizes.clear()
@@ -146,18 +146,23 @@ def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: Model
     assert 0 < (right & inside).sum() < right.sum()
     assert np.array_equal(part.labelmap.voxels == 1, right & inside)
     assert part.trust == 1  # the left ball is outside the region
-    assert part.agreement is not None
-    assert part.agreement[left].min() < 1e-3  # the agreement map is not restricted to the region
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
     assert whole.doubt_map is not None
     assert part.doubt_map is not None
     assert whole.doubt_map[left & ~inside].max() > 0.2
     assert not part.doubt_map[~inside].any()
     assert part.doubt_map[inside].any()
-    # The corner of the scan was not computed: it is background with probability 1.
+    assert whole.agreement is not None
+    assert part.agreement is not None
+    # The network computed a margin around the region, which contains a part of the left ball.
+    assert whole.agreement[~inside].min() < 1e-3
+    assert (part.agreement[~inside] == 1).all()
+    np.testing.assert_allclose(part.agreement[inside], whole.agreement[inside], atol=1e-5)
+    assert whole.probabilities is not None
     assert part.probabilities is not None
-    assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
-    assert part.probabilities[0, 0, 0, 0] == 1
+    assert (part.probabilities[0, ~inside] == 1).all()
+    assert not part.probabilities[1:, ~inside].any()
+    np.testing.assert_allclose(part.probabilities[:, inside], whole.probabilities[:, inside], atol=1e-5)
 
 
 def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny_package: ModelPackage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ ROW = Measurements(
     sphericity=0.75,
 )
 INFO = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+TO_UNIT = ((0.4, 0.2, 0.0, -1.3), (-0.3, 0.6, 0.0, -2.0), (0.0, 0.0, 2e-3, -0.01), (0.0, 0.0, 0.0, 1.0))
 MASK = SegmentMask("LA", Path("mask.npy"), AFFINE * 3)
 SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, id="7")
 
@@ -63,6 +65,8 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
     [
         SEGMENT,
         replace(SEGMENT, region=Region((-1.0, 2.5, 3.0), (4.0, 5.0, 6.0))),
+        replace(SEGMENT, region=Region((-1.0, 2.5, 3.0), (4.0, 5.0, 6.0), TO_UNIT)),
+        replace(SEGMENT, output=Path("\udce9")),  # a name that is not UTF-8
         MeasureRequest(
             (SegmentMask("LA", Path("0.npy"), AFFINE), SegmentMask("RA", Path("1.npy"), AFFINE * 2)), "LGE", "3"
         ),
@@ -136,11 +140,16 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
     assert event.measurements[0].volume_ml == 0
 
 
+def region_with(to_unit: list[list[float]]) -> dict[str, Any]:
+    return {"low": [0.0, 0.0, 0.0], "high": [1.0, 1.0, 1.0], "to_unit": to_unit}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"protocol": 1}, "Slicer and DCAMT's background process have different protocols (1 and 4). Restart Slicer."),
         ({"protocol": 3}, "Slicer and DCAMT's background process have different protocols (3 and 4). Restart Slicer."),
+        ({"protocol": "4"}, "'request.protocol' must be of type int, not '4'."),
         ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),
@@ -150,6 +159,12 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
         ({"affine": [[None, 0.0], [0.0, 1.0]]}, "'request.affine' must be an array of numbers."),
         ({"volume": None}, "'request.volume' must be of type Path, not None."),
         ({"region": {"low": [1, 2, 3]}}, "'request.region' lacks the key 'high'."),
+        ({"region": region_with([[1.0, 0.0], [0.0]])}, "'request.region.to_unit' must hold 4 x 4 numbers."),
+        ({"region": region_with([[0.0] * 4] * 4)}, "'request.region.to_unit' must be invertible."),
+        ({"region": region_with([[1e308] * 4] * 4)}, "'request.region.to_unit' must be invertible."),
+        ({"region": region_with([[math.nan] * 4] * 4)}, "'request.region.to_unit' must be a finite number, not nan."),
+        ({"region": {"low": [0] * 3, "high": [1e-120] * 3}}, "'0.0,1e-120,0.0,1e-120,0.0,1e-120' is not a region."),
+        ({"output": "a\0b"}, "'request.output' must be a valid path, not 'a\\x00b'."),
         ({"colour": 1}, "'request' has the unknown key 'colour'."),
         ({"request": ["segment"]}, "the request '['segment']' is unknown."),
     ],
@@ -162,6 +177,19 @@ def test_invalid_request_is_refused(change: dict[str, Any], message: str) -> Non
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert request_id(line) == "7"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows such paths")
+def test_path_that_cannot_be_encoded_is_refused() -> None:
+    line = json.dumps({**json.loads(request_line(SEGMENT)), "output": "\ud800"})
+    with pytest.raises(InputError, match=r"^'request\.output' must be a valid path, not '\\ud800'\.$"):
+        parse_request(line)
+
+
+def test_infinite_color_is_refused() -> None:
+    request = ReportRequest(Path("v.npy"), AFFINE, (ReportSegment(MASK, (0.8, 0.3, 0.3)),), Path("page.html"))
+    with pytest.raises(InputError, match=r"^'request\.segments\.color' must be a finite number, not inf\.$"):
+        parse_request(request_line(request).replace("0.8", "1e400"))
 
 
 @pytest.mark.parametrize(

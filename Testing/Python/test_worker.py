@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +20,9 @@ from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerProgress
 from dcamt.worker.requests import CancelRequest, KeepFilesRequest, MeasureRequest, OutlineMethod, SegmentMask
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, wait_while_exists
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.worker_child import (
+    ENGINE_HOME,
     Child,
     WorkerEvent,
     assert_result_of,
@@ -25,6 +31,27 @@ from dcamt_testing.worker_child import (
     save_weights,
     write_request,
 )
+
+SIGNAL_DURING_OPERATION = """
+import os, signal, threading, torch
+from dcamt.inference import predictor
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under `nohup`, a process ignores SIGHUP.
+def predict_bounded(*arguments, **options):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.{name})).start()
+    torch.ones(1).expand(1 << 42).sum()  # takes an hour
+predictor.predict_bounded = predict_bounded
+"""
+
+IGNORED_SIGNAL = """
+import os, signal
+from dcamt.inference import predictor
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
 
 
 def test_several_scans_are_segmented_with_one_loaded_model(
@@ -206,3 +233,48 @@ def test_scan_folder_is_removed_when_stdin_closes_unless_a_request_keeps_files(t
     assert child.exit_status() == 0
     assert scan_folder.exists() == keep
     assert tmp_path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_scan_folder_is_removed_when_a_signal_ends_the_worker_during_a_torch_operation(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path, name: str
+) -> None:
+    scan_folder = tmp_path / "scans"
+    child = start_worker(SIGNAL_DURING_OPERATION.format(name=name), "--remove-at-end", str(scan_folder))
+    child.send(write_request(oblique_scan, worker_model, scan_folder))
+    assert child.exit_status() == -signal.Signals[name]
+    assert not scan_folder.exists()
+    assert tmp_path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_signal_removes_the_scan_folder_although_numpy_has_several_threads(tmp_path: Path) -> None:
+    scan_folder = tmp_path / "scans"
+    scan_folder.mkdir()
+    # Not `interpreter()`, whose processes have no thread of NumPy.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dcamt.commands.worker", "--remove-at-end", scan_folder],
+        cwd=ENGINE_HOME,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert b'"ready"' in process.stdout.readline()
+    process.terminate()
+    assert process.wait(timeout=HANGING_S) == -signal.SIGTERM
+    assert not scan_folder.exists()
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_worker_that_ignores_a_signal_still_serves_requests(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    scan_folder = tmp_path / "scans"
+    child = start_worker(IGNORED_SIGNAL, "--remove-at-end", str(scan_folder))
+    finished, _ = child.ask(write_request(oblique_scan, worker_model, scan_folder))
+    assert isinstance(finished, ScanSegmented), finished

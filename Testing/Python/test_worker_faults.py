@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,13 +15,18 @@ from dcamt.commands import worker
 from dcamt.geometry import Region
 from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
-from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerNote
+from dcamt.worker.events import RequestFailed, ScanSegmented, SegmentsMeasured, WorkerNote
+from dcamt.worker.protocol import request_line
+from dcamt.worker.requests import MeasureRequest, ReportRequest, ReportSegment, SegmentMask, WallRequest
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, with_broken_package, without_package
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
-from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, write_request
+from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_answer_to, write_request
 
+MASK = np.pad(np.ones((6, 6, 6), np.uint8), 3)
+SPACING = 0.987654321
+"""A spacing that stands for another one in the line of a request."""
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.commands import serving
@@ -38,6 +44,18 @@ def predict_or_run_out_of_memory(network, *more):
     return None if getattr(network, "on_simulated_gpu", False) else real_predict(network, *more)
 tiling._predict_or_none = predict_or_run_out_of_memory
 """
+
+NO_MEMORY_FOR_TRIAL = """
+from dcamt.inference import predictor
+from torch.nn.modules.module import _global_forward_pre_hooks as request_hooks  # set by serving.Worker._stoppable
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    if not request_hooks:
+        raise MemoryError
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
+"""A script after which memory runs out when the worker measures a model's speed."""
 
 
 @pytest.mark.parametrize(
@@ -88,6 +106,42 @@ def test_unusable_input_is_reported_and_the_next_request_served(
     assert "\n" not in failed.message
     good, _ = shared_worker.ask(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
     assert good.kind == "segmented"
+
+
+@pytest.mark.parametrize("kind", ["measure", "wall", "report"])
+@pytest.mark.parametrize(
+    ("mask", "spacing", "message"),
+    [
+        (MASK, 0.0, "LA: has a voxel spacing of zero. "),
+        (MASK, np.nan, "LA: has NaN or infinite numbers in its geometry"),
+        (MASK, 1e200, "LA: has an implausible size: "),
+        (MASK[0], 1.5, "LA: is not three-dimensional. "),
+        (MASK[:0], 1.5, "LA: holds no voxels "),
+        (MASK.astype([("inside", "u1")]), 1.5, "LA: holds voxels of the type "),
+    ],
+    ids=["zero", "NaN", "huge", "2D", "no voxels", "structured"],
+)
+def test_unusable_mask_is_refused_and_the_next_request_served(
+    shared_worker: Child, tmp_path: Path, kind: str, mask: np.ndarray, spacing: float, message: str
+) -> None:
+    np.save(tmp_path / "volume.npy", np.random.default_rng(0).random(MASK.shape))
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "good.npy", MASK)
+    volume, affine = tmp_path / "volume.npy", np.diag([1.5, 1.5, 2.0, 1.0])
+    segment = SegmentMask("LA", tmp_path / "mask.npy", np.diag([SPACING, SPACING, SPACING, 1.0]))
+    requests = {
+        "measure": MeasureRequest((segment,)),
+        "wall": WallRequest(volume, affine, segment, tmp_path),
+        "report": ReportRequest(volume, affine, (ReportSegment(segment, (1.0, 0.0, 0.0)),), tmp_path / "page.html"),
+    }
+    # `request_line` refuses NaN, so the spacing is inserted later.
+    shared_worker.send(request_line(requests[kind]).replace(str(SPACING), json.dumps(spacing)))
+    failed, _ = shared_worker.wait_for(is_answer_to(""))
+    assert isinstance(failed, RequestFailed)
+    assert failed.reason == "input"
+    assert failed.message.startswith(message)
+    good, _ = shared_worker.ask(MeasureRequest((SegmentMask("LA", tmp_path / "good.npy", affine),), id="good"))
+    assert isinstance(good, SegmentsMeasured), good
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "doubt.npy"])
@@ -159,6 +213,20 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_smallest_tile(
     assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
     assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, larger_than_a_tile, worker_package)
+
+
+def test_scan_is_segmented_although_memory_ran_out_when_the_speed_was_measured(
+    start_worker: Callable[..., Child],
+    worker_model: Path,
+    worker_package: ModelPackage,
+    oblique_scan: Volume,
+    tmp_path: Path,
+) -> None:
+    child = start_worker(NO_MEMORY_FOR_TRIAL)
+    finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    assert isinstance(finished, ScanSegmented), finished
+    assert finished.notes == ()
+    assert_result_of(finished, oblique_scan, worker_package)
 
 
 def test_unexpected_error_is_reported_with_traceback_and_ends_the_worker(

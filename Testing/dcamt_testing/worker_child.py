@@ -39,14 +39,14 @@ class Child:
 
     Args:
         script: a Python program that runs in the process before the worker starts.
-        arguments: arguments of the worker's command line; ignored if there is a script.
+        arguments: arguments of the worker's command line.
     """
 
     def __init__(self, script: str = "", *arguments: str) -> None:
         program = ["-m", "dcamt.commands.worker", *arguments]
         if script:
             run = "import runpy\nrunpy.run_module('dcamt.commands.worker', run_name='__main__')"
-            program = ["-c", f"{script}\n{run}"]
+            program = ["-c", f"{script}\n{run}", *arguments]
         self.process = subprocess.Popen(
             [interpreter(), *program],
             cwd=ENGINE_HOME,

@@ -41,13 +41,15 @@ class SegmentedScan:
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity, and
             `expected_overlap`.
         disagreement: float32 (I, J, K), from 0 (the network's two branches agree on the probabilities of a voxel's
-            classes) to 1 (the branches are certain of different classes); None in quality `fast`.
+            classes) to 1 (the branches are certain of different classes); 0 outside the region, if one was given; None
+            in quality `fast`.
         doubt_map: float32 (I, J, K), from 0 to 1: the higher, the more probable it is that a voxel's label is wrong.
             If `is_doubt_calibrated`, the value estimates this probability; otherwise it serves only to rank voxels. The
             value is 0 outside the region, if one was given. `doubt_map` is None in quality `fast`.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in
             quality `fast`.
-        probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
+        probabilities: float32 (1 + classes, I, J, K), background first; outside the region, if one was given,
+            background has the probability 1. `probabilities` is None without `keep_probabilities`.
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
@@ -82,7 +84,8 @@ class SegmentedScan:
 class Segmenter:
     """A model loaded on a device, to segment several scans.
 
-    >>> segmenter = Segmenter.load("left-atrium", device="cpu")
+    >>> import dcamt
+    >>> segmenter = dcamt.Segmenter.load("left-atrium", device="cpu")
     >>> [info.name for info in segmenter.segments]
     ['Left atrium']
     """
@@ -191,7 +194,10 @@ def segment(
         ValueError: `affine` is missing or not allowed, an array or volume has the wrong number of axes or channels, or
             an array has masked voxels.
 
+    In the top folder of a clone of DCAMT:
+
     >>> import dcamt
+    >>> sample = "Resources/SampleData/LGEHeartPhantom.nrrd"
     >>> result = dcamt.segment(sample, quality="fast", device="cpu")
     >>> result.labelmap.voxels.shape == result.scan.grid.shape
     True

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..cases.checks import scan_notes, scan_warnings
 from ..devices import choose_device
-from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
+from ..errors import Cancelled, InternalError, MemoryShortage, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
 from ..inference.predictor import Predictor
 from ..io.slabs import write_voxels
@@ -193,25 +193,29 @@ class Worker:
         package = verify_model(path)
         try:
             self._predictor, self._loaded = Predictor(package, device), wanted
-            self._measure_speed(self._predictor)
         except Exception as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
             # `_loaded` is None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
             self._note(request, "Not enough GPU memory; the CPU was used.", notes)
-            self._measure_speed(self._predictor)
+        self._measure_speed(self._predictor)
         return self._predictor, notes
 
     def _measure_speed(self, predictor: Predictor) -> None:
-        """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up."""
+        """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up.
+
+        If memory runs out, the speed is unknown.
+        """
+        self._seconds_per_mm3.clear()
         recipe = predictor.recipe
         grid = Grid(TRIAL, np.diag([*recipe.spacing, 1.0]))
         voxels = np.random.default_rng(0).random((recipe.input_channels, *TRIAL), dtype=np.float32)
-        for quality in QUALITIES:
-            began = time.monotonic()
-            predictor.segment(Volume(voxels, grid), quality)
-            self._seconds_per_mm3[quality] = (time.monotonic() - began) / _extent_mm3(grid)
+        with suppress(MemoryShortage):
+            for quality in QUALITIES:
+                began = time.monotonic()
+                predictor.segment(Volume(voxels, grid), quality)
+                self._seconds_per_mm3[quality] = (time.monotonic() - began) / _extent_mm3(grid)
 
     def _expected_s(self, quality: str, size_mm3: float) -> float | None:
         seconds_per_mm3 = self._seconds_per_mm3.get(quality)

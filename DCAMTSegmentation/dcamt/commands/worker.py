@@ -2,8 +2,8 @@
 
 The worker keeps the model loaded between requests, even if a request is cancelled. The process ends once stdin closes,
 even while it segments, so that it does not outlive an application that crashed. The application writes scans for the
-worker into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was
-read.
+worker into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes or a signal such as SIGTERM ends
+the process, unless a `KeepFilesRequest` was read. On Windows, a signal removes nothing.
 
 `worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
 with status 1, since its state may be invalid.
@@ -27,11 +27,8 @@ from typing import BinaryIO, NoReturn
 
 from .. import __version__
 from ..errors import InternalError, MissingPackage, missing_packages, user_error
-from ..io.interruption import detach_stdin
+from ..io.interruption import clean_up_before_signal_ends_process, detach_stdin
 from ..machine import without_garbage_collection
-from ..worker.events import RequestFailed, WorkerEvent, WorkerReady
-from ..worker.protocol import parse_control, worker_event_line
-from ..worker.requests import CancelRequest, KeepFilesRequest
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
@@ -82,15 +79,26 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")
     folder = parser.parse_args(arguments).remove_at_end
+    keep_files = threading.Event()
+
+    def remove_files() -> None:
+        if folder and not keep_files.is_set():
+            _remove_folder(folder)
+
+    if folder:
+        clean_up_before_signal_ends_process(remove_files)
+    # Imported here, since NumPy starts threads.
+    from ..worker.events import RequestFailed, WorkerEvent, WorkerReady
+    from ..worker.protocol import parse_control, worker_event_line
+    from ..worker.requests import CancelRequest, KeepFilesRequest
+
     stdin, stdout = _private_streams()
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     lock = threading.Lock()
     cancelled: set[str] = set()
-    keep_files = threading.Event()
 
     def end() -> NoReturn:
-        if folder and not keep_files.is_set():
-            _remove_folder(folder)
+        remove_files()
         os._exit(0)  # `sys.exit` would end only the calling thread, not the computation.
 
     def read() -> None:

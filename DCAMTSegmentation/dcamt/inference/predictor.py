@@ -23,7 +23,7 @@ from ..preprocessing import nearest_labels, scan_to_network, to_source
 from ..recipe import ACCURATE, FAST, QUALITIES, Recipe
 from ..volume import Labelmap, Volume
 from .agreement import agreement_map, branch_dice
-from .components import CentrePrior, ExpectedOrgans, keep_largest_components
+from .components import CentrePrior, ExpectedOrgans, keep_organs
 from .doubt import doubt_features, doubt_map, outline_voxels
 from .folded import fold, move
 from .labelling import labels_on_scan
@@ -48,11 +48,12 @@ class Prediction:
 
     Attributes:
         labelmap: 0 for background; 1, 2, ... for the recipe's classes.
-        probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
-            `keep_probabilities`.
-        agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region` of
-            `Predictor.segment`; None in fast quality.
+        probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; outside the `region` of
+            `Predictor.segment`, background has the probability 1; None without `keep_probabilities`.
+        agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); 1 outside the `region`; None in
+            fast quality.
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region`; None in fast
+            quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
         notes: messages for the user.
@@ -176,9 +177,7 @@ class Predictor:
         found = labels_on_scan(mean, grid)
         if inside is not None:
             found[~inside] = 0
-        labels = found
-        if self.recipe.inference.largest_component:
-            labels = keep_largest_components(found, range(1, self.recipe.output_channels), expected)
+        labels = keep_organs(found, self.recipe, expected)
         doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
         calibration = self._package.calibration
         notes = (*self._package.notes, *notes)
@@ -190,13 +189,17 @@ class Predictor:
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
+        if probabilities is not None and inside is not None:
+            probabilities[0, ~inside] = 1
+            probabilities[1:, ~inside] = 0
         scaling = calibration.doubt if calibration else None
         agreement = doubtful = trust = None
         if len(branches) == 2:
             doubtful = doubt_map(mean, grid, found != labels, scaling)
+            agreement = to_source(agreement_map(branches), grid)
             if inside is not None:
                 doubtful[~inside] = 0
-            agreement = to_source(agreement_map(branches), grid)
+                agreement[~inside] = 1
             if region:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)

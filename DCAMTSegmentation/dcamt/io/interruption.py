@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -32,6 +33,33 @@ def interrupt_on_sigterm() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def clean_up_before_signal_ends_process(clean_up: Callable[[], None]) -> None:
+    """Let a thread call `clean_up`, and then end the process, on SIGTERM, SIGINT or SIGHUP; do nothing on Windows.
+
+    A Python handler would run only after torch returns from its current operation. Threads inherit the blocked signals,
+    so this function must be called before another thread starts.
+    """
+    if sys.platform == "win32":
+        return
+    # A signal that is ignored on purpose, as by `nohup`, stays ignored.
+    signals = {
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait() -> None:
+        number = signal.sigwait(signals)
+        clean_up()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        signal.raise_signal(number)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def detach_stdin() -> int:

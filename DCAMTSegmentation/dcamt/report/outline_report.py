@@ -111,7 +111,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
     """Write the report that a request describes, and return the event that names the file.
 
     Raises:
-        InputError: the request has no segment or more than `MAXIMUM_SEGMENTS`, one of its files cannot be read, or
+        InputError: the request has no segment or more than `MAXIMUM_SEGMENTS`, one of its files cannot be used, or
             `volume.check_scan` refuses the scan.
         OutputError: the report cannot be written.
     """

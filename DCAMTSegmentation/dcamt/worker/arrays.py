@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Volume, check_scan, same_grid
+from ..volume import Volume, as_labels, check_label_grid, check_scan, check_size, same_grid
 from .requests import ReportRequest, SegmentMask, SegmentRequest, WallRequest
 
 
@@ -31,20 +31,35 @@ def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
 
 
 def read_mask(segment: SegmentMask) -> np.ndarray:
-    """Return the mask of a segment, bool (I, J, K). Raises InputError if the file cannot be read."""
-    return np.asarray(_load(segment.mask, segment.name).transpose() != 0)
+    """Return the mask of a segment, bool (I, J, K).
+
+    Raises:
+        InputError, naming `segment.name`: the file cannot be read, or holds no labels on a possible grid.
+    """
+    labels = _load_labels(segment.mask, segment.name)
+    check_label_grid(Grid(labels.shape, segment.affine), segment.name, partial=True)
+    return np.asarray(labels != 0)
 
 
 def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
     """Return the doubt (I, J, K), 0 to 1; None if the request has no map, or if the map is not on the scan's `grid`.
 
-    Raises InputError if the map's file cannot be read.
+    Raises InputError if the map's file cannot be read, or contains no whole numbers.
     """
     file, affine = request.doubt_map, request.doubt_map_affine
     if file is None or affine is None:
         return None
-    percent = _load(file, f"{request.name}, map of doubt").transpose()
+    percent = _load_labels(file, f"{request.name}, map of doubt")
     return percent.astype(np.float32) / 100 if same_grid(Grid(percent.shape, affine), grid) else None
+
+
+def _load_labels(file: Path, name: str) -> np.ndarray:
+    """Return the array (I, J, K) of unsigned integers in a file (K, J, I)."""
+    stored = _load(file, name)
+    if stored.ndim != 3:
+        raise InputError("is not three-dimensional", path=name, remedy="Try again.")
+    check_size(stored.shape, name)
+    return as_labels(stored.transpose(), name)
 
 
 def _load(file: Path, name: str | Path) -> np.ndarray:

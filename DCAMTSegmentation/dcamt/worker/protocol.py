@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Region
 from ..io.json_lines import json_line, plain
-from ..io.typed_json import build, parse_json
+from ..io.typed_json import build, parse_json, value_of
 from ..machine import DEVICES
 from ..recipe import QUALITIES
 from .events import WorkerEvent
@@ -65,14 +66,14 @@ def parse_request(line: str) -> Request:
         kind, version = data.pop("request"), data.pop("protocol")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the request cannot be read ({type(error).__name__}: {error})") from error
-    if version != VERSION:
+    if value_of(version, int, None, "request.protocol") != VERSION:
         what = f"Slicer and DCAMT's background process have different protocols ({version} and {VERSION})"
         raise InputError(what, remedy="Restart Slicer.")
     if not isinstance(kind, str) or kind not in _REQUESTS:
         raise InputError(f"the request '{kind}' is unknown")
     request: Request = build(_REQUESTS[kind], data, None, "request")
-    for affine in _affines(request):
-        _check_affine(affine)
+    for where, value in _values(request, "request"):
+        _check_value(where, value)
     if isinstance(request, SegmentRequest):
         _check_choice("device", request.device, DEVICES)
         _check_choice("quality", request.quality, QUALITIES)
@@ -81,24 +82,29 @@ def parse_request(line: str) -> Request:
     return request
 
 
-def _affines(value: Any) -> Iterator[np.ndarray]:
-    """Yield all arrays in a request; each is an affine."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, tuple):
+def _values(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a request's fields and tuples, each with the name of its field."""
+    if isinstance(value, tuple):
         for item in value:
-            yield from _affines(item)
+            yield from _values(item, where)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _affines(getattr(value, field.name))
+            yield from _values(getattr(value, field.name), f"{where}.{field.name}")
+    else:
+        yield where, value
 
 
 def _checked_region(region: Region) -> Region:
     """Return `region`, with `low` and `high` swapped along each axis on which `low` is larger.
 
     Raises:
-        InputError: a number is not finite, or the region encloses no volume.
+        InputError: the region encloses no volume, or `to_unit` is not an invertible affine.
     """
+    if region.to_unit is not None:
+        if [len(row) for row in region.to_unit] != [4] * 4:
+            raise InputError("'request.region.to_unit' must hold 4 x 4 numbers")
+        if np.linalg.matrix_rank(np.array(region.to_unit)[:3, :3]) < 3:
+            raise InputError("'request.region.to_unit' must be invertible")
     corners = zip(region.low, region.high, strict=True)
     parsed = Region.parse(",".join(repr(number) for pair in corners for number in pair))
     return dataclasses.replace(parsed, to_unit=region.to_unit)
@@ -164,6 +170,17 @@ def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
         raise InputError(f"the {what} '{value}' is unknown", remedy=f"Choose one of: {', '.join(known)}.")
 
 
-def _check_affine(affine: np.ndarray) -> None:
-    if affine.shape != (4, 4):
-        raise InputError(f"the affine must hold 4 x 4 numbers, not {' x '.join(map(str, affine.shape)) or 1}")
+def _check_value(where: str, value: Any) -> None:
+    if isinstance(value, np.ndarray) and value.shape != (4, 4):
+        raise InputError(f"the affine must hold 4 x 4 numbers, not {' x '.join(map(str, value.shape)) or 1}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"'{where}' must be a finite number, not {value}")
+    if isinstance(value, Path) and not _is_valid(value):
+        raise InputError(f"'{where}' must be a valid path, not {str(value)!a}")
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        return b"\0" not in str(path).encode("utf-8", sys.getfilesystemencodeerrors())
+    except UnicodeEncodeError:
+        return False
