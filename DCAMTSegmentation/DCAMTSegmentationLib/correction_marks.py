@@ -59,8 +59,8 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def _labelmap_to_grid(segmentation_node: SegmentationNode) -> np.ndarray | None:
     """Return the affine (4, 4), voxel index of the DCAMT segments -> voxel index of the node's grid.
 
-    Hardening a linear transform keeps this affine. The function returns None if no segment has voxels, or if the node
-    has no grid.
+    A hardened linear transform does not change this affine. The function returns None if no segment has voxels, or if
+    the node has no grid.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     grid = grid_image(segmentation_node)
@@ -68,7 +68,7 @@ def _labelmap_to_grid(segmentation_node: SegmentationNode) -> np.ndarray | None:
 
 
 def _is_resampled_to_grid(segmentation_node: SegmentationNode) -> bool:
-    """Return whether Slicer resampled a result that was not written on its node's grid, for example on saving."""
+    """Return whether Slicer resampled a result to its node's grid; False if the result was written on this grid."""
     written = read_matrix(segmentation_node.GetAttribute(_WRITTEN_OFF_GRID), 4, 4)
     if written is None:
         return False
@@ -125,7 +125,7 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
     Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are. If Slicer
-    resampled the segments to the node's grid, the result stays corrected or uncorrected.
+    resampled the segments to the node's grid, the mark for `is_corrected` stays as it is.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""

@@ -95,7 +95,7 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
 
     - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
     - the node holds the result of another scan or was drawn on another scan;
-    - the node has other segments and another grid than `volume`;
+    - the node has non-DCAMT segments, and another grid than `volume`;
     - the node is a training case.
     """
     is_case, is_resampled = training_cases.is_case(segmentation_node), False

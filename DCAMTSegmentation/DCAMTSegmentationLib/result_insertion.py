@@ -274,7 +274,7 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
     if not has_segments(segmentation):
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    # Slicer would resample a person's segments to a new grid.
+    # With a new grid, Slicer would resample a person's segments on saving.
     keeps_grid = scan_of(segmentation) is not None or has_other_grid(segmentation, volume)
     if not has_other_segments(segmentation) or not keeps_grid:
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)

@@ -358,7 +358,7 @@ def _color_ratios(threshold: float) -> np.ndarray:
 
 
 def _shown_ratios(wall: WallResult) -> np.ndarray:
-    """Return the wall's ratios, moved by less than a colour of the table if they would get a wrong colour.
+    """Return the wall's ratios, changed where a point would get a wrong colour.
 
     Only enhanced points get a colour above the threshold; only points that are not wall get the table's first colour.
     """

@@ -388,7 +388,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The environment variable DCAMT_HOME can name another folder."),
         _(
             "The file does not state the distance between its slices (SpacingBetweenSlices): {0} mm was"
-            " assumed, not {1} mm. Compare this distance with the scan."
+            " assumed, but {1} mm is also possible. Compare both with the scan."
         ),
         _("The file holds only {0} of the label's {1} parts. The missing parts count as background."),
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),

@@ -97,7 +97,7 @@ def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[s
 
 
 def grid_image(segmentation_node: SegmentationNode) -> Any | None:
-    """Return a vtkOrientedImageData without voxels on the grid to which Slicer resamples the segments of a saved node.
+    """Return the grid to which Slicer resamples a node's segments on saving, as a vtkOrientedImageData without voxels.
 
     Return None if the node has no such grid.
     """

@@ -96,7 +96,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 
 
 def have_same_voxel_centres(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two endless grids have the same voxel centres; the axes may have other orders and directions.
+    """Return whether two endless grids have the same voxel centres; the axes may differ in order and direction.
 
     Args:
         affine, other: (4, 4), voxel index (i, j, k) -> mm in the same space.

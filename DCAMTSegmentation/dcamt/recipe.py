@@ -82,7 +82,7 @@ class Objective:
     """Fraction of the iterations during which the weights of all losses except `supervised` rise to their full
     values."""
 
-    # Without a type, this name is no field, and so no key of a recipe.
+    # Without an annotation, this is not a field of the dataclass, so recipes have no such key.
     UNLABELLED_LOSSES = ("distillation", "mmd", "intra_class", "inter_class")
     """The losses that use the unlabelled cases."""
 

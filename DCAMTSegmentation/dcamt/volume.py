@@ -108,8 +108,8 @@ class Labelmap:
         partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files; everything
             outside the grid is then background.
         notes: as in `Volume`.
-        finest_step_mm: the smallest possible distance between slices, if the file may omit empty slices between the
-            slices of the grid; otherwise 0.
+        finest_step_mm: the smallest possible distance between slices; 0 if the file cannot omit empty slices between
+            the slices of the grid.
     """
 
     voxels: np.ndarray
@@ -510,7 +510,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def insert_omitted_slices(labelmap: Labelmap, grid: Grid) -> Labelmap:
-    """Return a labelmap with the slice spacing of `grid` if the file may omit empty slices; otherwise unchanged."""
+    """Return the labelmap with empty slices inserted to fit `grid`; unchanged if its file cannot omit such slices."""
     affine, finest = labelmap.grid.affine.copy(), labelmap.finest_step_mm
     distance, target = (float(np.linalg.norm(step)) for step in (affine[:3, 2], _nearest_step(grid, affine[:3, 2])))
     each = round(distance / target)
@@ -524,7 +524,7 @@ def insert_omitted_slices(labelmap: Labelmap, grid: Grid) -> Labelmap:
 
 
 def is_multiple(mm: float, of: float) -> bool:
-    """Return whether a distance is 1, 2, 3, … times another distance; they may be rounded."""
+    """Return whether `mm` is 1, 2, 3, … times `of`; the quotient may deviate by 0.02, since distances are rounded."""
     return round(mm / of) > 0 and abs(mm / of - round(mm / of)) < 0.02
 
 

@@ -117,7 +117,7 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def start_worker() -> Iterator[Callable[..., Child]]:
     """Return a function that starts a worker; the workers are killed after the test.
 
-    Like `Child`, the function takes a script that the worker runs first, for example to cause failures, and arguments.
+    The function has the parameters of `Child`.
     """
     from dcamt_testing.worker_child import Child
 

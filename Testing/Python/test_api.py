@@ -43,7 +43,7 @@ def test_examples_in_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(ROOT)
     loaded = importlib.import_module(f"dcamt.{module}")
     own = {name: value for name, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__}
-    # The examples of the API must run in a plain session, so they import what they use.
+    # Examples of the API must import what they use, so `globs` lacks the imports of the module.
     result = doctest.testmod(loaded, globs=own if module.startswith("api.") else None)
     assert result.attempted > 0
     assert result.failed == 0

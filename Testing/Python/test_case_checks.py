@@ -582,7 +582,7 @@ def test_unusual_label_causes_a_warning(tmp_path: Path, change: Callable[[Path],
     assert facts[1].warnings == ()
 
 
-def test_training_has_the_warnings_of_the_check_as_notes_that_name_the_file(cases: list[Case], tmp_path: Path) -> None:
+def test_training_notes_are_the_warnings_of_the_check_with_their_file(cases: list[Case], tmp_path: Path) -> None:
     write_nifti(cases[1].image, ellipsoid_scan()[1])
     contradict_spacing(cases[2].image)
     for case in (cases[0], cases[3]):

@@ -269,7 +269,7 @@ def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, c
     ],
 )
 @pytest.mark.parametrize("count", [3, 12])
-def test_mask_is_skipped_if_it_adds_initials_a_version_or_a_date(
+def test_mask_with_initials_a_version_or_a_date_in_its_name_is_skipped(
     tmp_path: Path, scans: list[str], masks_of_scans: list[str], count: int
 ) -> None:
     images, labels = (
@@ -282,7 +282,7 @@ def test_mask_is_skipped_if_it_adds_initials_a_version_or_a_date(
 
 
 @pytest.mark.parametrize("further", ["p1_LA_2", "p1_LA_JS", "p1_Ao_2", "JS_p1_LA", "p2LA"])
-def test_scan_of_many_values_is_kept_if_it_is_named_like_a_mask(tmp_path: Path, further: str) -> None:
+def test_image_named_like_a_mask_is_a_scan_if_it_has_many_values(tmp_path: Path, further: str) -> None:
     write_images(tmp_path, ("p1", "p1_LGE_3D", further), ("p1LA",))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p1_LGE_3D", further}
 

@@ -386,7 +386,7 @@ def test_recipe_that_ignores_unlabelled_cases_is_refused_until_the_remedy_is_fol
     assert violations(cases, tiny_recipe(*settings, *named)) == []
 
 
-def test_new_loss_in_the_list_of_losses_for_unlabelled_cases_counts_and_is_named(
+def test_loss_added_to_unlabelled_losses_uses_the_cases_and_is_named_in_the_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The field `confidence` stands for the weight of a new loss.

@@ -63,7 +63,7 @@ def test_scan_whose_last_slice_is_damaged_within_its_series_uid_is_refused(tmp_p
             read_scan(tmp_path)
 
 
-def test_scan_whose_last_slice_has_a_series_uid_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
+def test_scan_whose_last_slice_has_a_series_uid_of_an_unknown_vr_is_refused(tmp_path: Path) -> None:
     file = _write_series(tmp_path) / "IM007"
     data = file.read_bytes()
     for bit in range(16):
@@ -353,7 +353,7 @@ def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str, has
     assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
 
 
-def test_hidden_slice_that_ends_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
+def test_hidden_slice_cut_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
     file = _write_series(tmp_path) / "IM007"
     os.truncate(file, file.read_bytes().index(SERIES_UID) + 8 + 3)
     file.rename(tmp_path / ".IM007.Ab12cD")
@@ -361,7 +361,7 @@ def test_hidden_slice_that_ends_within_its_series_uid_causes_a_note(tmp_path: Pa
     assert notes == ("Skipped hidden or compressed files: .IM007.Ab12cD. Slices may be missing.",)
 
 
-def test_file_in_another_folder_that_ends_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
+def test_slice_cut_within_its_series_uid_in_another_folder_causes_a_note(tmp_path: Path) -> None:
     file = _write_series(tmp_path / "a") / "IM007"
     os.truncate(file, file.read_bytes().index(SERIES_UID) + 8 + 3)
     (tmp_path / "b").mkdir()

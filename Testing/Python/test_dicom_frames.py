@@ -405,7 +405,7 @@ def test_inversion_time_can_be_chosen_if_nothing_else_distinguishes_the_frames(t
         assert_slices_in_place(read_scan(file, choice=ScanChoice(frame_type=f"inversion {time:g} ms")), 8, add)
 
 
-def test_frames_with_an_order_in_time_are_time_points_even_if_their_inversion_times_differ(tmp_path: Path) -> None:
+def test_frames_acquired_at_two_times_are_time_points_even_if_their_inversion_times_differ(tmp_path: Path) -> None:
     for time in range(2):
         for k in range(8):
             stated = {"InversionTime": 300 + 10 * k + time, "AcquisitionTime": f"1{time}0000"}

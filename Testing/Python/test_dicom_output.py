@@ -443,7 +443,7 @@ def test_message_names_the_attribute_that_the_source_lacks(
 def test_source_image_with_a_damaged_attribute_is_refused_with_a_message(
     case: tuple[Path, Labelmap], tmp_path: Path, tag: bytes, vr: bytes
 ) -> None:
-    """The reader of the scan does not need these attributes."""
+    """`read_scan` does not need these attributes."""
     find_changed_source(case, tmp_path, lambda image: None)
     file = tmp_path / "IM0003"
     data = bytearray(file.read_bytes())

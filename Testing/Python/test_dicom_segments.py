@@ -452,7 +452,7 @@ def write_without_spacing(
 
 
 @pytest.mark.parametrize("thickness", [1.25, 2.0, 2.5])
-def test_all_slices_are_as_far_apart_as_their_positions_whatever_their_thickness(
+def test_thickness_does_not_change_the_spacing_if_no_slice_is_omitted(
     series: Path, tmp_path: Path, thickness: float
 ) -> None:
     labels = np.minimum(organs((2, 3, 4, 5)), 1)
@@ -478,18 +478,18 @@ def test_all_slices_are_as_far_apart_as_their_positions_whatever_their_thickness
 @pytest.mark.parametrize(
     ("slices", "thickness", "step", "assumed"),
     [
-        ((2, 3, 4, 5), 1.25, 2.5, "2.5 mm was assumed, not 1.25 mm"),
-        ((0, 2, 4), 2.5, 5.0, "5 mm was assumed, not 2.5 mm"),
-        ((0, 2, 4), 1.25, 5.0, "5 mm was assumed, not 1.25 mm"),
-        ((0, 2, 4, 8), 2.5, 5.0, "5 mm was assumed, not 2.5 mm"),
+        ((2, 3, 4, 5), 1.25, 2.5, "2.5 mm was assumed, but 1.25 mm"),
+        ((0, 2, 4), 2.5, 5.0, "5 mm was assumed, but 2.5 mm"),
+        ((0, 2, 4), 1.25, 5.0, "5 mm was assumed, but 1.25 mm"),
+        ((0, 2, 4, 8), 2.5, 5.0, "5 mm was assumed, but 2.5 mm"),
         ((0, 2, 5), 2.5, 2.5, None),
-        ((1, 7), 2.5, 2.5, "2.5 mm was assumed, not 15 mm"),
-        ((3, 4), 1.25, 1.25, "1.25 mm was assumed, not 2.5 mm"),
+        ((1, 7), 2.5, 2.5, "2.5 mm was assumed, but 15 mm"),
+        ((3, 4), 1.25, 1.25, "1.25 mm was assumed, but 2.5 mm"),
         ((3, 4), 2.5, 2.5, None),
         ((4,), 2.5, 2.5, None),
     ],
 )
-def test_slices_without_stated_spacing_lie_on_the_scan_and_a_note_states_an_uncertain_distance(
+def test_missing_spacing_is_replaced_and_an_uncertain_spacing_causes_a_note(
     series: Path, tmp_path: Path, slices: tuple[int, ...], thickness: float, step: float, assumed: str | None
 ) -> None:
     labels = organs(slices)
@@ -501,8 +501,8 @@ def test_slices_without_stated_spacing_lie_on_the_scan_and_a_note_states_an_unce
     assert_segments(path, series, labels)
 
 
-def test_slices_at_many_rounded_positions_are_as_far_apart_as_their_positions(series: Path, tmp_path: Path) -> None:
-    """The smallest distance of the rounded positions is too small for an even grid."""
+def test_spacing_of_slices_at_rounded_positions_is_their_average_distance(series: Path, tmp_path: Path) -> None:
+    """A grid with the smallest distance, 2.48 mm, would not fit the positions."""
     path = write_without_spacing(tmp_path / "x.dcm", series, organs(tuple(range(9))), 1.25)
     with edit_dicom(path) as data:
         data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
@@ -512,7 +512,7 @@ def test_slices_at_many_rounded_positions_are_as_far_apart_as_their_positions(se
     assert read_labelmap(path).grid.spacing[2] == pytest.approx(2.5)
 
 
-def test_segmentation_of_thick_slices_is_not_spread_over_the_slices_of_a_scan(series: Path, tmp_path: Path) -> None:
+def test_segmentation_of_thick_slices_does_not_fit_a_scan_of_thin_slices(series: Path, tmp_path: Path) -> None:
     path = write_without_spacing(tmp_path / "x.dcm", series, organs((0, 2, 4)), 5.0)
     with pytest.raises(InputError, match="lies on a different grid"):
         fit_labelmap(read_labelmap(path), read_scan(series).grid, series)

@@ -65,10 +65,10 @@ def test_readme_is_short_and_its_first_code_block_holds_two_commands() -> None:
 
 @pytest.mark.skipif(os.name == "nt" or shutil.which("make") is None, reason="needs make and a shell")
 @pytest.mark.parametrize(("results", "pictures"), [(["p1"], ["p1.png"]), (["a", "b"], [])])
-def test_make_segment_draws_a_picture_of_one_scan_and_none_of_several(
+def test_make_segment_draws_a_picture_of_one_scan_but_not_of_several(
     tmp_path: Path, results: list[str], pictures: list[str]
 ) -> None:
-    """A script replaces the command: `segment` writes empty results, and `picture` fails without its input."""
+    """Two scripts replace `dcamt` and `python`."""
     out = tmp_path / "out"
     out.mkdir()
     segmentations = " ".join(f"'{out / name}.seg.nrrd'" for name in results)

@@ -339,7 +339,7 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
 
 @pytest.mark.parametrize("label", ["p1_LA", "p1_LA_JS", "JS_p1_LA", "p1_seg"])
 @pytest.mark.parametrize("case", ["p1_LGE_3D", "p1_post_LGE"])
-def test_scan_with_more_words_than_its_outline_is_not_taken_for_a_label(tmp_path: Path, case: str, label: str) -> None:
+def test_scan_beside_a_label_of_another_name_is_not_taken_for_a_label(tmp_path: Path, case: str, label: str) -> None:
     save_labels(tmp_path / "labels" / f"{case}.nii.gz", scan_voxels())
     for file in (f"results/{case}.nii.gz", f"labels/{label}.nii.gz"):
         save_labels(tmp_path / file, two_classes(1))

@@ -48,7 +48,7 @@ def test_skip_existing_adds_segmented_scans_to_the_table(
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
 
 
-def test_table_of_an_earlier_version_is_completed_and_its_rows_are_not_called_out_of_date(
+def test_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_rows(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]

@@ -248,7 +248,7 @@ def test_table_of_an_earlier_version_that_lacks_columns_is_read(tmp_path: Path, 
     "columns",
     ["scan,segment", "segment,scan,volume_ml", "scan,segment,sphericity", "scan,segment,volume_ml,remark"],
 )
-def test_table_with_columns_of_no_version_is_refused(tmp_path: Path, columns: str) -> None:
+def test_table_with_columns_that_no_version_wrote_is_refused(tmp_path: Path, columns: str) -> None:
     (tmp_path / "m.csv").write_text(f"{columns}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"is not a table of measurements \(other columns\)"):
         read_measurements_csv(tmp_path / "m.csv")

@@ -133,7 +133,7 @@ def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelP
     assert whole.agreement[~left].min() > 0.999
 
 
-def test_region_restricts_labels_maps_trust_and_computation(tiny_package: ModelPackage) -> None:
+def test_region_restricts_the_computation_and_every_part_of_the_result(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     network = StubNetwork()
     predictor, scan = predictor_and_scan(tiny_package, network)
@@ -154,7 +154,7 @@ def test_region_restricts_labels_maps_trust_and_computation(tiny_package: ModelP
     assert part.doubt_map[inside].any()
     assert whole.agreement is not None
     assert part.agreement is not None
-    # The network computed a margin around the region, which contains a part of the left ball.
+    # The network also computes a margin around the region. A part of the left ball lies in this margin.
     assert whole.agreement[~inside].min() < 1e-3
     assert (part.agreement[~inside] == 1).all()
     np.testing.assert_allclose(part.agreement[inside], whole.agreement[inside], atol=1e-5)

@@ -72,7 +72,7 @@ def test_preview_is_the_segmentation_of_the_model(tmp_path: Path, largest_compon
     assert preview is not None
     labels = np.load(preview.labels)
     assert (scipy.ndimage.label(labels, np.ones((3, 3, 3)))[1] == 1) == largest_component
-    # The predictor's network rounds otherwise, since it is folded.
+    # The predictor's folded network rounds differently.
     assert np.count_nonzero(labels != expected.T) < 4
 
 

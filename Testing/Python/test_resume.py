@@ -287,7 +287,7 @@ def test_checkpoint_of_an_earlier_version_loads(tmp_path: Path, table: Path) -> 
     trainer = new_trainer(tmp_path / "run", table)
     trainer.save()
     state = load_checkpoint(trainer.run.checkpoint, CPU)
-    del state["shape"], state["scan_settings"], state["class_names"]  # Earlier versions did not save these settings.
+    del state["shape"], state["scan_settings"], state["class_names"]  # Earlier versions did not save these entries.
     torch.save(state, trainer.run.checkpoint)
     new_trainer(tmp_path / "run", table).resume()
 

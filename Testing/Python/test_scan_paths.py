@@ -148,7 +148,7 @@ def test_scans_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["training", "dataset"])
-def test_scans_that_only_a_dataset_json_names_are_found(tmp_path: Path, key: str) -> None:
+def test_scans_outside_the_folder_of_their_dataset_json_are_found(tmp_path: Path, key: str) -> None:
     scans, labels = ([tmp_path / "files" / f"p{n}{end}.nii.gz" for n in (1, 2)] for end in ("", "_o"))
     for scan, label in zip(scans, labels, strict=True):
         write_noise(scan)

@@ -143,7 +143,7 @@ def first(table: Path, tmp_path: Path) -> RunFolder:
 
 
 def trained_names(table: Path, model: Path) -> list[str]:
-    """Return the names of the cases on which a model was trained, if all cases of a list are validation cases."""
+    """Return the names of the cases in `table` on which `model` was trained."""
     cases = [replace(case, role=VALIDATION) for case in list_cases(table)]
     return [case.name for case, _ in find_trained_scans(cases, model, lambda fraction: None, pytest.fail)]
 

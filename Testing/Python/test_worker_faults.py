@@ -26,7 +26,6 @@ from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_
 
 MASK = np.pad(np.ones((6, 6, 6), np.uint8), 3)
 SPACING = 0.987654321
-"""A spacing that stands for another one in the line of a request."""
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.commands import serving
@@ -134,7 +133,7 @@ def test_unusable_mask_is_refused_and_the_next_request_served(
         "wall": WallRequest(volume, affine, segment, tmp_path),
         "report": ReportRequest(volume, affine, (ReportSegment(segment, (1.0, 0.0, 0.0)),), tmp_path / "page.html"),
     }
-    # `request_line` refuses NaN, so the spacing is inserted later.
+    # `request_line` refuses NaN, so `SPACING` is replaced in the finished line.
     shared_worker.send(request_line(requests[kind]).replace(str(SPACING), json.dumps(spacing)))
     failed, _ = shared_worker.wait_for(is_answer_to(""))
     assert isinstance(failed, RequestFailed)

@@ -36,8 +36,7 @@ class EngineMessagesTest(unittest.TestCase):
         self.assertEqual(listed, engine_sentences(), remedy)
 
     @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")
-    def test_command_that_writes_the_table_formats_it_as_ruff_does(self) -> None:
-        # `make test` runs `ruff format --check`, so the table in the repository has ruff's format.
+    def test_file_of_the_table_is_exactly_what_its_command_writes(self) -> None:
         self.assertEqual(table(), TABLE.read_text(encoding="utf-8"))
 
     @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")

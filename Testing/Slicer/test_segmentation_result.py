@@ -394,7 +394,7 @@ class ExistingSegmentationTest(PanelCase):
 
 class OtherGridTest(PanelCase):
     def draw(self, drawn_on: VolumeNode) -> SegmentationNode:
-        """Choose a new outline that a person drew on a volume as the output; return its node."""
+        """Draw an outline on a volume, and choose the outline as the output; return the outline's node."""
         segmentation = add_outline(drawn_on, slicer.util.arrayFromVolume(drawn_on) > 175, ("mine",))
         choose(self.ui.outputSelector, segmentation)
         return segmentation
@@ -447,7 +447,7 @@ class OtherGridTest(PanelCase):
         process_events()
         return self.settings.outputSegmentation, self.settings.inputVolume
 
-    def test_result_that_was_resampled_on_saving_is_neither_corrected_nor_moved(self) -> None:
+    def test_result_that_was_resampled_on_saving_is_not_marked_as_corrected_or_moved(self) -> None:
         places = self.logic.doubtfulPlaces(self.add_result_to_coarse_outline())
         segmentation, volume = self.reload()
         written = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))

@@ -48,7 +48,8 @@ class TrainedRun:
     Attributes:
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if `model` is the best or no validation took place.
-        notes: messages on scans, labels, a missing calibration or report, and changes after the last iteration.
+        notes: messages on scans and labels, on a missing calibration or report, and on a recipe or case list that was
+            changed after the last iteration.
     """
 
     folder: Path
@@ -200,7 +201,7 @@ class TrainingSession:
                     unwritten = isinstance(failure, OutputError) or self._plan.conclude
                     note = FailureNote(str(failure), unwritten)
                     if earlier is not None and self._plan.conclude and self._trainer and not self._trainer.step:
-                        note = earlier  # It says why the run has no model to write.
+                        note = earlier  # The earlier note says why the run has no model to write.
                     write_note(run.failure, note)
                 raise
             finally:

@@ -211,8 +211,8 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
 def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> list[str]:
     """Return the file names of the unpaired labels whose names are similar to the name of `case`.
 
-    The label's name begins or ends with the case's name (`p1_v2` for `p1`), or the case's name begins or ends with the
-    rest of the label's name (`p1_LA` for `p1_3D`; see `rests_of_mask`).
+    The label's name begins or ends with the case's name (label `p1_v2`, case `p1`), or the case's name begins or ends
+    with a rest of the label's name (label `p1_LA`, rest `p1`, case `p1_3D`; see `rests_of_mask`).
 
     Args:
         case: compared without its words for the modality.

@@ -233,7 +233,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
         has_name_of_label = plain_case_name(case_name(file.path)) in outlined
         has_key_of_mask = loose_key(file.key) in keys
         key = loose_key(without_first_channel(file.key))
-        has_words_of_outline = not rests.isdisjoint((*name_starts(key), *name_ends(key)))  # `p1_LGE_3D`, `p1_LA`
+        # The scan `p1_LGE_3D` has the word `p1` of the outline `p1_LA`.
+        has_words_of_outline = not rests.isdisjoint((*name_starts(key), *name_ends(key)))
         is_similar = has_name_of_label or has_key_of_mask or key in starts or has_words_of_outline
         return is_similar and file.path not in labels and _has_many_values(file.path)
 

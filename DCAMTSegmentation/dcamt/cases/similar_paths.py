@@ -118,7 +118,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
     """Replace words for structures or outlines in the name: `p1_LA` may be a mask of `p1_post`.
 
-    Mask and scan lie in the same folder. The rest of the mask's name, `p1`, must begin or end the scan's name
+    Mask and scan lie in the same folder. The scan's name must begin or end with the rest of the mask's name, here `p1`
     (`rests_of_mask`).
     """
     for file in files:

@@ -159,9 +159,9 @@ def without_words(name: str, dropped: Collection[str]) -> str:
 
 
 def rests_of_mask(name: str) -> list[str]:
-    """Return what may remain of a mask's name without the words for its structure, the longest rest first.
+    """Return what may remain of a mask's name without the words for its structure; the first rest is the longest.
 
-    Words after the structure, initials and versions may also be left out.
+    Initials, versions and the words after the structure may be left out, too.
 
     >>> [rests_of_mask(name) for name in ("p1_LA_2", "JS_p1_LA", "p1_v2_LA", "p1", "LA")]
     [['p1_2', 'p1'], ['JS_p1', 'p1'], ['p1_v2', 'p1'], ['p1'], []]

@@ -76,7 +76,7 @@ def _differs(job: ScanJob, rows: Iterable[Measurements], segments: Sequence[Segm
 
 
 def _are_close(row: Measurements, listed: Measurements) -> bool:
-    """Return whether two rows differ at most by rounding; blank cells of `listed` and overlaps are not compared."""
+    """Return whether two rows are equal up to rounding; `expected_overlap` and blank cells of `listed` are ignored."""
     own, others = (np.array([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]]) for one in (row, listed))
     return bool(np.all(np.isnan(others) | np.isclose(own, others, rtol=1e-4, atol=0)))
 

@@ -54,8 +54,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
     - a folder whose scan files are in subfolders, whose only scans are zip files, or whose `dataset.json` lists scans
-      elsewhere: all scans that `dcamt cases find` recognises, including the scans of cases that are not for training
-      (`FoundCases.unused`)
+      in other folders: all scans that `dcamt cases find` recognises, including the scans of cases that are not for
+      training (`FoundCases.unused`)
     - a folder with folders of DICOM files: each inner folder, unless all inner folders belong to one study
       (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
@@ -215,9 +215,9 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders or, if there are none, the zip files or the scans that `dataset.json` lists.
+    """Return the scans that `find_all_scans` finds in subfolders, in zip files or by `dataset.json`.
 
-    If there are none of these either, or if any scan is DICOM, return None.
+    Return None if the folder has none of these, or if any scan is DICOM.
     """
     below = list(images_below(folder, ignored))
     has_files = any(ending(image) in SCAN_ENDINGS and image.parent != folder for image in below)

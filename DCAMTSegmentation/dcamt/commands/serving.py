@@ -203,7 +203,7 @@ class Worker:
         return self._predictor, notes
 
     def _measure_speed(self, predictor: Predictor) -> None:
-        """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up.
+        """Measure the model's speed for `_expected_s`, and warm the model up.
 
         If memory runs out, the speed is unknown.
         """

@@ -272,8 +272,8 @@ def add_models(commands: Commands[Parser]) -> None:
     import_model.add_argument(
         "--name",
         type=parse_name,
-        help="name in the list of models; default: the name in the model's card,"
-        " which is the name of the run's folder when the model was written",
+        help="name in the list of models; default: the name in the model's card"
+        " (after a training: the name of the run's folder at that time)",
     )
     import_model.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
     add_json(import_model)

@@ -2,8 +2,8 @@
 
 The worker keeps the model loaded between requests, even if a request is cancelled. The process ends once stdin closes,
 even while it segments, so that it does not outlive an application that crashed. The application writes scans for the
-worker into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes or a signal such as SIGTERM ends
-the process, unless a `KeepFilesRequest` was read. On Windows, a signal removes nothing.
+worker into a folder. `--remove-at-end FOLDER` removes this folder if stdin or stdout closes, or if a signal such as
+SIGTERM ends the process. After a `KeepFilesRequest`, the folder stays. On Windows, a signal removes nothing.
 
 `worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
 with status 1, since its state may be invalid.
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if folder:
         clean_up_before_signal_ends_process(remove_files)
-    # Imported here, since NumPy starts threads.
+    # Imported after the call of `clean_up_before_signal_ends_process`, since NumPy starts threads.
     from ..worker.events import RequestFailed, WorkerEvent, WorkerReady
     from ..worker.protocol import parse_control, worker_event_line
     from ..worker.requests import CancelRequest, KeepFilesRequest

@@ -337,7 +337,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     """Return whether a file is DICOM and may be a slice that was not read.
 
     Args:
-        series: UID of the series; a file of an unknown series, or whose UID was cut, may belong to it.
+        series: UID of the series. A file whose SeriesInstanceUID is missing or cut may belong to this series.
         read: UIDs of the files that were read.
     """
     head = read_head(file, _HEAD_BYTES) or read_head(file)

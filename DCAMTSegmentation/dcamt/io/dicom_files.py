@@ -342,7 +342,7 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
 
 
 def _series_of(data: Any) -> str:
-    """Return the SeriesInstanceUID; "" if it is missing, cut, partly zero or damaged in another way."""
+    """Return the SeriesInstanceUID; "" if it is missing or damaged."""
     try:
         raw = data.get_item("SeriesInstanceUID")
         is_whole = len(raw.value) == raw.length and _UID.fullmatch(raw.value)

@@ -131,7 +131,7 @@ def refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> No
 def _geometry(
     path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]
 ) -> tuple[Grid, list[int], float, tuple[str, ...]]:
-    """Return the grid, each frame's slice k, and the last two results of `_slice_step`."""
+    """Return the grid, each frame's slice k, `Labelmap.finest_step_mm`, and notes."""
 
     def values(group: str, keyword: str) -> np.ndarray:
         stated = [group_value(groups, group, keyword) for groups in groups_of_frames]
@@ -173,7 +173,7 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float
     """Return the mm between neighbouring slices (0 if unknown), `Labelmap.finest_step_mm`, and notes.
 
     A file may omit empty slices: with a `SliceThickness` of 2 mm, frames at 0, 4 and 10 mm are slices 0, 2 and 5. But
-    there may be gaps between slices: frames at 0, 4 and 8 mm are slices 0, 1 and 2.
+    frames at 0, 4 and 8 mm are slices 0, 1 and 2, with gaps of 2 mm between them.
     """
     heights = np.unique(depths.round(3))
     heights -= heights[0]
@@ -196,7 +196,7 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float
     step, other = (thickness, distance) if has_two_slices else (distance, thickness)
     note = (
         f"The file does not state the distance between its slices (SpacingBetweenSlices): {plain_number(step, 4)} mm"
-        f" was assumed, not {plain_number(other, 4)} mm. Compare this distance with the scan."
+        f" was assumed, but {plain_number(other, 4)} mm is also possible. Compare both with the scan."
     )
     return step, 0.0 if has_two_slices else thickness, (note,)
 

@@ -90,8 +90,8 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
     """Return the values of property `number` if these values divide the frames into kinds of images, else an empty set.
 
     Components, such as "phase", always distinguish kinds. Other properties, such as an echo time, distinguish kinds
-    only if several frames lie at one place. An inversion time, which may differ from slice to slice, distinguishes
-    kinds only if the frames have no order in time.
+    only if several frames lie at one place. Inversion times, which may differ from slice to slice, are ignored if the
+    frames have an order in time.
     """
     kinds = {_properties(frame)[number] for frame in frames}
     if len(kinds) < 2 or (number > 0 and not _share_places(frames)):

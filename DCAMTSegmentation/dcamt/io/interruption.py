@@ -36,7 +36,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 def clean_up_before_signal_ends_process(clean_up: Callable[[], None]) -> None:
-    """Let a thread call `clean_up`, and then end the process, on SIGTERM, SIGINT or SIGHUP; do nothing on Windows.
+    """On SIGTERM, SIGINT or SIGHUP, let a thread call `clean_up` and then end the process; do nothing on Windows.
 
     A Python handler would run only after torch returns from its current operation. Threads inherit the blocked signals,
     so this function must be called before another thread starts.

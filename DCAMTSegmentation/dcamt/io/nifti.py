@@ -26,7 +26,7 @@ from .stored_image import (
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
-_SKEW = 1e-4  # ITK treats an sform as sheared if the product of directions and transpose deviates more from 1.
+_SKEW = 1e-4  # In ITK, an sform is sheared if directions times their transpose differ by more from the identity.
 _SIMILAR = 1e-4  # In ITK, an sform and a qform are similar if directions, steps and origin differ by at most this.
 SPACING_TOLERANCE = 0.01  # Two spacings that differ by more than this fraction contradict each other.
 _VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes

@@ -145,7 +145,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 def is_dicom_scan(path: Path) -> bool:
     """Return whether `read_scan` reads a scan as DICOM.
 
-    True also if the scan is missing or cannot be read: `read_scan` states the reason.
+    A scan that is missing or cannot be read counts as DICOM; `read_scan` states what is wrong.
     """
     head = read_head(path) if os.path.isfile(path) else b""
     if not head or head.startswith(_EMPTY_ZIP_MAGIC):

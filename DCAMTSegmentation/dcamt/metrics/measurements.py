@@ -85,7 +85,7 @@ def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> No
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
     """Return the rows of a table that `write_measurements_csv` wrote; an empty list if the file does not exist.
 
-    Measurements that a table of an earlier version lacks are NaN.
+    A table of an earlier version may lack some measurements; these are NaN.
 
     Raises:
         InputError: the file is another kind of table, or cannot be read.

@@ -77,7 +77,7 @@ class RunFolder:
 
     @property
     def trained_scans(self) -> Path:
-        """The scans on which the run has trained; missing before the first iteration. See `runs.trained_scans`."""
+        """The file of the scans on which the run has trained (`runs.trained_scans`)."""
         return self.path / "trained_scans.json"
 
     @property

@@ -27,7 +27,7 @@ class TrainedScan:
 
     Attributes:
         name: the name of the scan's case.
-        image: the scan's path, as the run's case list stated the path during the training.
+        image: the scan's path, as in the run's case list during the training.
         checksum: the `scan_checksum`; empty if unknown, since earlier versions stored no checksums.
     """
 
@@ -70,7 +70,7 @@ def find_trained_scans(
         on_note: called with a note if training scans cannot be read.
 
     Raises:
-        InputError: the training scans or the case list of the model's run, or the model's recipe, cannot be read.
+        InputError: the file `trained_scans` or the case list of the model's run, or the model's recipe, cannot be read.
     """
     trained, listed = _trained_cases(RunFolder(model.parent))
     validation_cases = [case for case in cases if case.role == VALIDATION]

@@ -70,7 +70,7 @@ def load_case(
 
     Args:
         on_note: called with each note on the scan (`scan_notes`) or on the label (`label_notes`, `coverage_warning`).
-            The note begins with a path: that of the file or, for a `ChannelNote`, of its folder.
+            The note begins with the path of the file or, for a `ChannelNote`, of the file's folder.
         loaded: the number of cases that are already in memory.
         on_scan: called with the scan as soon as the scan is read. Exceptions of `on_scan` are passed on, but a lack of
             memory becomes MemoryShortage.

@@ -197,7 +197,7 @@ class Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.seconds_validating = state["seconds_validating"]
             self.case_list = state.get("case_list")
-            # Earlier versions did not save these scans.
+            # Checkpoints of earlier versions may lack these scans.
             self._trained = frozenset(map(_stored_scan, state.get("trained", ())))
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -209,7 +209,7 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write checkpoint and `trained_scans` in the leader only. Raises OutputError if a file cannot be written."""
+        """In the leader, write the checkpoint and `trained_scans`. Raises OutputError if a file cannot be written."""
         if not self.team.leads:
             return
         counts = {"step": self.step, "seconds": self.seconds, "seconds_validating": self.seconds_validating}
@@ -345,7 +345,7 @@ class Trainer:
             raise InputError(what, path=self.run.cases, remedy=remedy)
 
     def _with_scans_of(self, rows: Sequence[tuple[str, ...]]) -> frozenset[TrainedScan]:
-        """Return `_trained` together with the scans of training cases, which are loaded."""
+        """Return `_trained` and the scans of the training cases in `rows`; these cases must be loaded."""
         scans = {
             TrainedScan(name, image, self._checksums[name]) for name, image, _, role, _ in rows if role != VALIDATION
         }

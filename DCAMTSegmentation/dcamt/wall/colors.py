@@ -11,7 +11,7 @@ from .burden import BORDER, OPENING
 RATIO_RANGE = (0.6, 2.0)
 """Ratios at the two ends of the scale for a threshold from 0.8 to 1.8 (`ratio_range`)."""
 SCALE_PARTS = 7
-"""Number of equal parts of the scale; the ratios at their ends have one decimal."""
+"""Number of equal parts of the scale. Each part ends at a ratio with one decimal, for example 0.8."""
 COLOR_STOPS = (
     (0.60, (0.52, 0.79, 0.97)),
     (0.97, (0.74, 0.88, 0.97)),

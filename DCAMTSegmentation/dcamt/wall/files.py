@@ -43,7 +43,7 @@ WALL_COLUMNS = (
 preset that was not chosen. Rows of a region have no stage."""
 _LATER_COLUMNS = slice(WALL_COLUMNS.index("from_mm"), WALL_COLUMNS.index("to_mm") + 1)
 _EARLIER_COLUMNS = (*WALL_COLUMNS[: _LATER_COLUMNS.start], *WALL_COLUMNS[_LATER_COLUMNS.stop :])
-"""The columns of a table of an earlier version of DCAMT."""
+"""The columns of tables that earlier versions of DCAMT wrote."""
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
@@ -164,7 +164,7 @@ def _columns_of(path: Path, encoding: str = "utf-8-sig") -> tuple[str, ...]:
 def read_wall_rows(path: Path) -> list[list[str]]:
     """Return the rows of a table of `write_wall_csv` as text; [] if the file does not exist.
 
-    Columns that a table of an earlier version lacks are empty.
+    A table that an earlier version wrote lacks `from_mm` and `to_mm`. Its rows get empty text in these columns.
 
     Raises InputError if the file is another kind of table or cannot be read.
     """
@@ -189,9 +189,11 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 
 
 def has_same_rows(path: Path, result: WallResult) -> bool:
-    """Return whether a table has the rows of a result; columns that a table of an earlier version lacks may differ.
+    """Return whether a table has the rows of a result.
 
-    Raises InputError as `read_wall_rows`.
+    If an earlier version wrote the table, `from_mm` and `to_mm` are not compared.
+
+    Raises InputError as `read_wall_rows` does.
     """
     new = _table_rows(result)
     if _columns_of(path) == _EARLIER_COLUMNS:

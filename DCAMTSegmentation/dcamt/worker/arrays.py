@@ -34,7 +34,8 @@ def read_mask(segment: SegmentMask) -> np.ndarray:
     """Return the mask of a segment, bool (I, J, K).
 
     Raises:
-        InputError, naming `segment.name`: the file cannot be read, or holds no labels on a possible grid.
+        InputError, naming `segment.name`: the file cannot be read or does not hold labels (`as_labels`), or its grid is
+            impossible.
     """
     labels = _load_labels(segment.mask, segment.name)
     check_label_grid(Grid(labels.shape, segment.affine), segment.name, partial=True)
@@ -44,7 +45,7 @@ def read_mask(segment: SegmentMask) -> np.ndarray:
 def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
     """Return the doubt (I, J, K), 0 to 1; None if the request has no map, or if the map is not on the scan's `grid`.
 
-    Raises InputError if the map's file cannot be read, or contains no whole numbers.
+    Raises InputError if the map's file cannot be read, or if its values are not whole numbers.
     """
     file, affine = request.doubt_map, request.doubt_map_affine
     if file is None or affine is None:

@@ -83,7 +83,7 @@ def parse_request(line: str) -> Request:
 
 
 def _values(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values in a request's fields and tuples, each with the name of its field."""
+    """Yield each value of a request with the dotted name of its field."""
     if isinstance(value, tuple):
         for item in value:
             yield from _values(item, where)
