@@ -386,13 +386,13 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " Slicer may use the qform: before you draw labels there, check that the scan is not mirrored."
         ),
         _("The environment variable DCAMT_HOME can name another folder."),
-        _(
-            "The file does not state the distance between its slices (SpacingBetweenSlices): {0} mm was"
-            " assumed, but {1} mm is also possible. Compare both with the scan."
-        ),
         _("The file holds only {0} of the label's {1} parts. The missing parts count as background."),
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),
         _("The file may be damaged; copy it again."),
+        _(
+            "The file states no usable distance between its slices (SpacingBetweenSlices): {0} mm was"
+            " assumed, but {1} mm is also possible. Compare both with the scan."
+        ),
         _("The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."),
         _("The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."),
         _("The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."),
@@ -704,7 +704,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("intensity.low must be less than intensity.high"),
         _("intensity.radius_mm must be above 0"),
         _("intensity.rule must be 'local' or 'clip'"),
-        _("inversion {0} ms"),
         _("is a DICOM file compressed with gzip"),
         _("is a DICOM file, but not a scan ({0})"),
         _("is a JSON file, not a scan"),

@@ -353,6 +353,15 @@ def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str, has
     assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
 
 
+@pytest.mark.parametrize("uid", ["1.2.3", "1.2.3   ", " 1.2.3", "SERIES 12", "anon/12#3"])
+def test_cut_slice_in_a_subfolder_is_refused_whatever_its_series_uid(tmp_path: Path, uid: str) -> None:
+    file = _write_series(tmp_path / "a", SeriesInstanceUID=uid) / "IM007"
+    os.truncate(file, file.stat().st_size - 20)
+    (tmp_path / "b").mkdir()
+    file.rename(tmp_path / "b" / "IM007")
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM007")
+
+
 def test_hidden_slice_cut_within_its_series_uid_causes_a_note(tmp_path: Path) -> None:
     file = _write_series(tmp_path) / "IM007"
     os.truncate(file, file.read_bytes().index(SERIES_UID) + 8 + 3)

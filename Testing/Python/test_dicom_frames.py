@@ -395,27 +395,6 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, missing)
 
 
-def test_inversion_time_can_be_chosen_if_nothing_else_distinguishes_the_frames(tmp_path: Path) -> None:
-    times = [150.0, 300.0]
-    groups = [{"MRModifierSequence": {"InversionTimes": time}} for _ in range(8) for time in times]
-    stored = b"".join(pixels([k], add) for k in range(8) for add in (100, 1100))
-    file = write_frames(tmp_path / "x.dcm", [k for k in range(8) for _ in times], groups, PixelData=stored)
-    refused(lambda: read_scan(file), file, "2 kinds of images at the same places: inversion 150 ms, inversion 300 ms")
-    for time, add in zip(times, (100, 1100), strict=True):
-        assert_slices_in_place(read_scan(file, choice=ScanChoice(frame_type=f"inversion {time:g} ms")), 8, add)
-
-
-def test_frames_acquired_at_two_times_are_time_points_even_if_their_inversion_times_differ(tmp_path: Path) -> None:
-    for time in range(2):
-        for k in range(8):
-            stated = {"InversionTime": 300 + 10 * k + time, "AcquisitionTime": f"1{time}0000"}
-            path = tmp_path / str(time) / f"{k}.dcm"
-            write_slice(path, k, number=8 * time + k + 1, add=100 + 1000 * time, **stated)
-    volume = read_scan(tmp_path)
-    assert_slices_in_place(volume, 8)
-    assert "2 time points" in volume.notes[0]
-
-
 def test_single_value_of_the_image_type_is_not_split_into_letters(tmp_path: Path) -> None:
     """The "R" in "DERIVED" is not the kind "real"."""
     for k in range(10):

@@ -57,7 +57,7 @@ def test_tiff_stack_with_a_truncated_last_strip_is_refused(tmp_path: Path) -> No
 
 def write_vtk_text(path: Path, kind: str, numbers: Iterable[int]) -> Path:
     header = (
-        "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 1 1 1\n"
+        "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 2 2 2\n"
         f"ORIGIN 0 0 0\nPOINT_DATA 60\nSCALARS s {kind} 1\nLOOKUP_TABLE default\n"
     )
     path.write_bytes(header.encode() + " ".join(map(str, numbers)).encode() + b"\nMETADATA\n")
@@ -110,7 +110,7 @@ def test_vtk_image_with_an_invalid_number_as_text_is_refused(tmp_path: Path, kin
 def test_vtk_image_with_a_damaged_field_is_refused(tmp_path: Path, line: str) -> None:
     """ITK would replace missing or invalid numbers by arbitrary numbers."""
     path = tmp_path / "x.vtk"
-    fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 1 1 1", "ORIGIN": "ORIGIN 7 8 9"}
+    fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 2 2 2", "ORIGIN": "ORIGIN 7 8 9"}
     for changed in (fields, fields | {line.split()[0]: line}):
         header = "\n".join(("# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS", *changed.values()))
         voxels = " ".join(map(str, range(60)))

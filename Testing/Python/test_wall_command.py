@@ -374,17 +374,19 @@ def test_notes_name_skipped_scans_and_segmentations_without_a_scan(
 def test_no_note_names_the_folders_of_segmentations_and_results_beside_the_scans(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scans = folder / "scans"
-    (folder / "labels").rename(scans / "labels")
+    scans, labels = folder / "scans", folder / "scans" / "work" / "labels"
+    labels.parent.mkdir()
+    (folder / "labels").rename(labels)
     (scans / "other").mkdir()
     for options in ([], ["--overwrite"]):
-        assert call_dcamt(["wall", scans, scans / "labels", "-o", scans / "out", *options]) == 0
+        assert call_dcamt(["wall", scans, labels, "-o", scans / "out", *options]) == 0
         printed = capsys.readouterr().err
         assert printed.startswith(f"dcamt: {scans}: skipped folders beside the scans (other).")
         assert printed.count("\n") == 1
-    (scans / "labels" / Path(LABEL).name).rename(scans / Path(LABEL).name)
+    (labels / Path(LABEL).name).rename(scans / Path(LABEL).name)
     (scans / "other").rmdir()
-    (scans / "labels").rmdir()
+    labels.rmdir()
+    labels.parent.rmdir()
     assert call_dcamt(["wall", scans, scans, "-o", scans / "out", "--overwrite"]) == 0
     assert capsys.readouterr().err == ""
 

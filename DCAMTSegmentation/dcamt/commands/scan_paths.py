@@ -89,12 +89,13 @@ def describe_skipped(path: Path, found: FoundScans, verb: str, known: Collection
 
     Args:
         verb: what the command does with a scan, such as `segment`.
-        known: files and folders that no message names, since the command reads or writes them.
+        known: files and folders that the command reads or writes; no message names these or a folder above them.
     """
-    left_out = set(map(os.path.realpath, known))
+    real = [Path(os.path.realpath(path)) for path in known]
+    left_out = {folder for path in real for folder in (path, *path.parents)}
 
     def unknown(paths: Iterable[Path]) -> list[Path]:
-        return [path for path in paths if os.path.realpath(path) not in left_out]
+        return [path for path in paths if Path(os.path.realpath(path)) not in left_out]
 
     files = unknown(found.skipped_files)
     kinds = (
@@ -219,11 +220,12 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
 
     Return None if the folder has none of these, or if any scan is DICOM.
     """
-    below = list(images_below(folder, ignored))
+    below = images_below(folder, ignored)
     has_files = any(ending(image) in SCAN_ENDINGS and image.parent != folder for image in below)
-    has_list = is_case_list(folder / "dataset.json") and not any(map(_is_dicom, below))
-    if not (has_files or has_list or zip_files_below(folder, ignored)):
-        return None
+    if not has_files and not zip_files_below(folder, ignored):
+        has_list = is_case_list(folder / "dataset.json") and not any(map(_is_dicom, images_below(folder, ignored)))
+        if not has_list:
+            return None
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]
     if any(_is_dicom(case.image) for case in cases):  # The same scan may exist as DICOM and as NIfTI.

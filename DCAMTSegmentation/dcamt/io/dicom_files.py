@@ -53,7 +53,7 @@ _OTHER_ENDINGS = frozenset(
 )
 """Files with these endings are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
-_UID = re.compile(rb"[\w.-]+[ \0]?")  # Some programs write letters, which DICOM forbids.
+_UID = re.compile(rb"[ -~]*[!-~][ -~]*\0?")  # Some programs write letters or blanks, which DICOM forbids.
 _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_VRS = (b"OB", b"OW", b"UN")

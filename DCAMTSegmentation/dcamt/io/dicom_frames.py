@@ -41,7 +41,7 @@ class Frame:
     stated_scaling: tuple[bool, bool] = (False, False)  # whether the header states slope and intercept
     stack: str = ""  # stack ID
     component: str = ""  # "magnitude", "phase", "real" or "imaginary"
-    properties: tuple[str, ...] = ()  # image type, echo, b-value and inversion time
+    properties: tuple[str, ...] = ()  # image type, echo and b-value
     times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES
     instance: int = 0  # number of the file in the series
     stack_position: int = 0  # number of the slice in its stack, in multi-frame files
@@ -156,7 +156,7 @@ class _FrameHeader:
         return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
-        """Return the component, such as "phase", and the properties image type, echo time, b-value and inversion time.
+        """Return the component, such as "phase", and the properties image type, echo time and b-value.
 
         The first two values of the image type are ignored: they state how the image was made, not what it shows.
         """
@@ -167,12 +167,10 @@ class _FrameHeader:
         component = str(self.value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
         echo = number(self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime"))
         b_value = number(self.value("DiffusionBValue", "MRDiffusionSequence"))
-        inversion = number(self.value("InversionTimes", "MRModifierSequence") or self.value("InversionTime"))
         properties = (
             "\\".join(image_type).lower(),
             "" if echo is None else f"echo {echo:g} ms",
             "" if b_value is None else f"b {b_value:g}",
-            "" if inversion is None else f"inversion {inversion:g} ms",
         )
         return _component(component, image_type) or _ge_component(self.data), properties
 

@@ -195,7 +195,7 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float
     has_two_slices = len(heights) == 2
     step, other = (thickness, distance) if has_two_slices else (distance, thickness)
     note = (
-        f"The file does not state the distance between its slices (SpacingBetweenSlices): {plain_number(step, 4)} mm"
+        f"The file states no usable distance between its slices (SpacingBetweenSlices): {plain_number(step, 4)} mm"
         f" was assumed, but {plain_number(other, 4)} mm is also possible. Compare both with the scan."
     )
     return step, 0.0 if has_two_slices else thickness, (note,)

@@ -90,20 +90,10 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
     """Return the values of property `number` if these values divide the frames into kinds of images, else an empty set.
 
     Components, such as "phase", always distinguish kinds. Other properties, such as an echo time, distinguish kinds
-    only if several frames lie at one place. Inversion times, which may differ from slice to slice, are ignored if the
-    frames have an order in time.
+    only if several frames lie at one place.
     """
     kinds = {_properties(frame)[number] for frame in frames}
-    if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
-        return set()
-    is_inversion_time = number == len(_properties(frames[0])) - 1
-    return set() if is_inversion_time and _have_time_order(frames) else kinds
-
-
-def _have_time_order(frames: Sequence[Frame]) -> bool:
-    places = group_places(frames)
-    have_equal_counts = len(set(map(len, places))) == 1
-    return bool(_group_by_time_number(frames)) or (have_equal_counts and _time_order(places) is not None)
+    return kinds if len(kinds) > 1 and (number == 0 or _share_places(frames)) else set()
 
 
 def _other_name(frame: Frame) -> str:

@@ -7,7 +7,6 @@ the grid cross the segment's surface, and the diameters from the mid-points of v
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import floor, nan, pi
@@ -108,17 +107,13 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
     """Return the rows that equal no row of `others`; expected overlaps and blank cells of `rows` are not compared."""
     columns = len(MEASUREMENT_COLUMNS)
-    others_of = defaultdict[tuple[str, ...], list[tuple[str, ...]]](list)
-    for other in others:
-        cells = _cells(other)[:columns]
-        others_of[cells[:2]].append(cells)
+    known = {_cells(other)[:columns] for other in others}
 
     def is_known(row: Measurements) -> bool:
         cells = _cells(row)[:columns]
-        return any(
-            all(cell in ("", stated) for cell, stated in zip(cells, other, strict=True))
-            for other in others_of[cells[:2]]
-        )
+        if cells in known or "" not in cells:
+            return cells in known
+        return any(all(cell in ("", stated) for cell, stated in zip(cells, other, strict=True)) for other in known)
 
     return [row for row in rows if not is_known(row)]
 
