@@ -1,4 +1,4 @@
-"""DCAMT's results do not depend on the thread or the caller's torch and NumPy settings.
+"""DCAMT gives the same results in any thread and under any torch and NumPy settings of the caller.
 
 DCAMT leaves the caller's settings and random state unchanged.
 """

@@ -371,7 +371,7 @@ def test_notes_name_skipped_scans_and_segmentations_without_a_scan(
     assert printed.err.splitlines() == [f"dcamt: {note}" for note in done["notes"]]
 
 
-def test_no_note_names_the_folders_of_segmentations_and_results_beside_the_scans(
+def test_segmentation_and_output_folders_are_not_called_skipped(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans, labels = folder / "scans", folder / "scans" / "work" / "labels"

@@ -166,7 +166,7 @@ def test_table_saved_by_excel_keeps_its_rows_when_a_scan_is_added(result: WallRe
     assert [row["scan"] for row in read_table(path)] == ["case 1"] * 13 + ["case 2"] * 13
 
 
-def test_rows_are_added_to_a_table_that_lacks_the_columns_from_mm_and_to_mm(result: WallResult, tmp_path: Path) -> None:
+def test_rows_are_added_to_a_table_of_an_earlier_version(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "wall.csv"
     write_wall_csv([result], path)
     rows = read_table(path)

@@ -252,7 +252,6 @@ def test_scan_folder_is_removed_when_a_signal_ends_the_worker_during_a_torch_ope
 def test_signal_removes_the_scan_folder_although_numpy_has_several_threads(tmp_path: Path) -> None:
     scan_folder = tmp_path / "scans"
     scan_folder.mkdir()
-    # A process of `interpreter()` would have no threads of NumPy.
     process = subprocess.Popen(
         [sys.executable, "-m", "dcamt.commands.worker", "--remove-at-end", scan_folder],
         cwd=ENGINE_HOME,
