@@ -313,8 +313,7 @@ class LongRunTest(unittest.TestCase):
         run.path.mkdir()
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 20_000
-        # Formatting 20,000 progress events would take most of the test's time. So one line is formatted, and its step
-        # -1 is replaced.
+        # Formatting 20,000 progress events would take most of the test's time.
         line = run_event_line(progress_event(-1, count, **dict.fromkeys(names, 0.5)))
         before, after = line.split("-1", 1)
         with run.events.open("w", encoding="utf-8") as file:

@@ -54,8 +54,8 @@ def run_segment(options: argparse.Namespace) -> int:
     Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
 
     Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
-    and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
-    the table lists only the leader's scans.
+    and, at the end, writes the table and prints the failures. If one of the other processes ends early, the table lists
+    only the leader's scans.
     """
     if options.agreement and options.quality == FAST:
         raise UsageError("--agreement compares the network's two branches: it needs --quality accurate")
