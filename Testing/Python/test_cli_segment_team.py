@@ -176,6 +176,36 @@ def test_if_another_process_ends_after_the_last_scan_the_error_does_not_ask_to_s
     assert "again" not in message
 
 
+TERMINATED_AT_EACH_LINE_AFTER_THE_LOSS = """
+import os, signal, sys
+from dcamt.commands.console import Console
+from dcamt.distributed import Team, TeamLost
+def lose_team(self, value):
+    def print_text(self, text):
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(self, text)
+    Console.print_text = print_text
+    raise TeamLost("another process has ended")
+real, Team.gather = Console.print_text, lose_team
+from dcamt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_after_the_loss_of_a_process_sigterm_does_not_end_the_leader_before_the_summary(
+    noise_model: Path, scans: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "out.csv"
+    arguments = ["segment", scans, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
+    with open_dcamt(*arguments, script=TERMINATED_AT_EACH_LINE_AFTER_THE_LOSS) as process:
+        output, errors = process.communicate(timeout=HANGING_S)
+    assert process.returncode == 1
+    assert output.splitlines()[-2:] == [f"measurements: {table}", "4 of 5 scans segmented"]
+    lost, failed = own_lines(errors)
+    assert lost.endswith("; some measurements may be missing")
+    assert "s3.nii.gz" in failed
+
+
 HELD_AT_THE_SECOND_SCAN = """
 import sys, time
 from dcamt.commands import segment_session

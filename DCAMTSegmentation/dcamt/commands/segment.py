@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def _segment_with_team(
     again: list[Measurements] = []
     is_written = True
     lost: str | None = None
-    with interrupt_on_sigterm():
+    with interrupt_on_sigterm(), ExitStack() as final_writes:
         try:
             if options.skip_existing and table:
                 half_finished = [job for job in jobs if stamps[job.segmentation] is not None]
@@ -198,23 +199,23 @@ def _segment_with_team(
             lost = "interrupted" if team.size > 1 else None
             raise
         finally:
-            with ignore_sigterm():  # torchrun sends SIGTERM once another process has failed.
-                records.sort(key=lambda record: record.number)
-                missing = jobs_without_result(jobs, records, stamps)
-                if lost and team.leads:
-                    console.print_error(f"{lost}; {_describe_missing(missing)}")
-                rows = [row for record in records for row in record.measurements]
-                if (rows or again) and table:
-                    kept = {csv_cell(job.name) for job in jobs} - {csv_cell(row.scan) for row in rows}
-                    is_written = write_measurement_table(
-                        table, rows, again, kept if options.overwrite else None, console
-                    )
-    if not team.leads:
-        return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
-    if (rows or again) and table and is_written:
-        console.print_text(f"measurements: {table}")
-    has_failed = _print_summary(console, jobs, records, missing, options.wall)
-    return 1 if has_failed or lost or not is_written else 0
+            # torchrun sends SIGTERM once another process has failed.
+            final_writes.enter_context(ignore_sigterm())
+            records.sort(key=lambda record: record.number)
+            missing = jobs_without_result(jobs, records, stamps)
+            if lost and team.leads:
+                has_failure = any(record.failure is not None for record in records)
+                console.print_error(f"{lost}; {_describe_missing(missing, has_failure)}")
+            rows = [row for record in records for row in record.measurements]
+            if (rows or again) and table:
+                kept = {csv_cell(job.name) for job in jobs} - {csv_cell(row.scan) for row in rows}
+                is_written = write_measurement_table(table, rows, again, kept if options.overwrite else None, console)
+        if not team.leads:
+            return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
+        if (rows or again) and table and is_written:
+            console.print_text(f"measurements: {table}")
+        has_failed = _print_summary(console, jobs, records, missing, options.wall)
+        return 1 if has_failed or lost or not is_written else 0
 
 
 def _start_session(
@@ -320,7 +321,8 @@ def jobs_without_result(
     ]
 
 
-def _describe_missing(jobs: Sequence[ScanJob]) -> str:
+def _describe_missing(jobs: Sequence[ScanJob], has_failure: bool) -> str:
     if not jobs:
-        return "all segmentations were written, but some measurements may be missing"
+        what = "some measurements may be missing"
+        return what if has_failure else f"all segmentations were written, but {what}"
     return f"without a result: {first_names([job.name for job in jobs])}. Segment these scans again."
