@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 from dcamt.errors import user_error
 from slicer.i18n import tr
@@ -18,8 +19,9 @@ def translated(message: str) -> str:
 
     Known sentences and parts of sentences are replaced; file names and numbers stay unchanged.
     """
-    for pattern, translation in _patterns(sentences(tr)):
-        message = pattern.sub(lambda match, text=translation: _fill(text, match), message)  # type: ignore[misc]
+    for sentence, translation in _translations(tr):
+        if _longest_literal(sentence) in message:  # Compiling all patterns would take over 0.1 s.
+            message = _pattern(sentence).sub(lambda match, text=translation: _fill(text, match), message)  # type: ignore[misc]
     return message
 
 
@@ -28,14 +30,20 @@ def error_text(error: Exception | None) -> str:
     return "" if error is None else translated(str(user_error(error)))
 
 
-@lru_cache(maxsize=2)
-def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]]:
-    """Return pattern and translation of each translated sentence, longest first: long ones may contain short ones."""
-    originals = sentences(lambda text: text)
-    pairs = [(original, other) for original, other in zip(originals, translations, strict=True) if original != other]
-    return [(_pattern(original), other) for original, other in sorted(pairs, key=lambda pair: -len(pair[0]))]
+@lru_cache(maxsize=1)  # Translating all sentences takes over 10 ms. A new language needs a restart of Slicer.
+def _translations(tr: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Return each translated sentence and its translation, longest first: long ones may contain short ones."""
+    pairs = zip(sentences(lambda text: text), sentences(tr), strict=True)
+    return sorted(((one, other) for one, other in pairs if one != other), key=lambda pair: -len(pair[0]))
 
 
+@cache
+def _longest_literal(sentence: str) -> str:
+    """Return the longest part without placeholders, and without the first letter, which may be a capital or not."""
+    return max(_FILLED_IN.split(sentence[1:] if sentence[:1].isalpha() else sentence), key=len)
+
+
+@cache
 def _pattern(sentence: str) -> re.Pattern[str]:
     parts = [re.escape(part) for part in _FILLED_IN.split(sentence)]
     # The same sentence begins with a capital letter in some messages, and with a lower-case letter in others.

@@ -99,6 +99,14 @@ class EngineMessagesTest(unittest.TestCase):
         self.assertIn("ValueError: odd", error_text(ValueError("odd")))
         self.assertEqual(error_text(None), "")
 
+    def test_sentences_are_translated_once_and_not_for_each_message(self) -> None:
+        with mock.patch.object(engine_messages, "tr", mock.Mock(side_effect=translate_to_capitals)) as tr:
+            translated("is empty")
+            first = tr.call_count
+            self.assertEqual(translated("is empty"), "IS EMPTY")
+        self.assertEqual(first, len(sentences(lambda text: text)))
+        self.assertEqual(tr.call_count, first)
+
     def test_message_is_unchanged_in_english(self) -> None:
         message = "x: cannot be read (no such file). Try again."
         self.assertEqual(translated(message), message)

@@ -314,6 +314,8 @@ class StartTest(CasesCase):
             click(self.ui.startButton)
             self.wait_for(lambda: self.session.estimation.running, "the estimation")
             click(self.ui.measureButton)
+            # A repeated check of the cases may still be running.
+            self.wait_for(lambda: not self.module.widget.starting.starting, "the end of the start")
         self.assertIn("The estimation was stopped", self.ui.problemsLabel.text)
         self.assertEqual(self.ui.startButton.text, "Start")
 
