@@ -66,6 +66,8 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
         self.logic = DCAMTSegmentationLogic()
         self.segmentationPanel = SegmentationPanel(self.ui, self.logic)
         self.segmentationPanel.start()
+        if self.parent.isEntered:  # *Reload* sets up a new widget of the open module, and does not call `enter`.
+            self.enter()
 
     def enter(self) -> None:
         self.segmentationPanel.enter()

@@ -21,7 +21,7 @@ from DCAMTSegmentationLib.doubt_map import mark_map
 from engine_case import ROOT
 from scene_nodes import add_scan
 from segmentation_case import SegmentationCase
-from slicer_harness import click, in_real_slicer, open_module, process_events, start_afresh
+from slicer_harness import click, close_scene, in_real_slicer, open_module, process_events, start_afresh
 
 
 class ClosedModuleTest(SegmentationCase):
@@ -37,6 +37,14 @@ class ClosedModuleTest(SegmentationCase):
 
 
 class PanelConnectionTest(SegmentationCase):
+    def test_reloaded_module_works_after_the_scene_was_closed(self) -> None:
+        slicer.util.reloadScriptedModule("DCAMTSegmentation")
+        close_scene()
+        volume = add_scan()
+        process_events()
+        self.assertIs(self.module.logic.getParameterNode().inputVolume, volume)
+        self.assertTrue(self.module.ui.applyButton.enabled)
+
     def test_closed_panel_ignores_a_click_on_apply(self) -> None:
         self.prepare(add_scan())
         self.module.widget.segmentationPanel.close()
