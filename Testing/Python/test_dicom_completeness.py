@@ -98,6 +98,27 @@ def test_damaged_file_named_like_the_slices_is_refused(tmp_path: Path, data: byt
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("slice_a", "slice_b", "slice_c", "slice_d", "slice_e"),
+        ("QVZKAJBW", "PLWQNVEE", "AAKJDFRT", "ZMXNQPWO", "KDJFUWEY"),
+    ],
+)
+def test_last_slices_without_dicom_content_are_refused_if_names_hold_no_numbers(
+    tmp_path: Path, names: Sequence[str]
+) -> None:
+    for k, name in enumerate(names):
+        write_slice(tmp_path / name, k)
+    (tmp_path / "README").write_bytes(b"1.2" * 400)
+    assert_slices_in_place(read_scan(tmp_path), 5)
+    for name in names[3:]:
+        (tmp_path / name).write_bytes(b"no slice" * 400)
+    refused(
+        lambda: read_scan(tmp_path), tmp_path, "2 files that are named like its slices, but are not DICOM", *names[3:]
+    )
+
+
 def test_non_dicom_file_not_named_like_the_slices_is_skipped_with_a_note(tmp_path: Path) -> None:
     (_write_series(tmp_path) / "VERSION").write_bytes(b"1.2" * 400)
     volume = read_scan(tmp_path)

@@ -113,13 +113,10 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
     """
     uids = {frame.concatenation[0] for frame in frames}
     _refuse_incomplete_concatenation(path, [part for part in found.frames if part.concatenation[0] in uids])
-    patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
-    damaged = [
-        rejected.file.name
-        for rejected in found.rejected_as("foreign")
-        if rejected.what == "no DICOM" and (rejected.file.parent, _pattern(rejected.file)) in patterns
-    ]
-    if damaged:
+    folders = {frame.file.parent for frame in frames}
+    foreign = [rejected.file for rejected in found.rejected_as("foreign") if rejected.what == "no DICOM"]
+    beside = [file for file in foreign if file.parent in folders]
+    if damaged := [file.name for file in select_named_like_slices(beside, frames)]:
         what = f"holds {len(damaged)} files that are named like its slices, but are not DICOM: {list_names(damaged)}"
         remedy = "Copy the whole series again, or move these files to another folder."
         if len(damaged) == 1:
@@ -205,8 +202,10 @@ def _pattern(file: Path) -> str:
     return pattern if "#" in pattern else str(file)
 
 
-def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:
+def select_named_like_slices(files: Sequence[Path], frames: Sequence[Frame]) -> list[Path]:
     """Return the files that are named like slices."""
+    if not files:
+        return []
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
     lengths_and_endings = _lengths_and_endings_of_random_names(slices)
