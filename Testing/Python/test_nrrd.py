@@ -42,6 +42,7 @@ def nrrd_bytes(change: Callable[[bytes], bytes], *, encoding: str = "raw", data:
 
 
 HEX = b"\n".join(RAW.hex().encode()[n : n + 70] for n in range(0, 2 * len(RAW), 70))
+TEXT = b"".join(b"%d\n" % voxel for voxel in VOXELS.ravel(order="F"))
 
 
 NRRDS = {
@@ -49,7 +50,7 @@ NRRDS = {
     "trailing bytes": nrrd_bytes(lambda h: h) + b"left over",
     "trailing bytes after gzip": nrrd_bytes(lambda h: h, encoding="gzip", data=gzip.compress(RAW) + b"left over"),
     "hex": nrrd_bytes(lambda h: h, encoding="hex", data=HEX),
-    "ascii": nrrd_bytes(lambda h: h, encoding="ascii", data=b" ".join(b"%d" % v for v in VOXELS.ravel(order="F"))),
+    "ascii": nrrd_bytes(lambda h: h, encoding="ascii", data=TEXT),
     "keywords in capitals": nrrd_bytes(lambda h: h.replace(b"type:", b"Type:").replace(b"sizes:", b"SIZES:")),
     "values in capitals": nrrd_bytes(lambda h: h.replace(b"short", b"Short").replace(b"little", b"LITTLE")),
     "blanks in vectors": nrrd_bytes(lambda h: h.replace(b"(0.625,0,0)", b"( 0.625, 0 , 0 )")),
@@ -348,7 +349,7 @@ def test_error_contains_the_name_of_the_damaged_nrrd_field(tmp_path: Path, field
 @pytest.mark.parametrize("word", [b"x", b"1.5", b"nan", b"70000", b"1_0"])
 def test_ascii_nrrd_with_an_invalid_voxel_is_refused(tmp_path: Path, word: bytes) -> None:
     path = tmp_path / "x.nrrd"
-    path.write_bytes(NRRDS["ascii"].rpartition(b" ")[0] + b" " + word)
+    path.write_bytes(NRRDS["ascii"].removesuffix(TEXT.split()[-1] + b"\n") + word + b"\n")
     refused(lambda: read_scan(path), path, "some voxels are not numbers of the type that its header states")
 
 
@@ -411,9 +412,26 @@ def test_memory_to_read_nrrd_does_not_grow_with_bytes_that_are_not_voxels(
 def test_ascii_nrrd_is_read_with_line_ends_commas_or_tabs_between_its_numbers(tmp_path: Path, length: int) -> None:
     path = tmp_path / "x.nrrd"
     numbers = [b"%d" % voxel for voxel in VOXELS.ravel(order="F")]
-    text = (b"\n" * length).join(numbers[:10]) + b"," + b",\t".join(numbers[10:])
+    text = (b"\n" * length).join(numbers[:10]) + b"," + b",\t".join(numbers[10:]) + b"\n"
     path.write_bytes(nrrd_bytes(lambda header: header, encoding="ascii", data=text))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("name", ["x.nrrd", "x.nhdr"])
+def test_ascii_nrrd_is_refused_if_its_last_number_may_be_cut(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    field = b"" if name == "x.nrrd" else b"data file: x.txt\n"
+    header = nrrd_bytes(lambda h: h + field, encoding="ascii", data=b"")
+
+    def write(text: bytes) -> None:
+        path.write_bytes(header if field else header + text)
+        (tmp_path / "x.txt").write_bytes(text)
+
+    for end in (b"\n", b","):
+        write(TEXT[:-1] + end)
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    write(TEXT[:-1])
+    refused(lambda: read_scan(path), path, "lacks a line break after the last voxel")
 
 
 def test_ascii_nrrd_of_one_endless_number_is_refused(tmp_path: Path) -> None:

@@ -95,6 +95,15 @@ def test_vtk_image_with_an_invalid_number_as_text_is_refused(tmp_path: Path, kin
         refused(lambda: read_scan(path), path, "as text, but some voxels are not numbers")
 
 
+def test_vtk_image_is_refused_if_its_last_number_may_be_cut(tmp_path: Path) -> None:
+    path = write_vtk_text(tmp_path / "x.vtk", "short", range(60))
+    whole = path.read_bytes().removesuffix(b"METADATA\n")
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(60))
+    path.write_bytes(whole[:-1])
+    refused(lambda: read_scan(path), path, "lacks a line break after the last voxel")
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -31,6 +31,7 @@ from .stored_image import (
     open_plain_or_gzip,
     read_to_end,
     skip_bytes,
+    unended_text_error,
     whole_number,
 )
 from .tiff import check_tiff
@@ -87,11 +88,14 @@ def _check_vtk(path: Path) -> None:
         components = 3 if "VECTORS" in words else whole_number(path, "SCALARS", scalars[2]) if len(scalars) > 2 else 1
         count = math.prod(sizes) * components
         if head[2].upper() == "ASCII":
-            numbers = file.read().split()[:count]
+            text = file.read()
+            numbers = text.split()
             if len(numbers) < count:
                 raise EOFError
-            if each and not _are_numbers(numbers, scalars[1].lower(), each):
+            if each and not _are_numbers(numbers[:count], scalars[1].lower(), each):
                 raise no_numbers_error(path)
+            if len(numbers) == count and not text[-1:].isspace():
+                raise unended_text_error(path)
         elif os.path.getsize(path) - file.tell() < count * each:
             raise EOFError
 

@@ -23,6 +23,7 @@ from .stored_image import (
     no_numbers_error,
     numbered_names,
     refuse_other_unit,
+    unended_text_error,
     whole_number,
 )
 from .temporary import temporary_folder
@@ -197,8 +198,7 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     if not are_of_type:
         raise no_numbers_error(path)
     if len(numbers) * each == binary_size and not text[-1:].isspace():  # ITK would refuse the file.
-        what = "lacks a line break after the last voxel"
-        raise InputError(what, path=path, remedy="Copy the file again, or add a line break at the file's end.")
+        raise unended_text_error(path)
     return len(numbers)
 
 

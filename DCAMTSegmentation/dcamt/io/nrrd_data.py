@@ -32,6 +32,7 @@ from .stored_image import (
     read_array,
     read_to_end,
     skip_bytes,
+    unended_text_error,
     whole_number,
 )
 
@@ -141,7 +142,7 @@ class NrrdData:
         if self._encoding in ("ascii", "hex"):
             skip_bytes(file, self._byte_skip)
             try:
-                numbers = _read_text(file, self._encoding, self._dtype, count)
+                numbers = _read_text(self._path, file, self._encoding, self._dtype, count)
             except (ValueError, OverflowError) as error:
                 raise no_numbers_error(self._path) from error
             read_to_end(file)
@@ -177,8 +178,8 @@ def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
     return last
 
 
-def _read_text(file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return the first `count` numbers of data in `hex` or `ascii`."""
+def _read_text(path: Path, file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
+    """Return the first `count` numbers of data in `hex` or `ascii`; `path` is the header."""
     if encoding == "hex":
         digits = bytearray()
         while len(digits) < 2 * count * dtype.itemsize:
@@ -186,7 +187,7 @@ def _read_text(file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> n
                 raise EOFError
             digits += re.sub(rb"\s+", b"", chunk)
         return np.frombuffer(bytes.fromhex(digits[: 2 * count * dtype.itemsize].decode("ascii")), dtype)
-    words = _first_words(file, count)
+    words = _first_words(path, file, count)
     if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
         raise ValueError
     if dtype.kind == "f":
@@ -198,19 +199,20 @@ def _read_text(file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> n
     return np.array(numbers, dtype)
 
 
-def _first_words(file: IO[bytes], count: int) -> list[bytes]:
+def _first_words(path: Path, file: IO[bytes], count: int) -> list[bytes]:
     """Return the first `count` words of a text; whitespace and commas separate words.
 
     Raises:
+        InputError: the last word may be cut, since nothing follows it.
         ValueError: a word is far too long for a number.
     """
     words: list[bytes] = []
     unfinished = b""
     while len(words) < count:
         chunk = file.read(_CHUNK)
-        if not chunk and not unfinished:
-            raise EOFError
-        *whole, unfinished = re.split(rb"[\s,]+", unfinished + (chunk or b" "))
+        if not chunk:
+            raise unended_text_error(path) if unfinished and len(words) + 1 == count else EOFError
+        *whole, unfinished = re.split(rb"[\s,]+", unfinished + chunk)
         words += filter(None, whole)
         if len(unfinished) > _CHUNK:
             raise ValueError

@@ -289,6 +289,12 @@ def no_numbers_error(path: Path) -> InputError:
     return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
 
 
+def unended_text_error(path: Path) -> InputError:
+    """Return the error for text voxels without whitespace after the last voxel, which may therefore be cut."""
+    what = "lacks a line break after the last voxel"
+    return InputError(what, path=path, remedy="Copy the file again, or add a line break at the file's end.")
+
+
 def whole_number(path: Path, name: str, text: str, lowest: int | None = None) -> int:
     """Return the whole number that a field states; raise InputError if there is none, or if it is below `lowest`."""
     if not re.fullmatch(r"\s*[+-]?[0-9]{1,1000}\s*", text) or (lowest is not None and int(text) < lowest):
