@@ -1,7 +1,8 @@
-"""Compare the grids that DCAMT and ITK read from DICOM series whose headers give the directions with few decimals."""
+"""DCAMT and ITK read the same grids from DICOM series whose headers state directions or positions with few decimals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,16 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume, fit_labelmap
-from dcamt_testing.dicom_positions import edit_dicom
+from dcamt_testing.dicom_positions import (
+    SIZE,
+    STEP,
+    edit_dicom,
+    time_point_groups,
+    write_frames,
+    write_slice,
+)
 from dcamt_testing.dicom_series import write_enhanced_mr, write_mr_series
-from dcamt_testing.scan_files import affine_from_sitk, orthogonal_matrix
+from dcamt_testing.scan_files import affine_from_sitk, orthogonal_matrix, refused
 from pydicom.dataset import Dataset
 
 SHAPE = (128, 120, 20)
@@ -97,3 +105,52 @@ def test_slightly_tilted_slices_are_not_straightened(tmp_path: Path) -> None:
     affine[:3, 2] += 0.005 * SPACING[2] * affine[:3, 1] / SPACING[1]
     grid = read_scan(write_rounded_series(tmp_path / "series", 1, 8, affine)).grid
     np.testing.assert_allclose(grid.affine, affine, atol=1e-4)
+
+
+def write_at(folder: Path, heights: Sequence[float], plane: np.ndarray | None = None) -> Path:
+    """Write slices whose positions have one decimal; `plane` (3, 3) has their axes as rows."""
+    row, column, normal = np.eye(3) if plane is None else plane
+    for k, height in enumerate(heights):
+        position, directions = [f"{mm:.1f}" for mm in height * normal], [f"{mm:.9f}" for mm in (*row, *column)]
+        write_slice(folder / f"{k}.dcm", k, ImagePositionPatient=position, ImageOrientationPatient=directions)
+    return folder
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("gap", [0.62, 1.25, 1.37, 3.33])
+def test_series_whose_positions_have_one_decimal_lies_on_the_grid_of_itk(
+    tmp_path: Path, gap: float, seed: int | None
+) -> None:
+    plane = None if seed is None else orthogonal_matrix(seed) * np.linalg.det(orthogonal_matrix(seed))
+    folder = write_at(tmp_path / "series", gap * np.arange(80), plane)
+    read = read_scan(folder)
+    assert read.grid.matches(Grid((SIZE, SIZE, 80), affine_from_sitk(read_with_itk(folder))))
+    assert read.grid.spacing[2] == pytest.approx(gap, abs=0.2 / 79)
+    np.testing.assert_array_equal(read.voxels[0, 3, 3], 100 + 10 * np.arange(80))
+    assert read.notes == ()
+
+
+def test_frames_and_time_points_whose_positions_have_one_decimal_are_read(tmp_path: Path) -> None:
+    heights = (1.25 * np.arange(39)).round(1)
+    for times in (1, 2):
+        groups = time_point_groups(range(39), times) if times > 1 else ()
+        read = read_scan(write_frames(tmp_path / "x.dcm", [*(heights / STEP)] * times, groups))
+        np.testing.assert_allclose(read.grid.spacing, [2, 2, heights[-1] / 38])
+        np.testing.assert_array_equal(read.voxels[0, 3, 3], np.floor(100 + 10 * heights / STEP))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("gap", [0.2, 0.62, 1.25, 3.33])
+def test_slices_whose_positions_have_one_decimal_are_refused_if_one_is_missing_or_added_or_their_spacing_changes(
+    tmp_path: Path, gap: float, seed: int | None
+) -> None:
+    plane = None if seed is None else orthogonal_matrix(seed) * np.linalg.det(orthogonal_matrix(seed))
+    heights = gap * np.arange(20)
+    for name, changed in {
+        "missing": np.delete(heights, 7),
+        "doubled": np.insert(heights, 7, heights[7]),
+        "between": np.insert(heights, 7, heights[6] + gap / 2),
+        "changing": heights * (1 + 0.5 * np.arange(20) / 20),
+    }.items():
+        folder = write_at(tmp_path / name, changed, plane)
+        refused(lambda folder=folder: read_scan(folder), folder, "slices")

@@ -13,7 +13,7 @@ from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.metrics.pair_reading import fit_pair
 from dcamt.volume import fit_labelmap
-from dcamt_testing.dicom_positions import edit_dicom, remove_preambles
+from dcamt_testing.dicom_positions import SIZE, edit_dicom, remove_preambles, write_slice
 from dcamt_testing.dicom_series import OBLIQUE_SHAPE, write_oblique_series
 from dcamt_testing.scan_files import refused
 
@@ -510,6 +510,22 @@ def test_spacing_of_slices_at_rounded_positions_is_their_average_distance(series
         for number, groups in enumerate(data.PerFrameFunctionalGroupsSequence):
             groups.PlanePositionSequence[0].ImagePositionPatient = [0, 0, heights[number % 9]]
     assert read_labelmap(path).grid.spacing[2] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("spacing", [1.25, None])
+def test_segmentation_of_slices_whose_positions_have_one_decimal_lies_on_their_grid(
+    tmp_path: Path, spacing: float | None
+) -> None:
+    """The second gap is 1.3 mm, so 1.25 mm does not divide it, and neither does the smallest gap divide the others."""
+    folder = tmp_path / "series"
+    for k in range(41):
+        further = {} if spacing is None else {"SpacingBetweenSlices": spacing}
+        position = ["-7.03125", "-9.53125", f"{1.25 * k:.1f}"]
+        write_slice(folder / f"{k}.dcm", k, ImagePositionPatient=position, SliceThickness=1.25, **further)
+    labels = np.zeros((SIZE, SIZE, 41), np.uint8)
+    labels[3:9, 3:9, 7:20] = 1
+    path = write_segmentation(tmp_path / "x.dcm", folder, labels, "BINARY", omit_empty=False)
+    assert_segments(path, folder, labels)
 
 
 def test_segmentation_of_thick_slices_does_not_fit_a_scan_of_thin_slices(series: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def write_nrrd_encodings(folder: Path) -> list[Path]:
         "space directions: (1.2,0,0) (0,1.3,0) (0,0,2)\nspace origin: (5,-6,7)\nencoding: "
     )
     raw = voxels().tobytes("F")
-    text = " ".join(map(str, voxels().ravel("F"))).encode()
+    text = "".join(f"{voxel}\n" for voxel in voxels().ravel("F")).encode()
     paths = []
     for encoding, data in (("ascii", text), ("hex", raw.hex().encode()), ("bzip2", bz2.compress(raw))):
         path = folder / encoding / "x.nrrd"

@@ -14,7 +14,7 @@ from ..volume import check_size, is_multiple
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes, read_dicom
 from .dicom_frames import contradictory_frames, functional_groups, group_value, number, text_of
 from .dicom_pixels import check_fragments
-from .dicom_stacks import slice_axes, slice_step
+from .dicom_stacks import rounding_mm, slice_axes, slice_step
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
 _REMEDY = "Export the segmentation again."
@@ -149,18 +149,19 @@ def _geometry(
     spacing = spacings[0]
     row, column, normal = slice_axes(orientations[0], spacing, path, _REMEDY)
     depths = positions @ normal
-    step, finest_step, notes = _slice_step(depths, groups_of_frames[0])
+    step, finest_step, notes = _slice_step(depths, groups_of_frames[0], positions)
     if not step:
         raise InputError("lacks the spacing of its slices", path=path, remedy=_REMEDY)
-    index = (depths - depths.min()) / step
-    if np.abs(index - index.round()).max() > _POSITION_TOLERANCE:
-        raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
-    index = index.round()
+    distances = (depths - depths.min()) / step
+    index = distances.round()
     first, last = int(index.argmin()), int(index.argmax())
     steps = int(index[last])
     straight = (positions[last] - positions[first]) / max(steps, 1)
     shifts = positions - positions[first] - np.outer(index, straight)
-    if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
+    is_rounded = np.abs(shifts).max() <= rounding_mm(positions, step)
+    if not is_rounded and np.abs(distances - index).max() > _POSITION_TOLERANCE:
+        raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
+    if not is_rounded and np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
         raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
     along = slice_step(positions[first], positions[last], steps, normal) if steps else normal * step
     affine = np.eye(4)
@@ -169,7 +170,9 @@ def _geometry(
     return grid, [int(k) for k in index], finest_step, notes
 
 
-def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float, tuple[str, ...]]:
+def _slice_step(
+    depths: np.ndarray, groups: Sequence[Any], positions: np.ndarray
+) -> tuple[float, float, tuple[str, ...]]:
     """Return the mm between neighbouring slices (0 if unknown), `Labelmap.finest_step_mm`, and notes.
 
     A file may omit empty slices: with a `SliceThickness` of 2 mm, frames at 0, 4 and 10 mm are slices 0, 2 and 5. But
@@ -181,7 +184,10 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> tuple[float, float
 
     def stated(keyword: str) -> float:
         mm = abs(number(group_value(groups, "PixelMeasuresSequence", keyword)) or 0.0)
-        return mm if mm > 0 and (not smallest or is_multiple(smallest, mm)) else 0.0
+        if not mm or not smallest or is_multiple(smallest, mm):
+            return mm
+        difference = abs(smallest - max(1, round(smallest / mm)) * mm)
+        return mm if difference <= rounding_mm(positions, mm) else 0.0
 
     spacing, thickness = stated("SpacingBetweenSlices"), stated("SliceThickness")
     may_omit_slices = not spacing and 0 < thickness < 0.75 * smallest

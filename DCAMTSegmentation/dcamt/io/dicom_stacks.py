@@ -374,6 +374,22 @@ def slice_step(first: np.ndarray, last: np.ndarray, count: int, normal: np.ndarr
     return np.asarray(way / count)
 
 
+def rounding_mm(positions: np.ndarray, gap: float) -> float:
+    """Return by how many mm the coordinates of slices may differ from an even grid because they have one decimal.
+
+    The result is 0 if a coordinate that changes from slice to slice has more decimals.
+
+    Args:
+        positions: (N, 3) mm.
+        gap: mm between neighbouring slices. The result is at most a quarter of `gap`, so that no slice can be missing.
+    """
+    changing = positions[:, np.ptp(positions, axis=0) > _SAME_SLICE_MM]
+    if not np.allclose(changing, changing.round(1), rtol=0, atol=1e-4):
+        return 0.0
+    # Rounding moves each position by up to 0.05 mm, also the first and the last, which define the grid.
+    return min(0.1 + 1e-4, gap / 4)
+
+
 def order_slices(
     path: Path, frames: Sequence[Frame], skipped: Sequence[RejectedFile]
 ) -> tuple[np.ndarray, list[Frame]]:
@@ -395,7 +411,9 @@ def order_slices(
     tolerance = max(0.01, _SPACING_TOLERANCE * usual)
     if gaps.min() <= tolerance:
         raise same_place_error(path, _split_at_gaps(frames, gaps > tolerance))
-    if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
+    deviations = positions - np.linspace(positions[0], positions[-1], len(frames))
+    is_rounded = np.abs(deviations).max() <= rounding_mm(positions, usual)
+    if not is_rounded and (gaps.max() > usual + tolerance or gaps.min() < usual - tolerance):
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
         even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())
         what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
@@ -407,7 +425,6 @@ def order_slices(
     affine = np.eye(4)
     step = slice_step(positions[0], positions[-1], len(frames) - 1, normal)
     affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, positions[0]], axis=1)
-    deviations = positions - np.linspace(positions[0], positions[-1], len(frames))
-    if np.linalg.norm(deviations, axis=1).max() > max(0.05, 0.05 * usual):
+    if not is_rounded and np.linalg.norm(deviations, axis=1).max() > max(0.05, 0.05 * usual):
         raise InputError("has slices that are shifted in plane", path=path, remedy=EXPORT_AGAIN)
     return affine, frames
