@@ -612,7 +612,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _('has the unsupported type "{0}"'),
         _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
-        _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
+        _("has too small a blood pool: {0} voxels of the scan remain after erosion by {1} mm, but {2} are needed"),
         _("has unevenly spaced frames"),
         _("has unevenly spaced slices"),
         _("has {0} axes, but only {1} of them are spatial"),

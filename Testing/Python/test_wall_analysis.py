@@ -288,6 +288,52 @@ def test_blood_pool_ignores_voxels_outside_the_scan() -> None:
     assert (pool.voxels, pool.mean) == (eroded.size, pytest.approx(eroded.mean(), rel=1e-6))
 
 
+def oversampled(labels: Labelmap, factor: int) -> Labelmap:
+    voxels = labels.voxels.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2)
+    to_label = np.diag([1 / factor] * 3 + [1.0])
+    to_label[:3, 3] = 0.5 / factor - 0.5
+    return Labelmap(voxels, Grid(voxels.shape, labels.grid.affine @ to_label))
+
+
+@pytest.fixture(scope="module")
+def noisy_scan() -> tuple[Volume, Labelmap]:
+    volume, labels = PATCH.on(grid_about(55, (1.0, 1.2, 1.5), TURN))
+    noise = np.random.default_rng(0).normal(0, 15, volume.voxels.shape).astype(np.float32)
+    return Volume(100 + volume.voxels + noise, volume.grid), labels
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_oversampled_segmentation_has_the_blood_pool_of_the_scan_grid(
+    noisy_scan: tuple[Volume, Labelmap], factor: int
+) -> None:
+    volume, labels = noisy_scan
+    assert analyse_wall(volume, oversampled(labels, factor)).pool == analyse_wall(volume, labels).pool
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axes", "shift"),
+    [
+        ((1.0, 1.2, 1.5), TURN, TURN @ [0.5, 0.6, 0.75]),  # shifted by half a voxel
+        ((0.6, 0.6, 0.6), np.eye(3), (0.2, 0.3, 0.1)),
+        ((2.5, 2.5, 2.5), np.eye(3), (0.2, 0.3, 0.1)),
+        ((0.7, 1.0, 3.0), TURN @ [[1.0, 0.25, 0.0], [0.0, 1.0, 0.15], [0.0, 0.0, 1.0]], (0.0, 0.0, 0.0)),
+    ],
+    ids=["shifted", "fine", "coarse", "thick and sheared"],
+)
+def test_segmentation_on_another_grid_has_nearly_the_blood_pool_of_the_scan_grid(
+    noisy_scan: tuple[Volume, Labelmap],
+    spacing: tuple[float, float, float],
+    axes: np.ndarray,
+    shift: tuple[float, float, float],
+) -> None:
+    volume, labels = noisy_scan
+    _, other = PATCH.on(grid_about(60, spacing, axes, shift))
+    result, expected = (analyse_wall(volume, each).pool for each in (other, labels))
+    assert result.mean == pytest.approx(expected.mean, rel=0.002)
+    assert result.sd == pytest.approx(expected.sd, rel=0.01)
+    assert result.voxels == pytest.approx(expected.voxels, rel=0.08)
+
+
 @pytest.mark.parametrize("radius_mm", [5, 17])
 def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volume, Labelmap], radius_mm: float) -> None:
     volume, labels = scan

@@ -56,6 +56,17 @@ def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) 
     assert "3 mm" in text
 
 
+def test_size_of_the_blood_pool_is_counted_in_voxels_of_the_scan(scan: tuple[Volume, Labelmap]) -> None:
+    volume, _ = scan
+    texts = []
+    for spacing in (1.0, 0.5):
+        grid = grid_about(55, (spacing,) * 3)
+        small = Atrium((7.0, 7.0, 7.0)).mask(points_of(grid))
+        texts.append(refusal_text(volume, Labelmap(small.astype(np.uint8), grid)))
+    voxels, of_fine_grid = (int(text.split("blood pool: ")[1].split()[0]) for text in texts)
+    assert of_fine_grid == pytest.approx(voxels, rel=0.1)
+
+
 def test_missing_or_ambiguous_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds no segment" in refusal_text(volume, Labelmap(labels.voxels * 0, volume.grid))

@@ -24,7 +24,7 @@ from .settings import MAXIMUM, Threshold, WallSettings
 from .surface import Extraction, Surface, extract_surface
 
 LEAST_POOL_VOXELS = 500
-"""A blood pool of fewer voxels is too small as a reference."""
+"""A blood pool of fewer voxels of the scan is too small as a reference."""
 NEGATIVE_FRACTION = 0.05
 """Negative intensities up to this fraction of the blood pool's mean are accepted: interpolation can cause them."""
 CONSTANT_FRACTION = 1e-4
@@ -247,8 +247,8 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
-            f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"
-            f" {LEAST_POOL_VOXELS} are needed",
+            f"has too small a blood pool: {pool.voxels} voxels of the scan remain after erosion by"
+            f" {EROSION_MM:g} mm, but {LEAST_POOL_VOXELS} are needed",
             path=segment_file,
             remedy="Choose the segment of the whole left atrium's blood.",
         )

@@ -7,14 +7,14 @@ from math import ceil
 
 import numpy as np
 
-from ..geometry import SAME_PLACE_MM, Grid, bounding_box
+from ..geometry import SAME_PLACE_MM, Box, Grid, bounding_box, box_in_part, pad_box, whole_box
 from .surface import Extraction, Surface, plane_distances
 
 EROSION_MM = 3.0
 """The blood pool is the segment eroded by this distance, to leave out the wall and voxels of partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
-_ROUNDING = 1e-3  # tolerance, as a fraction of a step
+_ROUNDING = 1e-3  # tolerance, as a fraction of a step or a voxel
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,56 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
 def blood_pool(
     voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid, extraction: Extraction | None = None
 ) -> BloodPool:
-    """Return the statistics of a scan's `voxels` (I, J, K) inside `mask`, eroded by `EROSION_MM`.
+    """Return the statistics of a scan's `voxels` (I, J, K) whose centres lie in `mask`, eroded by `EROSION_MM`.
 
-    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored. If the
-    extracted surface leaves out separate parts of the segment (`extraction.separate_ml` is larger than 0), voxels
-    outside `extraction.inside` are ignored, so that these parts do not count. If no voxel is left, mean and standard
-    deviation are NaN.
+    If the grids differ, the mask is resampled to the scan's grid before the erosion: interpolating the scan would
+    reduce its noise. If the extracted surface leaves out separate parts of the segment (`extraction.separate_ml` is
+    larger than 0), voxels outside `extraction.inside` are ignored, so that these parts do not count. If no voxel is
+    left, mean and standard deviation are NaN.
     """
-    eroded = erode(mask, mask_grid, EROSION_MM)
+    box = within = whole_box(grid.shape)
+    if not grid.matches(mask_grid):
+        # The box may reach beyond the scan: where the mask continues there, the scan's border is not eroded.
+        box = _box_around(mask, mask_grid, grid)
+        within = pad_box(box, (0, 0, 0), within)
+        mask = _resample_mask(mask, mask_grid, grid.crop(box))
+    eroded = erode(mask, grid.crop(box), EROSION_MM)[box_in_part(within, box)]
     if extraction is not None and extraction.separate_ml > 0:
-        eroded[eroded] = nearest_values(extraction.inside, extraction.grid, _positions(eroded, mask_grid))
-    if grid.matches(mask_grid):
-        values = voxels[eroded].astype(np.float64)
-    else:
-        points = _positions(eroded, mask_grid)
-        values = interpolate(voxels, grid, points[inside_scan(grid, points)]).astype(np.float64)
+        points = _positions(eroded, grid.crop(within))
+        eroded[eroded] = nearest_values(extraction.inside, extraction.grid, points)
+    values = voxels[within][eroded].astype(np.float64)
     if not len(values):
         return BloodPool(float("nan"), float("nan"), 0)
     return BloodPool(float(values.mean()), float(values.std()), len(values))
+
+
+def _box_around(mask: np.ndarray, mask_grid: Grid, grid: Grid) -> Box:
+    """Return the box of `grid` around `mask` (I, J, K), limited to `grid` and a margin of `EROSION_MM` around it."""
+    i, j, k = (slice(side.start - 1, side.stop + 1) for side in bounding_box(mask) or whole_box(mask.shape))
+    corners = _voxel_index(grid, mask_grid.crop((i, j, k)).corners())
+    reach = np.ceil(EROSION_MM / plane_distances(grid)).astype(int)
+    first, last = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0)) + 1
+    ends = np.clip([first, last], -reach, np.array(grid.shape) + reach).astype(int)
+    i, j, k = (slice(start, stop) for start, stop in ends.T.tolist())
+    return i, j, k
+
+
+def _resample_mask(mask: np.ndarray, mask_grid: Grid, grid: Grid) -> np.ndarray:
+    """Return the voxels (I, J, K) of `grid` whose centres lie in `mask`, interpolated linearly."""
+    from scipy import ndimage
+
+    to_mask = np.linalg.inv(mask_grid.affine) @ grid.affine
+    inside: np.ndarray = ndimage.affine_transform(
+        mask,
+        to_mask[:3, :3],
+        offset=to_mask[:3, 3],
+        output_shape=grid.shape,
+        output=np.float32,
+        order=1,
+        mode="grid-constant",
+    )
+    # The tolerance excludes voxels whose centre lies on the mask's border: rounding errors must not decide.
+    return inside > 0.5 + _ROUNDING
 
 
 def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
