@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nrrd
@@ -21,11 +22,12 @@ from dcamt.commands.segment import jobs_without_result
 from dcamt.commands.segment_session import ScanRecord
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.writers import write_volume
 from dcamt.models.package import open_model
 from dcamt_testing.dicom_positions import write_slice
 from dcamt_testing.processes import call_dcamt, forget_packages
 from dcamt_testing.scan_files import deny_folder
-from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
+from dcamt_testing.synthetic import NOISE_GRID, noise_scan, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
 AFFINE, SHAPE = NOISE_GRID.affine, NOISE_GRID.shape
@@ -154,6 +156,112 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     assert call_dcamt(["segment", scans, "-o", tmp_path / "out", "--model", noise_model]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
+
+
+@pytest.fixture
+def folder_with_mask(tmp_path: Path) -> Path:
+    """Return a folder with the scans `a` and `b`, and the mask `q`, whose name belongs to no scan."""
+    folder = tmp_path / "scans"
+    scan = noise_scan()
+    for number, name in enumerate("ab"):
+        save_noise_scan(folder / f"{name}.nrrd", number)
+    write_volume(replace(scan, voxels=(scan.voxels > 300).astype(np.float32)), folder / "q.nrrd")
+    return folder
+
+
+def test_mask_that_was_found_in_a_folder_is_skipped_with_a_note(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    mask = folder_with_mask / "q.nrrd"
+    arguments = ["segment", folder_with_mask, "-o", out, "--model", noise_model]
+    assert call_dcamt([*arguments, "--measurements", table]) == 0
+    printed = capsys.readouterr()
+    (note,) = printed.err.splitlines()
+    what = "is skipped, since it has only 2 different intensities, like a label"
+    remedy = "If it is a scan, give its path in place of the folder's."
+    assert note == f"dcamt: {mask}: {what}. {remedy}"
+    assert printed.out.splitlines()[-1] == "2 of 2 scans segmented"
+    assert {path.name for path in out.iterdir()} == {"a.seg.nrrd", "b.seg.nrrd"}
+    assert [row["scan"] for row in read_table(table)] == ["a", "b"]
+    assert call_dcamt([*arguments, "--overwrite", "--json"]) == 0
+    *_, skipped, done = events(capsys)
+    assert skipped == {"event": "skipped", "scan": str(mask), "message": note.removeprefix("dcamt: ")}
+    assert done == {"event": "done", "scans": 2, "failed": 0, "notes": [skipped["message"]]}
+
+
+def test_mask_that_is_named_as_a_scan_is_segmented_with_a_warning(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["segment", folder_with_mask / "q.nrrd", "-o", tmp_path / "out", "--model", noise_model]
+    assert call_dcamt(arguments) == 0
+    assert "q.nrrd: The scan has only 2 different intensities, like a label." in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["q.seg.nrrd"]
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (0, 0.5)])
+def test_scan_with_two_values_that_are_no_label_values_is_segmented(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, values: tuple[float, float]
+) -> None:
+    scan = noise_scan()
+    voxels = np.where(scan.voxels > 300, values[1], values[0]).astype(np.float32)
+    write_volume(replace(scan, voxels=voxels), folder_with_mask / "q.nrrd")
+    assert call_dcamt(["segment", folder_with_mask, "-o", tmp_path / "out", "--model", noise_model]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.seg.nrrd", "b.seg.nrrd", "q.seg.nrrd"}
+
+
+def test_folder_that_holds_only_masks_is_a_failure(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (folder_with_mask / "q.nrrd").rename(masks / "q.nrrd")
+    arguments = ["-o", tmp_path / "out", "--model", noise_model, "--json"]
+    assert call_dcamt(["segment", folder_with_mask, masks, *arguments]) == 1
+    printed = capsys.readouterr()
+    note, failure = printed.err.splitlines()
+    assert note.startswith(f"dcamt: {masks / 'q.nrrd'}: is skipped")
+    assert failure.startswith(f"dcamt: {masks}: holds no scan")
+    done = json.loads(printed.out.splitlines()[-1])
+    assert (done["scans"], done["failed"]) == (2, 1)
+
+
+def test_row_of_a_mask_is_removed_if_results_are_replaced(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier version segmented the masks in a folder."""
+    table = tmp_path / "m.csv"
+    options = ["-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
+    assert call_dcamt(["segment", *(folder_with_mask / f"{name}.nrrd" for name in "abq"), *options]) == 0
+    assert [row["scan"] for row in read_table(table)] == ["a", "b", "q"]
+    assert call_dcamt(["segment", folder_with_mask, *options, "--overwrite"]) == 0
+    assert [row["scan"] for row in read_table(table)] == ["a", "b"]
+    assert f"{table}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_result", [True, False])
+def test_mask_is_skipped_though_other_results_exist(
+    noise_model: Path, folder_with_mask: Path, tmp_path: Path, has_result: bool
+) -> None:
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    options = ["-o", out, "--model", noise_model, "--quality", "accurate"]
+    assert call_dcamt(["segment", folder_with_mask, *options]) == 0
+    if has_result:
+        assert call_dcamt(["segment", folder_with_mask / "q.nrrd", *options]) == 0
+    files = {path.name for path in out.iterdir()}
+    (folder_with_mask / "a.nrrd").unlink()
+    (folder_with_mask / "b.nrrd").unlink()
+    save_noise_scan(folder_with_mask / "c.nrrd", 2)
+    again = ["segment", folder_with_mask, *options, "--agreement", "--measurements", table, "--skip-existing"]
+    assert call_dcamt(again) == 0
+    assert {path.name for path in out.iterdir()} == {*files, "c.seg.nrrd", "c_agreement.nrrd"}
+    assert [row["scan"] for row in read_table(table)] == ["c"]
+
+
+def test_finished_scan_beside_a_mask_is_no_failure(noise_model: Path, folder_with_mask: Path, tmp_path: Path) -> None:
+    arguments = ["segment", folder_with_mask, "-o", tmp_path / "out", "--model", noise_model]
+    assert call_dcamt(arguments) == 0
+    assert call_dcamt([*arguments, "--skip-existing"]) == 0
 
 
 def test_scans_in_patient_folders_are_segmented_and_evaluated_under_the_folder_names(

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from dcamt.distributed import Team, TeamLost
 from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_volume
+from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, own_lines, run_team
-from dcamt_testing.synthetic import read_table, save_noise_scan
+from dcamt_testing.synthetic import NOISE_GRID, noise_scan, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
@@ -82,6 +84,18 @@ def test_two_processes_give_the_same_results_as_one(
     for name in ("s0.nii.gz", "s1.nii.gz", "s2.nii.gz", "s4.nii.gz"):
         one, two = (read_labelmap(output[name]).voxels for output in outputs)
         assert np.array_equal(one, two)
+
+
+def test_masks_are_skipped_in_each_process(noise_model: Path, scans: Path, tmp_path: Path) -> None:
+    for name in ("q", "r"):
+        write_volume(Volume((noise_scan().voxels > 300).astype(np.float32), NOISE_GRID), scans / f"{name}.nii.gz")
+    (scans / "s3.nii.gz").unlink()
+    ended = segment_as_team(scans, "-o", tmp_path / "out", "--model", noise_model, "--json")
+    assert ended.status == 0, ended.errors
+    done = json.loads(ended.output.splitlines()[-1])
+    assert (done["scans"], done["failed"]) == (4, 0)
+    assert sorted(f"dcamt: {note}" for note in done["notes"]) == sorted(own_lines(ended.errors))
+    assert [note.split(": is skipped")[0] for note in done["notes"]] == [str(scans / f"{n}.nii.gz") for n in "qr"]
 
 
 def test_lines_of_two_processes_are_not_mixed(noise_model: Path, scans: Path) -> None:

@@ -371,6 +371,60 @@ def test_notes_name_skipped_scans_and_segmentations_without_a_scan(
     assert printed.err.splitlines() == [f"dcamt: {note}" for note in done["notes"]]
 
 
+@pytest.mark.parametrize("has_segmentation", [True, False])
+def test_mask_beside_scans_of_other_names_is_skipped(
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    capsys: pytest.CaptureFixture[str],
+    has_segmentation: bool,
+) -> None:
+    scan, label = wall_phantom
+    mask = Volume(np.uint8(scan.voxels > scan.voxels.mean()), scan.grid)
+    add_case(folder, (mask, label), "few")
+    add_case(folder, wall_phantom, "c")
+    (folder / "scans" / "few_image.nrrd").rename(folder / "scans" / "vorhof.nrrd")
+    segmentation = folder / "labels" / "few_label.nii.gz"
+    if has_segmentation:
+        segmentation.rename(folder / "labels" / "vorhof.nii.gz")
+    else:
+        segmentation.unlink()
+    assert measure_folder(folder, "--json") == 0
+    printed = capsys.readouterr()
+    *_, done = map(json.loads, printed.out.splitlines())
+    (note,) = done["notes"]
+    assert (done["scans"], done["failed"]) == (2, 0)
+    what = "is skipped, since it has only 2 different intensities, like a label"
+    remedy = "If it is a scan, give its path in place of the folder's."
+    assert note == f"{folder / 'scans' / 'vorhof.nrrd'}: {what}. {remedy}"
+    assert printed.err == f"dcamt: {note}\n"
+    assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image", "c_image"}
+
+
+def test_row_of_a_mask_is_removed_if_the_walls_are_measured_again(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap]
+) -> None:
+    scan, _ = wall_phantom
+    add_case(folder, wall_phantom, "c")
+    add_case(folder, wall_phantom, "q")
+    mask = (folder / "scans" / "q_image.nrrd").rename(folder / "scans" / "q.nrrd")
+    assert measure_folder(folder) == 0
+    write_volume(Volume(np.uint8(scan.voxels > scan.voxels.mean()), scan.grid), mask)
+    assert measure_folder(folder, "--overwrite") == 0
+    assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image", "c_image"}
+
+
+def test_folder_that_holds_only_masks_is_a_failure_of_wall(
+    wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, label = wall_phantom
+    for name in "ab":
+        add_case(tmp_path, (Volume(np.uint8(scan.voxels > scan.voxels.mean()), scan.grid), label), name)
+    assert measure_folder(tmp_path) == 1
+    *notes, failure = capsys.readouterr().err.splitlines()
+    assert [": is skipped" in note for note in notes] == [True, True]
+    assert failure.startswith(f"dcamt: {tmp_path / 'scans'}: holds no scan")
+
+
 def test_segmentation_and_output_folders_are_not_called_skipped(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,14 @@ def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
     return False
 
 
+def may_be_mask(voxels: NDArray[Any]) -> bool:
+    """Return whether an image holds only whole numbers from 0 up, and is like a label (`count_few_values`)."""
+    if count_few_values(voxels) is None:
+        return False
+    values = np.unique(voxels)
+    return bool(values[0] >= 0 and np.all(values == np.floor(values)))
+
+
 def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
     """Raise InputError if a labelmap, which was read from `path`, is probably a scan."""
     count = len(np.unique(labelmap.voxels))

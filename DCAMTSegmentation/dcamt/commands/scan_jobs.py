@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cases.case_names import with_folders
@@ -105,6 +105,7 @@ class WallJob:
         openings: the labelmap of the openings (mitral valve, ends of veins); None to use DCAMT's proposal.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping is applied to the segmentation.
+        found_in: see `FoundScans.folder`.
         refusal: the error if no segmentation was found.
     """
 
@@ -117,6 +118,7 @@ class WallJob:
     report: Path | None = None
     with_identity: bool = False
     is_mapped: bool = False
+    found_in: Path | None = None
     refusal: InputError | None = None
 
     @property
@@ -141,6 +143,7 @@ class ScanJob:
     Attributes:
         name: the scan's name in results and messages.
         wall: the measurement of the wall. If it fails, the other results are still written.
+        found_in: see `FoundScans.folder`.
     """
 
     scan: Path
@@ -152,6 +155,7 @@ class ScanJob:
     report: Path | None = None
     dicom_measurements: Path | None = None
     wall: WallJob | None = None
+    found_in: Path | None = None
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -219,9 +223,11 @@ def plan_scan_jobs(
         )
     jobs = []
     names = with_folders([name for path in found for name in path.names], files)
-    for scan, name in zip(files, names, strict=True):
+    folders = [path.folder for path in found for _ in path.scans]
+    for scan, name, folder in zip(files, names, folders, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
-        jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files)))
+        job = _plan_scan_job(scan, name, segmentation, requested, len(files))
+        jobs.append(replace(job, found_in=folder))
     results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
     check_result_paths(results, files)
     if requested.table is not None:

@@ -6,10 +6,13 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ..cases.dataset_json import is_case_list
 from ..cases.dicom_labels import dicom_files_among
-from ..cases.few_values import has_few_values
+from ..cases.few_values import count_few_values, has_few_values, may_be_mask
 from ..cases.folder_files import image_files, images_below, is_file_or_missing_link, zip_files_below
 from ..cases.folders import find_all_scans
 from ..cases.found_cases import ZIP_FILE
@@ -31,6 +34,7 @@ class FoundScans:
     """The scans that a path stands for.
 
     Attributes:
+        folder: the folder in which the scans were found; None if the path itself is the scan.
         names: one name for each scan; the scan's results are named after it.
         skipped_files: labels, automatic results, the files of further channels, and other files that
             `cases.folders.find_all_scans` skips, such as missing files that a `dataset.json` names.
@@ -45,6 +49,24 @@ class FoundScans:
     skipped_folders: list[Path]
     skipped_dicom: Sequence[Path] = ()
     skipped_zip_files: Sequence[Path] = ()
+    folder: Path | None = None
+
+
+class MaskInFolder(InputError):
+    """Raised when a file that was found in a folder of scans is like a label."""
+
+
+def refuse_mask(scan: Path, voxels: NDArray[Any]) -> None:
+    """Raise MaskInFolder if a scan that was found in a folder may be a mask (`may_be_mask`)."""
+    if may_be_mask(voxels):
+        what = f"is skipped, since it has only {count_few_values(voxels)} different intensities, like a label"
+        raise MaskInFolder(what, path=scan, remedy="If it is a scan, give its path in place of the folder's.")
+
+
+def no_scan_in(folder: Path) -> InputError:
+    """Return the error about a folder in which each possible scan was refused by `refuse_mask`."""
+    what = "holds no scan: its images have few different intensities, like a label"
+    return InputError(what, path=folder, remedy="Choose the folder of the scans.")
 
 
 def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> FoundScans:
@@ -81,7 +103,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     found = _find_scans_in(path, channels, result_folders)
     known = {*found.scans, *found.skipped_files}
     zip_files = zip_files_below(path, [*result_folders, *found.skipped_folders])
-    return replace(found, skipped_zip_files=[file for file in zip_files if file not in known])
+    folder = None if found.scans == [path] else path
+    return replace(found, skipped_zip_files=[file for file in zip_files if file not in known], folder=folder)
 
 
 def describe_skipped(path: Path, found: FoundScans, verb: str, known: Collection[Path]) -> list[str]:

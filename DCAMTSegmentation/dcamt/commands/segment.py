@@ -42,7 +42,7 @@ from .result_files import (
     refuse_result_of_other_scan,
 )
 from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
-from .scan_paths import describe_skipped, find_scans, first_names
+from .scan_paths import describe_skipped, find_scans, first_names, no_scan_in
 from .segment_session import ScanRecord, SegmentSession, choice_for
 
 TEAM_TIMEOUT = timedelta(days=7)
@@ -191,7 +191,7 @@ def _segment_with_team(
                     raise
                 lost = "another process ended before its scans were done"
             if options.skip_existing and table:
-                measured = {record.number for record in records if record.measurements}
+                measured = {record.number for record in records if record.measurements or record.mask_note}
                 unsegmented = [jobs[record.number] for record in records if record.number not in measured]
                 measure_unlisted_segmentations(table, unsegmented, session.segmenter.segments, again, console)
         except KeyboardInterrupt:
@@ -208,13 +208,15 @@ def _segment_with_team(
                 console.print_error(f"{lost}; {_describe_missing(missing, has_failure)}")
             rows = [row for record in records for row in record.measurements]
             if (rows or again) and table:
-                kept = {csv_cell(job.name) for job in jobs} - {csv_cell(row.scan) for row in rows}
+                masks = {jobs[record.number].name for record in records if record.mask_note}
+                replaced = masks.union(row.scan for row in rows)
+                kept = {csv_cell(job.name) for job in jobs} - set(map(csv_cell, replaced))
                 is_written = write_measurement_table(table, rows, again, kept if options.overwrite else None, console)
         if not team.leads:
             return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
         if (rows or again) and table and is_written:
             console.print_text(f"measurements: {table}")
-        has_failed = _print_summary(console, jobs, records, missing, options.wall)
+        has_failed = _print_summary(console, jobs, records, missing, skipped, options.wall)
         return 1 if has_failed or lost or not is_written else 0
 
 
@@ -261,21 +263,37 @@ def _refuse_choice_without_dicom(options: argparse.Namespace, scans: Sequence[Pa
 
 
 def _print_summary(
-    console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
+    console: Console,
+    jobs: Sequence[ScanJob],
+    records: Sequence[ScanRecord],
+    missing: Sequence[ScanJob],
+    skipped: Sequence[ScanJob],
+    wall: bool,
 ) -> bool:
-    """Print the failures and the number of segmented scans; return whether there are failures."""
-    segmented = {record.number for record in records if record.failure is None and not record.is_skipped}
+    """Print the failures and the number of segmented scans; return whether there are failures.
+
+    Args:
+        missing: the jobs without a result.
+        skipped: the jobs that --skip-existing skipped.
+    """
+    mask_notes = {record.number: record.mask_note for record in records if record.mask_note}
+    scans = [job for number, job in enumerate(jobs) if number not in mask_notes]
+    segmented = {record.number for record in records if record.measurements}
     if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE
 
         console.print_text(METHODS_DISAGREE)
-    failures = [record for record in records if record.failure is not None]
-    for record in failures:
-        console.print_error(record.failure or "")
-    unsegmented = len(missing) + len({record.number for record in records} - segmented)
-    if len(jobs) > 1:
-        console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
-    console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing), notes=console.notes)
+    failures = [record.failure for record in records if record.failure is not None]
+    folders = dict.fromkeys(jobs[number].found_in for number in mask_notes)
+    folders_of_scans = {job.found_in for job in (*scans, *skipped)}
+    failures += [str(no_scan_in(folder)) for folder in folders if folder and folder not in folders_of_scans]
+    for failure in failures:
+        console.print_error(failure)
+    unsegmented = len(missing) + len({record.number for record in records} - segmented - mask_notes.keys())
+    if len(scans) > 1:
+        console.print_text(f"{len(scans) - unsegmented} of {len(scans)} scans segmented")
+    notes = [*console.notes, *mask_notes.values()]
+    console.print_event("done", scans=len(scans), failed=len(failures) + len(missing), notes=notes)
     return bool(failures)
 
 

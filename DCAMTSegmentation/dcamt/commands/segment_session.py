@@ -30,6 +30,7 @@ from .result_files import (
     refuse_report_of_missing_segmentation,
 )
 from .scan_jobs import ScanJob, WallJob
+from .scan_paths import MaskInFolder, refuse_mask
 
 if TYPE_CHECKING:
     from ..api.segmentation import SegmentedScan, Segmenter
@@ -52,12 +53,14 @@ class ScanRecord:
     Attributes:
         number: the index of the scan's job.
         is_skipped: whether the scan was skipped because another program had written one of the scan's result files.
+        mask_note: the note that the file was skipped as a mask (`MaskInFolder`).
     """
 
     number: int
     measurements: tuple[Measurements, ...] = ()
     failure: str | None = None
     is_skipped: bool = False
+    mask_note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ class SegmentSession:
                 records.append(ScanRecord(number, is_skipped=True))
                 self.console.print_error(str(error))
                 return
+            if isinstance(error, MaskInFolder):
+                records.append(ScanRecord(number, mask_note=str(error)))
+                self.console.print_error(str(error))
+                self.console.print_event("skipped", scan=str(job.scan), message=str(error))
+                return
             failure = str(user_error(error, None if _names_file_of(error, job) else job.scan))
             records.append(ScanRecord(number, failure=failure))
             self.console.print_event("failed", scan=str(job.scan), message=failure)
@@ -137,6 +145,8 @@ class SegmentSession:
 
         progress("reading", 0.0)
         volume = read_scan(job.scan, self.segmenter.channels, choice_for(job.scan, self.choice))
+        if job.found_in is not None:
+            refuse_mask(job.scan, volume.voxels)
         volume = order_channels(volume, self.segmenter.predictor.recipe.channel_names)
         volume = replace(volume, notes=scan_notes(volume))
         for note in volume.notes:  # before the segmentation, which takes long and may fail

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..cases.case_names import case_of
 from ..cases.checks import scan_notes
-from ..cases.few_values import refuse_scan_as_labels
+from ..cases.few_values import has_few_values, refuse_scan_as_labels
 from ..cases.label_pairing import pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
@@ -74,7 +74,15 @@ from .result_files import (
     write_beside,
 )
 from .scan_jobs import REPORT, WallJob
-from .scan_paths import FoundScans, describe_skipped, find_scans, relative_names
+from .scan_paths import (
+    FoundScans,
+    MaskInFolder,
+    describe_skipped,
+    find_scans,
+    no_scan_in,
+    refuse_mask,
+    relative_names,
+)
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """Default name and colour of the segment in the report."""
@@ -129,7 +137,9 @@ def run_wall(options: argparse.Namespace) -> int:
                     is_written = session.write_table(table, planned, existing != OVERWRITE)
     if table is not None and has_rows and is_written:
         console.print_text(f"table of all scans: {table}")
-    session.print_summary(len(jobs))
+    if len(session.masks) == len(planned):
+        session.failures.append(str(no_scan_in(options.scan)))
+    session.print_summary(len(jobs) - len(session.masks))
     return 1 if session.failures or not is_written else 0
 
 
@@ -144,6 +154,7 @@ class WallSession:
         skips_existing: whether to skip a scan if another program has written one of the scan's result files since the
             command began; if False, this scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
+        masks: the names of the jobs whose scan was skipped as a mask (`MaskInFolder`).
     """
 
     settings: WallSettings
@@ -154,15 +165,19 @@ class WallSession:
     skips_existing: bool
     results: list[WallResult] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    masks: set[str] = field(default_factory=set)
 
     def run_job(self, job: WallJob) -> None:
         """Measure the wall of a scan, and write and print the results; after a failure, record the message."""
         try:
             start = time.monotonic()
             refuse_appeared(job.results, self.stamps)
-            if job.refusal is not None:
+            if job.refusal is not None and not has_few_values(job.scan):  # A mask needs no segmentation.
                 raise job.refusal
-            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping, _MAPPING)
+            volume = read_scan(job.scan)
+            if job.found_in is not None:
+                refuse_mask(job.scan, volume.voxels)
+            labelmap = read_labelmap(job.segmentation, self.mapping, _MAPPING)
             # The notes are printed before the measurement, since they may explain its failure.
             notes = self._print_notes(job.segmentation, _notes_on_segment(labelmap, self.label))
             refuse_scan_as_labels(labelmap, job.segmentation)
@@ -181,6 +196,11 @@ class WallSession:
         except Exception as error:
             if isinstance(error, ResultAppeared) and self.skips_existing:
                 self.console.print_error(str(error))
+                return
+            if isinstance(error, MaskInFolder):
+                self.masks.add(job.name)
+                self.console.print_note(str(error))
+                self.console.print_event("skipped", scan=str(job.scan), message=str(error))
                 return
             files = (job.scan, job.segmentation, job.openings, *job.results)
             is_named = isinstance(error, DCAMTError) and any(names_path(error, path) for path in files if path)
@@ -204,7 +224,7 @@ class WallSession:
             whether the table was written.
         """
         measured = {result.scan for result in self.results}
-        others = [job for job in planned if job.name not in measured]
+        others = [job for job in planned if job.name not in measured | self.masks]
         try:
             with table_lock(table):
                 earlier = _earlier_rows(table if keep else None, others)
@@ -278,7 +298,7 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str, console: Console)
     _check_usage(options)
     found = find_scans(options.scan, results=[options.segmentation, output])
     unpaired: list[Path] = []
-    if found.scans == [options.scan]:
+    if found.folder is None:
         job = WallJob(
             scan=options.scan,
             name=scan_name(options.scan),
@@ -353,6 +373,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> tuple[list[Wa
             segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"),
             options.output,
             is_mapped=bool(options.labels),
+            found_in=found.folder,
         )
         for scan, name, case in zip(found.scans, found.names, cases, strict=True)
     ]
