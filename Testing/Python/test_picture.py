@@ -273,7 +273,7 @@ def test_long_scan_name_is_shortened_to_fit_left_of_the_voxel_size(tmp_path: Pat
         "sub-0123_ses-baseline_acq-LGE3DNAVIGATOR_rec-NORM_MOCO_run-01_T1w",
         "W" * 60,
         "i" * 200,
-        "左" * 40,
+        "左" * 120,
         "$a$" * 30,
     ):
         figure = render_figure(Volume(volume.voxels, GRID, tmp_path / f"1{stem}2.nii.gz"), labelmap)
