@@ -333,7 +333,8 @@ class TrainingSession(VTKObservationMixin):
         if error is not None:
             display_error(error_text(error), _("Save the cases with the scene"))
             return
-        if len(self.table) and self._are_packages_installed():
+        # The start of a run may have checked the cases since the last edit.
+        if len(self.table) and not self.checking and not self.checked and self._are_packages_installed():
             self.check_cases()
 
     def _are_packages_installed(self) -> bool:
