@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -53,6 +54,62 @@ def test_truncated_file_is_refused_and_intact_file_is_read(tmp_path: Path, endin
     refused(lambda: read_scan(path), path)
     truncate(tmp_path / f"x{data}")
     refused(lambda: read_scan(path), path)
+
+
+def _state_fewer_slices(header: Path) -> None:
+    """Change a header so that it states 6 of the file's 11 slices."""
+    content = header.read_bytes()
+    is_gzip = content.startswith(b"\x1f\x8b")
+    content = gzip.decompress(content) if is_gzip else content
+    for stated, changed in {
+        b"DimSize = 9 10 11": b"DimSize = 9 10 6",
+        b"sizes: 9 10 11": b"sizes: 9 10 6",
+        struct.pack("<4h", 3, 9, 10, 11): struct.pack("<4h", 3, 9, 10, 6),  # NIfTI
+        struct.pack(">3H", 9, 10, 11): struct.pack(">3H", 9, 10, 6),  # GIPL
+        struct.pack("<3i", 9, 10, 11): struct.pack("<3i", 9, 10, 6),  # MRC
+    }.items():
+        content = content.replace(stated, changed, 1)
+    header.write_bytes(gzip.compress(content) if is_gzip else content)
+
+
+def _append(file: Path, surplus: bytes) -> None:
+    content = file.read_bytes()
+    is_gzip = content.startswith(b"\x1f\x8b")
+    file.write_bytes(gzip.compress(gzip.decompress(content) + surplus) if is_gzip else content + surplus)
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "compressed"),
+    [(name, name, False) for name in ("x.nii", "x.nii.gz", "x.mha", "x.nrrd", "x.gipl", "x.gipl.gz", "x.mrc")]
+    + [("x.mha", "", True), ("x.nrrd", "", True), ("x.hdr", "x.img", False), ("x.mhd", "x.raw", False)]
+    + [("x.mhd", "", True), ("x.nhdr", "x.raw", False), ("x.nhdr", "x.raw.gz", True)],
+)
+def test_file_with_a_slice_more_than_its_header_states_is_refused(
+    tmp_path: Path, header: str, data: str, compressed: bool
+) -> None:
+    path = write_scan(tmp_path / header, compressed or header.endswith(".gz"))
+    slice_bytes = VOXELS[:, :, 0].nbytes
+    if data:
+        _append(tmp_path / data, bytes(slice_bytes - 1))
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+        _append(tmp_path / data, b"\0")
+        refused(
+            lambda: read_scan(path),
+            path,
+            "states 1980 bytes of voxels in its header, but",
+            f"holds {1980 + slice_bytes}",
+        )
+        path = write_scan(tmp_path / header, compressed or header.endswith(".gz"))
+    _state_fewer_slices(path)
+    refused(lambda: read_scan(path), path, "states 1080 bytes of voxels in its header, but", "holds 1980")
+
+
+@pytest.mark.parametrize(("header", "field"), [("x.mhd", b"HeaderSize = 180\n"), ("x.nhdr", b"byte skip: 180\n")])
+def test_header_may_choose_slices_of_a_larger_data_file(tmp_path: Path, header: str, field: bytes) -> None:
+    path = write_scan(tmp_path / header)
+    _state_fewer_slices(path)
+    path.write_bytes(path.read_bytes().replace(b"DimSize", field + b"DimSize").replace(b"sizes", field + b"sizes"))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS[:, :, 1:7])
 
 
 @pytest.mark.parametrize(

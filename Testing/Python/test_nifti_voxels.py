@@ -80,6 +80,21 @@ def test_impossible_offset_of_the_voxels_is_ignored_or_refused(tmp_path: Path, o
         np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
 
 
+@pytest.mark.parametrize("bitpix", [0, 8, 64])
+def test_bitpix_of_a_nifti_does_not_matter_but_its_datatype_must_fit_the_size_of_the_file(
+    tmp_path: Path, bitpix: int
+) -> None:
+    path = save_nifti(tmp_path / "x.nii", scan("int16"))
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<h", raw, 72, bitpix)
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], scan("int16"))
+    for datatype, message in ((2, "states 990 bytes of voxels in its header, but holds 1980"), (16, "ends too early")):
+        struct.pack_into("<h", raw, 70, datatype)
+        path.write_bytes(raw)
+        refused(lambda: read_scan(path), path, message)
+
+
 def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
     header = nib.Nifti1Header(endianness=">")
     header.set_data_dtype(">i2")

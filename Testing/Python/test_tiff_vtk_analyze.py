@@ -440,6 +440,12 @@ def test_vtk_image_with_white_space_before_its_lookup_table_is_read_unless_trunc
     refused(lambda: read_scan(path), path, "ends too early")
 
 
+def test_vtk_image_whose_header_states_two_numbers_of_voxels_is_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"DIMENSIONS 9 10 11", b"DIMENSIONS 9 10 6"))
+    refused(lambda: read_scan(path), path, "states 990 voxels in POINT_DATA, but 540 in DIMENSIONS")
+
+
 def test_vtk_image_without_the_keyword_point_data_is_read_as_by_itk(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.vtk")
     path.write_bytes(path.read_bytes().replace(b"POINT_DATA 990\n", b""))

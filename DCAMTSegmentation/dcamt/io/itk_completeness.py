@@ -30,6 +30,7 @@ from .stored_image import (
     no_numbers_error,
     open_plain_or_gzip,
     read_to_end,
+    refuse_surplus,
     skip_bytes,
     unended_text_error,
     whole_number,
@@ -61,8 +62,11 @@ def _check_gipl(path: Path) -> None:
         *sizes, kind = struct.unpack(">5H", head[:10])
         sizes = [max(1, size) for size in sizes]
         check_size(sizes, path)
-        skip_bytes(file, math.prod(sizes) * _GIPL_BYTES.get(kind, 1))
-        read_to_end(file)
+        size = math.prod(sizes) * _GIPL_BYTES.get(kind, 1)
+        skip_bytes(file, size)
+        surplus = read_to_end(file)
+    if kind in _GIPL_BYTES:  # ITK refuses other types.
+        refuse_surplus(path, size + surplus, size, size // math.prod(sizes[2:]))
 
 
 def _check_vtk(path: Path) -> None:
@@ -80,6 +84,11 @@ def _check_vtk(path: Path) -> None:
         if of_cells or not words.keys() & _VTK_VALUES:
             what = "does not hold its voxels as SCALARS of POINT_DATA"
             raise InputError(what, path=path, remedy="Save the image as NRRD.")
+        # Other data may follow the voxels, so the file's size does not reveal wrong dimensions.
+        points = [whole_number(path, "POINT_DATA", number) for number in words.get("POINT_DATA", [])]
+        if points and points[0] != math.prod(sizes):
+            what = f"states {points[0]} voxels in POINT_DATA, but {math.prod(sizes)} in DIMENSIONS"
+            raise InputError(what, path=path, remedy="Correct the header, or export the image again.")
         colors = ["", "unsigned_char", *words.get("COLOR_SCALARS", [])[1:]]
         scalars = words.get("SCALARS") or words.get("VECTORS") or colors
         if len(scalars) < 2:
@@ -177,11 +186,14 @@ def _check_analyze(path: Path) -> None:
     offset = struct.unpack(f"{order}f", head[108:112])[0]
     voxel_bits = 8 * _ANALYZE_BYTES[kind] if kind in _ANALYZE_BYTES else max(0, bits)
     size = math.prod(sizes) * voxel_bits // 8 + (int(offset) if math.isfinite(offset) else 0)
-    if not is_gzip(image):
+    if is_gzip(image):
+        with open(image, "rb") as file, data_file_errors(path, image):
+            held = check_unpacked_size(file, size, image, path)
+    else:
         check_complete(image, size, header=path)
-        return
-    with open(image, "rb") as file, data_file_errors(path, image):
-        check_unpacked_size(file, size, image, path)
+        held = os.path.getsize(image)
+    if size and not offset:  # An offset may choose a part of a larger file.
+        refuse_surplus(image, held, size, size // math.prod(sizes[2:]), path)
 
 
 def pair_files(path: Path) -> tuple[Path, Path]:
@@ -209,10 +221,13 @@ def _check_mrc(path: Path) -> None:
     sides = struct.unpack(f"{order}3f", head[40:52])
     if not all(math.isfinite(side) and side for side in sides):  # ITK would assume 1 mm for 0.
         raise impossible_spacing_error(path, [side / size for side, size in zip(sides, sizes, strict=True)])
-    each = _MRC_BYTES.get(mode, 1)
+    size = math.prod(sizes) * _MRC_BYTES.get(mode, 1)
     extra = struct.unpack(f"{order}i", head[92:96])[0]
-    if os.path.getsize(path) < 1024 + max(0, extra) + math.prod(sizes) * each:
+    held = os.path.getsize(path) - 1024 - max(0, extra)
+    if held < size:
         raise EOFError
+    if mode in _MRC_BYTES:  # ITK refuses other types.
+        refuse_surplus(path, held, size, size // sizes[2])
 
 
 CHECKS: dict[str, Callable[[Path], None]] = {

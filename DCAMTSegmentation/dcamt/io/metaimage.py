@@ -23,6 +23,7 @@ from .stored_image import (
     no_numbers_error,
     numbered_names,
     refuse_other_unit,
+    refuse_surplus,
     unended_text_error,
     whole_number,
 )
@@ -108,7 +109,8 @@ def check_metaimage(path: Path) -> None:
     check_size(sizes, path)
     channels = whole_number(path, "ElementNumberOfChannels", fields.get("elementnumberofchannels", "1"))
     size = math.prod(sizes) * channels * each
-    skip = max(0, whole_number(path, "HeaderSize", fields.get("headersize", "0")))
+    header_size = whole_number(path, "HeaderSize", fields.get("headersize", "0"))
+    skip = max(0, header_size)
     if fields["elementdatafile"].upper() == "LOCAL":
         if 0 < skip < start:
             what = f"states a HeaderSize of {skip} bytes, but its header has {start}"
@@ -117,22 +119,24 @@ def check_metaimage(path: Path) -> None:
     else:
         names = _data_file_names(path, fields["elementdatafile"], head[start:], sizes)
         files = [find_data_file(path, name) for name in names]
+    stated = size // len(files)
     for data in files:
         if not os.path.isfile(data):
             raise missing_data_file_error(path, data)
         with open(data, "rb") as file, data_file_errors(path, data):
             file.seek(skip)
             if _is_true(fields.get("compresseddata")):
-                check_unpacked_size(file, size // len(files), data, path)
+                held = check_unpacked_size(file, stated, data, path)
                 _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
-                continue
-            if _is_true(fields.get("binarydata", "True")):
+            elif _is_true(fields.get("binarydata", "True")):
                 held = max(0, os.path.getsize(data) - skip)
-                _refuse_text(path, file.read(_SAMPLE) if held > size // len(files) else b"")
+                _refuse_text(path, file.read(_SAMPLE) if held > stated else b"")
             else:
-                held = _count_text_numbers(path, file.read(), element, size // len(files)) * each
-            if held < size // len(files):
-                raise cut_file_error(data, held, size // len(files), path)
+                held = min(stated, _count_text_numbers(path, file.read(), element, stated) * each)
+            if held < stated:
+                raise cut_file_error(data, held, stated, path)
+            if not header_size:  # A HeaderSize may choose a part of a larger file.
+                refuse_surplus(data, held, stated, size // math.prod(sizes[2:]), path)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .stored_image import (
     open_plain_or_gzip,
     read_array,
     read_to_end,
+    refuse_surplus,
     skip_bytes,
 )
 
@@ -65,7 +66,7 @@ def open_nifti(path: Path) -> StoredImage:
             with open_plain_or_gzip(path) as file:
                 skip_bytes(file, offset)
                 voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
-                read_to_end(file)
+                refuse_surplus(path, size + read_to_end(file), size, size // math.prod(shape[2:]))
             slope, intercept = _scaling(header)
             if slope is not None and (slope, intercept) != (1, 0):
                 voxels = apply_read_scaling(voxels, slope, intercept)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, plain_number
-from ..geometry import Grid
+from ..geometry import MISSING_DIRECTIONS, Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
 from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_header
@@ -43,10 +43,11 @@ def open_nrrd(path: Path) -> StoredImage:
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
     or "space" are spatial; if no axis has such a kind, all axes are spatial. The axes that are not spatial become
     channels. If all spatial axes after the third have one voxel, these axes become channels, too. Without an origin,
-    the first voxel lies at 0. Bytes after the data are ignored.
+    the first voxel lies at 0. Bytes after the data are ignored if they are fewer than a slice, or if the header skips
+    lines or bytes.
 
     A header without `space` is accepted if it has no `space directions`, or if its `space dimension` is 4. The
-    coordinates are then LPS.
+    coordinates are then LPS, with a note.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours or complex numbers, or does not
@@ -82,6 +83,7 @@ def open_nrrd(path: Path) -> StoredImage:
         grid=Grid((i, j, k), affine),
         load=load,
         verify=data.verify,
+        notes=() if "space" in header.fields else (MISSING_DIRECTIONS,),
         segments=_stored_segments(path, header.pairs, channels),
     )
 

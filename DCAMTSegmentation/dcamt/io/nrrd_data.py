@@ -31,6 +31,7 @@ from .stored_image import (
     open_plain_or_gzip,
     read_array,
     read_to_end,
+    refuse_surplus,
     skip_bytes,
     unended_text_error,
     whole_number,
@@ -80,6 +81,8 @@ class NrrdData:
             raise InputError(f'has the unknown encoding "{fields["encoding"]}"', path=path, remedy=OPEN_IN_SLICER)
         self._path, self._start, self._encoding = path, header.start, encoding
         self._dtype, self._count = _TYPES[kind], math.prod(sizes)
+        slices = next((size for size in reversed(sizes) if size > 1), 1)
+        self._slice_size = self._count // slices * self._dtype.itemsize
         if self._dtype.itemsize > 1 and encoding != "ascii":
             endian = fields.get("endian", "").lower()
             if endian not in ("little", "big"):
@@ -103,7 +106,7 @@ class NrrdData:
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
                 skip_bytes(file, self._start)
-                numbers = self._decode(file, self._count)
+                numbers = self._decode(file, self._count, self._path)
         else:
             per_file, rest = divmod(self._count, len(self._files))
             if rest:
@@ -113,7 +116,7 @@ class NrrdData:
             for name in self._files:
                 try:
                     with open(name, "rb") as file, data_file_errors(self._path, name):
-                        parts.append(self._decode(file, per_file))
+                        parts.append(self._decode(file, per_file, name))
                 except EOFError as error:
                     self.verify()  # For most raw and gzip data, `verify` raises a more detailed error.
                     what = f"ends too early: its data file {name.name} is cut"
@@ -135,7 +138,8 @@ class NrrdData:
         for name in files:
             check_complete(name, self._count // len(files) * self._dtype.itemsize, start, packed, self._path)
 
-    def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
+    def _decode(self, file: IO[bytes], count: int, name: Path) -> np.ndarray:
+        """Return the first `count` numbers of the open file `name` after its skipped lines and bytes."""
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
@@ -156,7 +160,11 @@ class NrrdData:
             stream = _last_bytes(stream, count * self._dtype.itemsize)
         skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
-        if stream is not file:
+        may_choose_part_of_file = self._line_skip or self._byte_skip
+        if not may_choose_part_of_file:
+            surplus = read_to_end(stream)
+            refuse_surplus(name, numbers.nbytes + surplus, numbers.nbytes, self._slice_size, self._path)
+        elif stream is not file:
             read_to_end(stream)
         return numbers
 

@@ -205,10 +205,33 @@ def skip_bytes(file: IO[bytes], size: int) -> None:
         size -= passed
 
 
-def read_to_end(file: IO[bytes]) -> None:
-    """Read and drop the rest of a stream; the end of a compressed stream has a checksum, which is then verified."""
-    while file.read(_CHUNK):
-        pass
+def read_to_end(file: IO[bytes]) -> int:
+    """Drop the rest of a stream and return its number of bytes.
+
+    The end of a compressed stream has a checksum, which is verified.
+    """
+    size = 0
+    while chunk := file.read(_CHUNK):
+        size += len(chunk)
+    return size
+
+
+def refuse_surplus(path: Path, held: int, stated: int, slice_size: int, header: Path | None = None) -> None:
+    """Raise InputError if a file has at least one slice more than its header states; fewer bytes may be padding.
+
+    Args:
+        held: bytes of voxels in the file.
+        stated: bytes of voxels that the header states.
+        slice_size: bytes of a slice.
+        header: as in `check_complete`.
+    """
+    if held < stated + slice_size:
+        return
+    what = f"states {stated} bytes of voxels in its header, but holds {held}"
+    if header not in (None, path):
+        what = f"states {stated} bytes of voxels in its header, but its data file {path.name} holds {held}"
+    remedy = "Correct the number of slices or the type of the voxels in its header, or export the image again."
+    raise InputError(what, path=header or path, remedy=remedy)
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
@@ -237,8 +260,10 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
         check_unpacked_size(file, size, path, header)
 
 
-def check_unpacked_size(file: IO[bytes], size: int, path: Path, header: Path | None = None) -> None:
-    """Raise InputError if a gzip or zlib stream is cut, or has fewer than `size` bytes after decompression.
+def check_unpacked_size(file: IO[bytes], size: int, path: Path, header: Path | None = None) -> int:
+    """Return the number of bytes of a gzip or zlib stream after decompression.
+
+    InputError is raised if the stream is cut, or has fewer than `size` bytes after decompression.
 
     Args:
         file: is read to its end.
@@ -252,6 +277,7 @@ def check_unpacked_size(file: IO[bytes], size: int, path: Path, header: Path | N
         raise cut_file_error(path, held, size, header) from error
     if held < size:
         raise cut_file_error(path, held, size, header)
+    return held
 
 
 def compressed_size(file: IO[bytes]) -> int:
