@@ -202,7 +202,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give the smaller distance first, and both within {0} mm of the surface."),
         _("Give these cases their earlier role or leave them out, or start a new run."),
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),
-        _("Holds no geometry; voxels of {0} mm were assumed, as in the left atrium benchmark."),
+        _(
+            "Holds no geometry; voxels of {0} mm and axes along left, posterior and superior were assumed, as"
+            " in the left atrium benchmark."
+        ),
         _("Holds {0} time points; the first was read (dcamt segment --time NUMBER chooses another)."),
         _(
             "If one of these files is the prediction's label, rename it to {0}_label and keep its ending, for"
@@ -387,6 +390,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " Slicer may use the qform: before you draw labels there, check that the scan is not mirrored."
         ),
         _("The environment variable DCAMT_HOME can name another folder."),
+        _(
+            "The file does not state the directions of its axes, so left, posterior and superior were"
+            " assumed: check the orientation, or use the original DICOM or NIfTI file."
+        ),
         _("The file holds only {0} of the label's {1} parts. The missing parts count as background."),
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),
         _("The file may be damaged; copy it again."),

@@ -22,6 +22,11 @@ SAME_PLACE_MM = 1e-3
 """Two voxel centres at most this far apart count as equal."""
 AXIS_TOLERANCE = 0.02
 """Two axes count as equal if their steps differ by at most this fraction of a voxel."""
+MISSING_DIRECTIONS = (
+    "The file does not state the directions of its axes, so left, posterior and superior were assumed: check the"
+    " orientation, or use the original DICOM or NIfTI file."
+)
+"""The note if a file gives no directions of the axes; ITK assumes the same directions."""
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]

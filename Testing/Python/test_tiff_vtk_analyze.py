@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.geometry import MISSING_DIRECTIONS
 from dcamt.io.readers import read_scan
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
@@ -468,18 +469,19 @@ def test_vtk_image_without_the_type_of_its_numbers_is_refused(tmp_path: Path) ->
 
 def test_vtk_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.vtk")
-    assert read_scan(path).notes == ()
+    assert read_scan(path).notes == (MISSING_DIRECTIONS,)
     path.write_bytes(re.sub(rb"SPACING .*\n", b"", path.read_bytes()))
     volume = read_scan(path)
     assert tuple(volume.grid.spacing) == (1.0, 1.0, 1.0)
-    (note,) = volume.notes
+    note, of_directions = volume.notes
     assert "1 mm was assumed" in note
+    assert of_directions == MISSING_DIRECTIONS
 
 
 @pytest.mark.parametrize("side", [0.0, float("nan"), float("inf")])
 def test_mrc_image_with_an_impossible_edge_length_is_refused(tmp_path: Path, side: float) -> None:
     path = write_scan(tmp_path / "x.mrc")
-    assert read_scan(path).notes == ()
+    assert read_scan(path).notes == (MISSING_DIRECTIONS,)
     data = bytearray(path.read_bytes())
     struct.pack_into("<f", data, 48, side)
     path.write_bytes(data)

@@ -59,7 +59,10 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
             return np.ascontiguousarray(stored)[np.newaxis]
 
     affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
-    notes = [f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."]
+    notes = [
+        f"Holds no geometry; voxels of {SPACING_MM} mm and axes along left, posterior and superior were assumed, as in"
+        " the left atrium benchmark."
+    ]
     if written < total:
         notes.append(
             f"The file holds only {written} of the label's {total} parts. The missing parts count as background."

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, plain_number
-from ..geometry import RAS_TO_LPS, Grid
+from ..geometry import MISSING_DIRECTIONS, RAS_TO_LPS, Grid
 from ..process_settings import shared_by_threads
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
@@ -28,6 +28,8 @@ _TIFF_NOTE = (
 )
 _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
 _VTK_NOTE = "The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."
+_WITHOUT_DIRECTIONS = (".gipl", ".gipl.gz", ".vtk", ".mrc", ".rec", *PAIR_ENDINGS)
+"""Endings of formats from which ITK reads no directions; of the pairs, only Analyze 7.5 pairs reach `_notes`."""
 
 
 def simple_itk() -> Any:
@@ -178,13 +180,18 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
     kind = ending(path)
     if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)
-    if kind == ".vtk" and not {"SPACING", "ASPECT_RATIO"} & vtk_fields(path):
-        return (_VTK_NOTE,)
-    return _meta_notes(path, affine) if kind in (".mha", ".mhd") else ()
+    notes: tuple[str, ...] = ()
+    lacks_directions = kind in _WITHOUT_DIRECTIONS
+    if kind in (".mha", ".mhd"):
+        fields = meta_header(path)[0]
+        notes = _meta_spacing_notes(fields, affine)
+        lacks_directions = not any(fields.get(name) for name in ("transformmatrix", "rotation", "orientation"))
+    elif kind == ".vtk" and not {"SPACING", "ASPECT_RATIO"} & vtk_fields(path):
+        notes = (_VTK_NOTE,)
+    return (*notes, MISSING_DIRECTIONS) if lacks_directions else notes
 
 
-def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
-    fields = meta_header(path)[0]
+def _meta_spacing_notes(fields: dict[str, str], affine: np.ndarray) -> tuple[str, ...]:
     name = next((name for name in ("ElementSpacing", "ElementSize") if fields.get(name.lower())), None)
     if name is None:
         return (_META_NOTE,)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, plain_number
-from ..geometry import Grid
+from ..geometry import MISSING_DIRECTIONS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .stored_image import (
     StoredImage,
@@ -133,9 +133,11 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 
 
 def _placement(path: Path, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the affine (4, 4), voxel index -> RAS mm, and notes on contradictions in the header."""
+    """Return the affine (4, 4), voxel index -> RAS mm, and notes on missing directions and contradictions."""
     affine = itk_affine(path, header)
     affine[:3] *= _mm_per_unit(header)
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        return affine, (MISSING_DIRECTIONS,)
     return affine, (*_spacing_notes(header), *_direction_notes(header))
 
 
