@@ -44,6 +44,8 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
         ([f"p{n}/lge.nii.gz" for n in range(30)], "p{}/after/ablation.nii.gz"),
         ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
         ([], "p{}_LA.nii.gz"),
+        ([f"p{n}_x.nii.gz" for n in range(30)], "p{}_y.nii.gz"),
+        ([f"scan_{'abcde'[n % 5]}{'vwxyz'[n // 5 % 5]}.nii.gz" for n in range(25)], "p{}/lge.nii.gz"),
     ],
 )
 def test_mask_search_reads_at_most_12_scans_of_thirty_patients(

@@ -249,6 +249,35 @@ def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, c
 
 
 @pytest.mark.parametrize(
+    ("scan", "masks_of_scan"),
+    [
+        ("{}_MRT", ["{}_Vorhof"]),
+        ("{}_3DLGE", ["{}_totalseg"]),
+        ("{}_anon", ["{}_auto"]),
+        ("{}_anon", ["{}_x", "{}_auto_JS"]),
+        ("{}_post", ["{}LA"]),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_masks_are_skipped_if_only_one_scan_begins_with_their_words(
+    tmp_path: Path, scan: str, masks_of_scan: list[str], count: int
+) -> None:
+    patients = [f"p{number}" for number in range(count)]
+    masks = [mask.format(patient) for mask in masks_of_scan for patient in patients]
+    write_images(tmp_path, map(scan.format, patients), masks)
+    found = find_cases(tmp_path)
+    assert {case.name for case in found.cases} == {scan.format(patient) for patient in patients}
+    assert skip_reasons(found) == {f"{mask}.nii.gz": OTHER_LABEL for mask in masks}
+
+
+@pytest.mark.parametrize("few", ["phantom_c", "phantom_3"])
+def test_scan_of_two_values_beside_two_scans_of_similar_names_is_no_mask(tmp_path: Path, few: str) -> None:
+    scans = [f"{few[:-1]}{number}" for number in ("a1", "b1")]
+    write_images(tmp_path, scans, [few])
+    assert {case.name for case in find_cases(tmp_path).cases} == {*scans, few}
+
+
+@pytest.mark.parametrize(
     ("scans", "masks_of_scans"),
     [
         (["{}_LGE_3D"], ["{}_LA_JS"]),

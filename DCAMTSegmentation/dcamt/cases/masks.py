@@ -29,6 +29,7 @@ from .similar_paths import (
     replace_all_but_name,
     replace_folder_beside,
     replace_format,
+    replace_last_words,
     replace_part,
     replace_structure_words,
 )
@@ -73,8 +74,11 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         (replace_all_but_name, False),  # mask `fold_0/validation/p1`, scan `scans/p1`
         (replace_folder_beside, False),  # mask `output/aorta`, scan `ct`
         (replace_structure_words, False),  # mask `p1_LA`, scan `p1_post`
+        (replace_last_words, False),  # mask `p1_auto`, scan `p1_anon`
     ):
-        found = search.masks(replacements(scans), is_certain=is_certain)
+        found = search.masks(
+            replacements(scans), is_certain=is_certain, needs_one_scan=replacements is replace_last_words
+        )
         others = found | others  # The right operand takes precedence, since earlier searches are more certain.
         labels = _labels_among(found) | labels
     masks = _without_labelled_scans(others | labels | named_after, {scan.key for scan in scans}, named)
@@ -184,7 +188,9 @@ class _SimilarPaths:
         """Return at most two files that have the pattern and many values; `_mask` needs no more."""
         return list(islice((file for file in self._files[pattern] if not has_few_values(file.path)), 2))
 
-    def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
+    def masks(
+        self, replacements: Replacements, *, is_certain: bool, needs_one_scan: bool = False
+    ) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
         The files are grouped by the replaced part and its place in the path: `p1/LA` and `p2/LA` are in one group.
@@ -192,6 +198,7 @@ class _SimilarPaths:
 
         Args:
             is_certain: if False, all masks become labels of another structure.
+            needs_one_scan: whether a pattern is used only if exactly one scan has it.
         """
         groups: defaultdict[tuple[int, Part], list[tuple[NamedFile, list[Pattern]]]] = defaultdict(list)
         for file, part, patterns in replacements:
@@ -204,7 +211,8 @@ class _SimilarPaths:
             if fits and may_be_masks and has_few_values(fits[0][0].path):
                 for file, patterns in fits:
                     if file.path not in masks and has_few_values(file.path):
-                        found = (self._mask(file, part, pattern, is_certain=is_certain) for pattern in patterns)
+                        usable = (one for one in patterns if not needs_one_scan or len(self._scans(one)) == 1)
+                        found = (self._mask(file, part, pattern, is_certain=is_certain) for pattern in usable)
                         masks |= next(filter(None, found), {})
         return masks
 

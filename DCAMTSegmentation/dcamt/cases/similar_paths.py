@@ -13,13 +13,15 @@ may be a mask of the other file.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from ..io.channels import without_channel
+from .fitting_scans import JOINED
 from .keys import Key, loose_key, name_ends, name_starts
 from .names import NamedFile
 from .words import (
@@ -36,6 +38,8 @@ MIN_NAMES_OF_CASES = 10
 
 Names of structures, such as `LA_wall`, do not count.
 """
+
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 Pattern = tuple[str, ...]
 Part = str | Path
@@ -61,7 +65,7 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
         yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
     for search in (replace_format, replace_all_but_name):
         yield from ((pattern, part) for _, part, (pattern,) in search([file]))
-    yield from (((folder, *words, "*"), file.path) for words in {(), *name_starts(name), *name_ends(name)})
+    yield from (((folder, *words, "*"), file.path) for words in {(), *_starts(name), *name_ends(name)})
 
 
 def replace_part(files: Iterable[NamedFile]) -> Replacements:
@@ -126,6 +130,33 @@ def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
             rests = rests_of_mask(name)
             if rests and rests[0] != name:
                 yield file, file.path, [(str(file.path.parent), rest, "*") for rest in rests]
+
+
+def replace_last_words(files: Sequence[NamedFile]) -> Replacements:
+    """Replace the last words of the name: `p1_auto` may be a mask of `p1_anon`, and `p1LA` of `p1_post`.
+
+    Mask and scan lie in the same folder. If at least `MIN_NAMES_OF_CASES` names begin with the same words, these words
+    name no case: `scan` in `scan_anna`, `scan_bert`, ...
+    """
+
+    def patterns_of_file(file: NamedFile) -> list[Pattern]:
+        shorter = islice(_starts(loose_key(file.key)[-1:]), 1, None)
+        return [(str(file.path.parent), *start, "*") for start in shorter]
+
+    counts = Counter(chain.from_iterable(map(patterns_of_file, files)))
+    for file in files:
+        of_case = [pattern for pattern in patterns_of_file(file) if 1 < counts[pattern] < MIN_NAMES_OF_CASES]
+        for _, start, _ in of_case[:1]:
+            # Files that differ only in numbers, such as `p1_auto` and `p2_auto`, form one group.
+            last_words = " ".join(_LETTERS.findall(loose_key(file.key)[-1][len(start) :]))
+            if last_words:
+                yield file, last_words, of_case
+
+
+def _starts(name: Key) -> Iterator[Key]:
+    """Yield `name_starts(name)`, and also `p1` for a name such as `p1LA`."""
+    yield from name_starts(name)
+    yield from ((joined[1],) for joined in map(JOINED.fullmatch, name) if joined)
 
 
 def _with_star(key: Key, n: int) -> Pattern:
