@@ -40,19 +40,20 @@ class Grid:
     The affine is copied to float64 and made read-only. Axes may be oblique, flipped or sheared.
 
     Raises:
-        ValueError: `shape` is not (I, J, K), or `affine` is not (4, 4).
+        ValueError: `shape` is not three whole numbers of 0 or more, or `affine` is not (4, 4).
     """
 
     shape: Shape
     affine: np.ndarray
 
     def __post_init__(self) -> None:
-        shape = tuple(int(size) for size in self.shape)
+        shape = tuple(self.shape)
         affine = np.array(self.affine, dtype=np.float64)
-        if len(shape) != 3 or affine.shape != (4, 4):
-            raise ValueError(f"a grid needs 3 axes and a 4x4 affine, not {shape} and {affine.shape}")
+        are_counts = all(isinstance(size, int | np.integer) and size >= 0 for size in shape)
+        if len(shape) != 3 or not are_counts or affine.shape != (4, 4):
+            raise ValueError(f"a grid needs 3 whole numbers of voxels and a 4x4 affine, not {shape} and {affine.shape}")
         affine.setflags(write=False)
-        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "shape", tuple(map(int, shape)))
         object.__setattr__(self, "affine", affine)
 
     @property
@@ -86,7 +87,19 @@ class Grid:
         return bool(np.linalg.norm(self.corners() - other.corners(), axis=1).max() <= SAME_PLACE_MM)
 
     def crop(self, box: Box) -> Grid:
-        """Return the grid of the voxels of `box`."""
+        """Return the grid of `voxels[box]`, an array on this grid indexed with three slices.
+
+        Raises:
+            ValueError: a slice has a step.
+        """
+        if any(side.step not in (None, 1) for side in box):
+            raise ValueError(f"a box has no step: {box}")
+        ends = [side.indices(size)[:2] for side, size in zip(box, self.shape, strict=True)]
+        i, j, k = (slice(start, max(start, stop)) for start, stop in ends)
+        return self.on_lattice((i, j, k))
+
+    def on_lattice(self, box: Box) -> Grid:
+        """Return the grid of a box that may reach beyond this grid, at negative indices too."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
         return Grid(box_shape(box), affine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -111,9 +112,32 @@ def test_box_in_part_and_box_in_parent_select_the_same_voxels() -> None:
     assert box_in_part(box_in_parent(inner, part), part) == inner
 
 
-def test_cropped_grid_keeps_the_positions_of_voxels() -> None:
-    box = (slice(3, 9), slice(0, 5), slice(7, 8))
-    assert np.allclose(points_of(OBLIQUE.crop(box)), points_of(OBLIQUE)[box])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (slice(3, 9), slice(0, 5), slice(7, 8)),
+        (slice(-9, -3), slice(None), slice(7, 99)),
+        (slice(None, -3), slice(5, None), slice(-99, 8)),
+        (slice(9, 3), slice(0, 5), slice(7, 8)),
+    ],
+    ids=str,
+)
+def test_cropped_grid_is_the_grid_of_the_voxels_that_the_same_slices_select(box: tuple[slice, slice, slice]) -> None:
+    points = points_of(OBLIQUE)[box]
+    cropped = OBLIQUE.crop(box)
+    assert cropped.shape == points.shape[:3]
+    assert np.allclose(points_of(cropped), points)
+
+
+def test_box_with_a_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="step"):
+        OBLIQUE.crop((slice(0, 8, 2), slice(0, 5), slice(7, 8)))
+
+
+@pytest.mark.parametrize("shape", [(-3, 2, 2), (3.9, 2, 2), ("3", 2, 2), (3, 2)], ids=str)
+def test_grid_of_anything_but_three_numbers_of_voxels_is_refused(shape: Any) -> None:
+    with pytest.raises(ValueError, match="3 whole numbers"):
+        Grid(shape, OBLIQUE.affine)
 
 
 # ---- regions

@@ -68,8 +68,8 @@ def blood_pool(
         # The box may reach beyond the scan: where the mask continues there, the scan's border is not eroded.
         box = _box_around(mask, mask_grid, grid)
         within = pad_box(box, (0, 0, 0), within)
-        mask = _resample_mask(mask, mask_grid, grid.crop(box))
-    eroded = erode(mask, grid.crop(box), EROSION_MM)[box_in_part(within, box)]
+        mask = _resample_mask(mask, mask_grid, grid.on_lattice(box))
+    eroded = erode(mask, grid.on_lattice(box), EROSION_MM)[box_in_part(within, box)]
     if extraction is not None and extraction.separate_ml > 0:
         points = _positions(eroded, grid.crop(within))
         eroded[eroded] = nearest_values(extraction.inside, extraction.grid, points)
@@ -82,7 +82,7 @@ def blood_pool(
 def _box_around(mask: np.ndarray, mask_grid: Grid, grid: Grid) -> Box:
     """Return the box of `grid` around `mask` (I, J, K), limited to `grid` and a margin of `EROSION_MM` around it."""
     i, j, k = (slice(side.start - 1, side.stop + 1) for side in bounding_box(mask) or whole_box(mask.shape))
-    corners = _voxel_index(grid, mask_grid.crop((i, j, k)).corners())
+    corners = _voxel_index(grid, mask_grid.on_lattice((i, j, k)).corners())
     reach = np.ceil(EROSION_MM / plane_distances(grid)).astype(int)
     first, last = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0)) + 1
     ends = np.clip([first, last], -reach, np.array(grid.shape) + reach).astype(int)
