@@ -256,10 +256,13 @@ def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, c
         ("{}_anon", ["{}_auto"]),
         ("{}_anon", ["{}_x", "{}_auto_JS"]),
         ("{}_post", ["{}LA"]),
+        ("{}post", ["{}LA"]),
+        ("MRT_{}", ["Vorhof_{}"]),
+        ("orig-{}", ["x-{}", "y-{}"]),
     ],
 )
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_masks_are_skipped_if_only_one_scan_begins_with_their_words(
+def test_masks_are_skipped_if_only_one_scan_has_their_first_or_last_words(
     tmp_path: Path, scan: str, masks_of_scan: list[str], count: int
 ) -> None:
     patients = [f"p{number}" for number in range(count)]
@@ -268,6 +271,13 @@ def test_masks_are_skipped_if_only_one_scan_begins_with_their_words(
     found = find_cases(tmp_path)
     assert {case.name for case in found.cases} == {scan.format(patient) for patient in patients}
     assert skip_reasons(found) == {f"{mask}.nii.gz": OTHER_LABEL for mask in masks}
+
+
+@pytest.mark.parametrize("scan", ["lge{}", "pat{}", "pat-{}"])
+def test_mask_with_the_number_of_only_one_scan_is_skipped(tmp_path: Path, scan: str) -> None:
+    numbers = range(20)
+    write_images(tmp_path, map(scan.format, numbers), map("la{}".format, numbers))
+    assert {case.name for case in find_cases(tmp_path).cases} == {scan.format(number) for number in numbers}
 
 
 @pytest.mark.parametrize("few", ["phantom_c", "phantom_3"])

@@ -29,7 +29,7 @@ from .similar_paths import (
     replace_all_but_name,
     replace_folder_beside,
     replace_format,
-    replace_last_words,
+    replace_first_or_last_words,
     replace_part,
     replace_structure_words,
 )
@@ -74,10 +74,10 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         (replace_all_but_name, False),  # mask `fold_0/validation/p1`, scan `scans/p1`
         (replace_folder_beside, False),  # mask `output/aorta`, scan `ct`
         (replace_structure_words, False),  # mask `p1_LA`, scan `p1_post`
-        (replace_last_words, False),  # mask `p1_auto`, scan `p1_anon`
+        (replace_first_or_last_words, False),  # mask `p1_auto`, scan `p1_anon`
     ):
         found = search.masks(
-            replacements(scans), is_certain=is_certain, needs_one_scan=replacements is replace_last_words
+            replacements(scans), is_certain=is_certain, needs_one_scan=replacements is replace_first_or_last_words
         )
         others = found | others  # The right operand takes precedence, since earlier searches are more certain.
         labels = _labels_among(found) | labels

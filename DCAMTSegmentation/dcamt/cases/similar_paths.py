@@ -39,7 +39,9 @@ MIN_NAMES_OF_CASES = 10
 Names of structures, such as `LA_wall`, do not count.
 """
 
-_LETTERS = re.compile(r"[^\W\d_]+")
+_DIGIT, _LETTERS = re.compile(r"\d"), re.compile(r"[^\W\d_]+")
+_JOINED_NUMBER = re.compile(r"[^\W\d_]+(\d+)")
+"""A name that ends in letters and a number, as in `la1`."""
 
 Pattern = tuple[str, ...]
 Part = str | Path
@@ -56,7 +58,7 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
 
     The part is what `*` stands for in this file's path; "" for nothing.
     """
-    key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
+    key, folder, name = plain_key(file.key), str(file.path.parent), _name(file)
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
     # A file with the name of its folder also has the patterns of the folder's path: `cohort/p1/p1` has the pattern
     # `*/p1`, like `cohort/p1`.
@@ -65,7 +67,10 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
         yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
     for search in (replace_format, replace_all_but_name):
         yield from ((pattern, part) for _, part, (pattern,) in search([file]))
-    yield from (((folder, *words, "*"), file.path) for words in {(), *_starts(name), *name_ends(name)})
+    yield from (
+        ((folder, *words, "*"), file.path)
+        for words in {(), *name_starts(name), *name_ends(name), *_names_of_cases(name)}
+    )
 
 
 def replace_part(files: Iterable[NamedFile]) -> Replacements:
@@ -126,37 +131,42 @@ def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
     (`rests_of_mask`).
     """
     for file in files:
-        for name in loose_key(file.key)[-1:]:
+        for name in _name(file):
             rests = rests_of_mask(name)
             if rests and rests[0] != name:
                 yield file, file.path, [(str(file.path.parent), rest, "*") for rest in rests]
 
 
-def replace_last_words(files: Sequence[NamedFile]) -> Replacements:
-    """Replace the last words of the name: `p1_auto` may be a mask of `p1_anon`, and `p1LA` of `p1_post`.
+def replace_first_or_last_words(files: Sequence[NamedFile]) -> Replacements:
+    """Replace words at one end of the name: `p1_auto` may be a mask of `p1_anon`, and `la1` of `pat1`.
 
-    Mask and scan lie in the same folder. If at least `MIN_NAMES_OF_CASES` names begin with the same words, these words
-    name no case: `scan` in `scan_anna`, `scan_bert`, ...
+    Mask and scan lie in the same folder. If at least `MIN_NAMES_OF_CASES` names have the other words in common, these
+    words name no case: `scan` in `scan_anna`, `scan_bert`, ...
     """
-
-    def patterns_of_file(file: NamedFile) -> list[Pattern]:
-        shorter = islice(_starts(loose_key(file.key)[-1:]), 1, None)
-        return [(str(file.path.parent), *start, "*") for start in shorter]
-
-    counts = Counter(chain.from_iterable(map(patterns_of_file, files)))
-    for file in files:
-        of_case = [pattern for pattern in patterns_of_file(file) if 1 < counts[pattern] < MIN_NAMES_OF_CASES]
-        for _, start, _ in of_case[:1]:
-            # Files that differ only in numbers, such as `p1_auto` and `p2_auto`, form one group.
-            last_words = " ".join(_LETTERS.findall(loose_key(file.key)[-1][len(start) :]))
-            if last_words:
-                yield file, last_words, of_case
+    patterns = [(file, (str(file.path.parent), *kept, "*")) for file in files for kept in _names_of_cases(_name(file))]
+    counts = Counter(pattern for _, pattern in patterns)
+    for file, pattern in patterns:
+        _, kept, _ = pattern
+        # Files that differ only in numbers, such as `p1_auto` and `p2_auto`, form one group.
+        replaced = " ".join(_LETTERS.findall("".join(_name(file)).replace(kept, " ", 1)))
+        if replaced and 1 < counts[pattern] < MIN_NAMES_OF_CASES:
+            yield file, replaced, [pattern]
 
 
-def _starts(name: Key) -> Iterator[Key]:
-    """Yield `name_starts(name)`, and also `p1` for a name such as `p1LA`."""
-    yield from name_starts(name)
-    yield from ((joined[1],) for joined in map(JOINED.fullmatch, name) if joined)
+def _name(file: NamedFile) -> Key:
+    return loose_key(file.key)[-1:]
+
+
+def _names_of_cases(name: Key) -> Iterator[Key]:
+    """Yield the parts of a file's name that may be the name of its case.
+
+    >>> [list(_names_of_cases((name,))) for name in ("p1_auto_js", "la_p1", "p1la", "la1")]
+    [[('p1_auto',), ('p1',)], [('la',), ('p1',)], [('p1',)], [('1',)]]
+    """
+    yield from islice(name_starts(name), 1, None)
+    yield from (end for end in name_ends(name) if _DIGIT.search(end[-1]))
+    for part in name:
+        yield from ((joined[1],) for joined in (JOINED.fullmatch(part), _JOINED_NUMBER.fullmatch(part)) if joined)
 
 
 def _with_star(key: Key, n: int) -> Pattern:
