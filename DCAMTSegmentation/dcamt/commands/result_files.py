@@ -23,12 +23,12 @@ from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
 from ..io.file_identity import file_identity, is_same_file
 from ..io.file_names import free_path, is_too_long
-from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
+from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending, same_named_nifti
 from ..io.in_use import wait_while_in_use
 from ..io.locks import table_lock
 from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
-from ..io.writers import is_dcamt_result
+from ..io.writers import is_dcamt_result, same_name_output_error
 from ..volume import Labelmap, fit_labelmap, same_grid
 from ..wall.files import is_wall_table
 
@@ -78,6 +78,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             - The result would replace an input, a further channel of an input (`x_0001` beside `x_0000`), or a DICOM
               image in an input folder.
             - Two of `paths` resolve to one path.
+            - ITK would confuse a NIfTI result with another result or an existing file (`same_named_nifti`).
             - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
         OutputError: the path is a folder, device or pipe; the path or a name in the path is too long; the drive is
             missing; or the nearest existing parent is not a writable folder.
@@ -106,6 +107,9 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             remedy = "Give each result a file of its own."
             raise InputError("two results would be written to this file", path=path, remedy=remedy)
         results.add(place)
+        same_named = same_named_nifti(path)
+        if same_named is not None and (os.path.lexists(same_named) or same_named_nifti(place) in results):
+            raise same_name_output_error(path, same_named)
         _check_place(path)
         if place in needed_folders:
             what = "would be both a file and a folder of results"

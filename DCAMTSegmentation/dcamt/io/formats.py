@@ -110,6 +110,18 @@ def scan_name(path: str | Path) -> str:
     return stem or path.name
 
 
+def same_named_nifti(path: Path) -> Path | None:
+    """Return the path that ITK confuses with a NIfTI file: `x.nii` for `x.nii.gz`, and `x.nii.gz` for `x.nii`.
+
+    If both files exist, ITK reads the voxels of `x.nii` for both. For other formats, the result is None.
+    """
+    if ending(path) == ".nii.gz":
+        return path.with_name(path.name[:-3])
+    if ending(path) == ".nii":
+        return path.with_name(f"{path.name}{'.GZ' if path.name.endswith('.NII') else '.gz'}")
+    return None
+
+
 def data_files_beside(path: Path) -> list[Path]:
     """Return the paths beside a header at which the image's data file may lie, such as `la.img` for `la.hdr`.
 

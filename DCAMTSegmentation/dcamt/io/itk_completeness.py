@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..volume import check_size
 from .metaimage import check_metaimage
-from .nifti import stated_shape
+from .nifti import same_name_error, stated_shape
 from .stored_image import (
     DAMAGED,
     check_complete,
@@ -197,7 +197,15 @@ def _check_analyze(path: Path) -> None:
 
 
 def pair_files(path: Path) -> tuple[Path, Path]:
-    """Return the header and the data file of an Analyze 7.5 or NIfTI pair; `path` is one of the two files."""
+    """Return the header and the data file of an Analyze 7.5 or NIfTI pair; `path` is one of the two files.
+
+    Raises:
+        InputError: one of the two files is missing, or `path` ends in `.gz` and the same file exists without `.gz`. ITK
+            would then mix the files of two pairs.
+    """
+    uncompressed = path.with_name(path.name[:-3])
+    if path.name.lower().endswith(".gz") and uncompressed.is_file():
+        raise same_name_error(path, uncompressed)
     stem = str(path)[: -7 if path.name.lower().endswith(".gz") else -4]
     headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
     images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]

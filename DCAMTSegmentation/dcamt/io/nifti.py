@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError, plain_number
 from ..geometry import MISSING_DIRECTIONS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
+from .formats import ending, same_named_nifti
 from .stored_image import (
     StoredImage,
     check_complete,
@@ -30,6 +31,7 @@ _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1e-4  # In ITK, an sform is sheared if directions times their transpose differ by more from the identity.
 _SIMILAR = 1e-4  # In ITK, an sform and a qform are similar if directions, steps and origin differ by at most this.
 SPACING_TOLERANCE = 0.01  # Two spacings that differ by more than this fraction contradict each other.
+_BLOCK_BYTES = 1 << 20
 _VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes
 
 
@@ -43,7 +45,8 @@ def open_nifti(path: Path) -> StoredImage:
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
             colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or an
-            impossible spacing.
+            impossible spacing. Checked only with the voxels or by `verify`: ITK would read other voxels
+            (`_refuse_other_voxels_in_itk`).
     """
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
@@ -63,6 +66,7 @@ def open_nifti(path: Path) -> StoredImage:
         from nibabel.volumeutils import apply_read_scaling
 
         with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
+            _refuse_other_voxels_in_itk(path, offset)
             with open_plain_or_gzip(path) as file:
                 skip_bytes(file, offset)
                 voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
@@ -75,13 +79,35 @@ def open_nifti(path: Path) -> StoredImage:
             voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
             return np.ascontiguousarray(np.moveaxis(voxels.reshape(*shape[:3], -1), -1, 0))
 
-    return StoredImage(
-        channels=math.prod(shape[3:]),
-        grid=grid,
-        load=load,
-        verify=lambda: check_complete(path, size + offset, packed=packed),
-        notes=notes,
-    )
+    def verify() -> None:
+        check_complete(path, size + offset, packed=packed)
+        with library_errors(path, "a NIfTI image"):
+            _refuse_other_voxels_in_itk(path, offset)
+
+    return StoredImage(channels=math.prod(shape[3:]), grid=grid, load=load, verify=verify, notes=notes)
+
+
+def _refuse_other_voxels_in_itk(path: Path, offset: int) -> None:
+    """Raise InputError if ITK reads other voxels for a file `x.nii.gz`, because a file `x.nii` lies beside it.
+
+    Args:
+        offset: the first byte of the voxels. ITK takes it from the header of `x.nii.gz`, also for `x.nii`.
+    """
+    other = same_named_nifti(path)
+    if ending(path) != ".nii.gz" or other is None or not other.is_file():
+        return
+    with open_plain_or_gzip(path) as own, open(other, "rb") as read_by_itk:
+        skip_bytes(own, offset)
+        read_by_itk.seek(offset)
+        while block := own.read(_BLOCK_BYTES):
+            if block != read_by_itk.read(len(block)):
+                raise same_name_error(path, other)
+
+
+def same_name_error(path: Path, other: Path) -> InputError:
+    """Return the error for a compressed file for which ITK reads the voxels of `other`, the file without `.gz`."""
+    what = f"lies beside {other.name}, and 3D Slicer reads the voxels of {other.name} for both files"
+    return InputError(what, path=path, remedy="Rename one of the two files, or move it to another folder.")
 
 
 def stated_shape(dim: Sequence[int]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels, check_grid
 from .atomic import atomic_path
 from .dicom_files import is_dicom_head
 from .dicom_output import pixel_checksums
-from .formats import LABELMAP_OUTPUTS, REPORT_ENDINGS, VOLUME_OUTPUTS, ending
+from .formats import LABELMAP_OUTPUTS, REPORT_ENDINGS, VOLUME_OUTPUTS, ending, same_named_nifti
 from .surfaces import SURFACE_OUTPUTS
 
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
@@ -55,8 +55,8 @@ def write_labelmap(
         mark: whether the file gets the mark of DCAMT's results (`is_dcamt_result`).
 
     Raises:
-        InputError: the ending is not that of a labelmap file, the voxels are not whole numbers from 0 to 2^32 - 1, or
-            `volume.check_grid` refuses the grid.
+        InputError: the ending is not that of a labelmap file, the voxels are not whole numbers from 0 to 2^32 - 1,
+            `volume.check_grid` refuses the grid, or the file would be `x.nii` beside `x.nii.gz` or the reverse.
         OutputError: the file cannot be written.
         ValueError: a label value of a `.seg.nrrd` has no segment, or two segments have the same label value.
     """
@@ -88,7 +88,8 @@ def write_volume(volume: Volume, path: str | Path, *, mark: bool = True) -> None
         mark: as for `write_labelmap`.
 
     Raises:
-        InputError: the ending is not that of a volume file, or `volume.check_grid` refuses the grid.
+        InputError: the ending is not that of a volume file, `volume.check_grid` refuses the grid, or the file would be
+            `x.nii` beside `x.nii.gz` or the reverse.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -109,6 +110,13 @@ def write_volume(volume: Volume, path: str | Path, *, mark: bool = True) -> None
             path=path,
             remedy=f"Use {' or '.join(VOLUME_OUTPUTS)}.",
         )
+
+
+def same_name_output_error(path: Path, other: Path) -> InputError:
+    """Return the error for a NIfTI file that would lie beside `other`, its `same_named_nifti`."""
+    plain = min(path.name, other.name, key=len)
+    what = f"would lie beside {other.name}, and 3D Slicer would read the voxels of {plain} for both files"
+    return InputError(what, path=path, remedy="Give another name, folder or format.")
 
 
 def is_dcamt_result(path: Path) -> bool:
@@ -192,6 +200,9 @@ def _checksum_of(voxels: np.ndarray) -> str:
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path, mark: bool) -> None:
     import nibabel as nib
 
+    other = same_named_nifti(path)
+    if other is not None and os.path.lexists(other):
+        raise same_name_output_error(path, other)
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
     image = new_image(voxels, grid.affine, dtype=voxels.dtype)
     image.set_sform(grid.affine, code=1)
