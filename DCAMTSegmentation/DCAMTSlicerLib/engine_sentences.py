@@ -86,6 +86,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose a volume with slices."),
         _("Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."),
         _("Choose another file format, such as .seg.nrrd."),
+        _("Choose another file or recipe."),
         _("Choose another file."),
         _("Choose another folder."),
         _("Choose another model, or add or remove files of this scan."),
@@ -417,10 +418,14 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The label is also that of '{0}'. Check that each case has its own label."),
         _("The line above the cases must name these columns: {0}."),
         _("The list is not UTF-8 and was read as Windows-1252. Check the names, or save the list as CSV UTF-8."),
-        _("The number of channels is {0} in the scan, but {1} in the recipe"),
         _(
             "The order of the channels is {0} in the scan, but {1} in the recipe. The channels were put into"
             " the recipe's order."
+        ),
+        _(
+            "The recipe has one channel, so numbered files beside the scans are not used, such as {0}. If"
+            " they are channels, set input_channels to {1} in the recipe; or name the channels"
+            " (channel_names) in a dataset.json beside the scans, and suggest the recipe again."
         ),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _(
@@ -931,6 +936,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("the model's name '{0}' cannot be a file name"),
         _("the name '{0}' occurs {1}"),
         _("the name of a file or folder is empty"),
+        _("the number of channels is {0} in the scan, but {1} in the recipe"),
         _("the number of space directions differs from the number of axes"),
         _(
             "the number {0} fits two series: number {1} in the list of series, {2}; and the series with"
@@ -1000,7 +1006,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} numbers"),
         _("{0} slices, the first is slice {1}"),
         _("{0}, but the number of its frame positions is {1}"),
-        _("{0}. Choose another file or recipe."),
         _("{0}: cannot be used ({1}). Check its name and permissions."),
         _("{0}: could not be written ({1}). {2}"),
         _("{0}: is a device or a pipe, not a file. Give a file name."),

@@ -20,6 +20,7 @@ import torch
 from dcamt.api.training_plan import check_cases_and_batch
 from dcamt.cases import checks
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
+from dcamt.cases.case_scans import read_case_grid
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems, scan_checksum
 from dcamt.cases.labels import classes_on_grid
 from dcamt.errors import InputError
@@ -462,19 +463,81 @@ def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: 
     assert "line 2 has no name or no image" in capsys.readouterr().err
 
 
-def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=4))
-    voxels = ellipsoid_scan()[0]
-    write_nifti(cases[1].image, np.where(voxels < np.median(voxels), np.nan, voxels).astype(np.float32))
-    write_nifti(cases[2].image, np.zeros((24, 24, 24), np.int16))
-    cases[3].image.write_bytes(cases[3].image.read_bytes()[:2000])
-    facts = facts_of(cases)
-    for index in (1, 2, 3):
-        (problem,) = facts[index].problems
-        with pytest.raises(InputError) as caught:
-            load_case(cases[index], RECIPE, torch.device("cpu"))
-        assert problem == f"The scan {str(caught.value).removeprefix(f'{cases[index].image}: ')}"
-    assert facts[0].problems == facts[4].problems == ()
+def _save_image(voxels: np.ndarray, spacing_mm: float = 2.0) -> Callable[[Case], Case]:
+    def save(case: Case) -> Case:
+        write_nifti(case.image, voxels, spacing_mm=spacing_mm)
+        return case
+
+    return save
+
+
+def _save_label(voxels: np.ndarray, spacing_mm: float = 2.0) -> Callable[[Case], Case]:
+    def save(case: Case) -> Case:
+        assert case.label
+        write_nifti(case.label, voxels, spacing_mm=spacing_mm)
+        return case
+
+    return save
+
+
+def _truncate(case: Case) -> Case:
+    case.image.write_bytes(case.image.read_bytes()[:2000])
+    return case
+
+
+def _write_channels(count: int) -> Callable[[Case], Case]:
+    def write(case: Case) -> Case:
+        files = [case.image.with_name(f"x_{number:04d}.nii.gz") for number in range(count)]
+        for number, file in enumerate(files):
+            write_nifti(file, SCAN + number)
+        return replace(case, image=files[0])
+
+    return write
+
+
+SCAN, LABEL = ellipsoid_scan()
+TWO_CHANNELS = replace(RECIPE, input_channels=2)
+BAD_CASES: dict[str, tuple[Callable[[Case], Case], Recipe]] = {
+    "truncated scan": (_truncate, RECIPE),
+    "scan with NaN": (_save_image(np.where(LABEL, np.nan, SCAN).astype(np.float32)), RECIPE),
+    "blank scan": (_save_image(np.zeros((24, 24, 24), np.int16)), RECIPE),
+    "thin scan": (_save_image(SCAN[:2]), RECIPE),
+    "two volumes for one channel": (_save_image(np.stack([SCAN, SCAN + 1], axis=-1)), RECIPE),
+    "three volumes for two channels": (_save_image(np.stack([SCAN, SCAN, SCAN], axis=-1)), TWO_CHANNELS),
+    "one volume for two channels": (lambda case: case, TWO_CHANNELS),
+    "three files for two channels": (_write_channels(3), TWO_CHANNELS),
+    "label of several volumes": (_save_label(np.stack([LABEL, LABEL], axis=-1)), RECIPE),
+    "label on another grid": (_save_label(LABEL, 2.3), RECIPE),
+    "empty label": (_save_label(0 * LABEL), RECIPE),
+    "unknown label value": (_save_label(7 * LABEL), RECIPE),
+    "fractional label": (_save_label(0.5 * LABEL), RECIPE),
+    "class that is too thin": (lambda case: case, replace(RECIPE, spacing=(20.0, 20.0, 20.0))),
+    "unknown class in the label mapping": (lambda case: replace(case, labels="1=heart"), RECIPE),
+    "label mapping without a voxel": (lambda case: replace(case, labels="7=1"), RECIPE),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CASES)
+def test_check_estimate_and_training_refuse_a_bad_case_with_the_same_message(tmp_path: Path, name: str) -> None:
+    (case,) = read_cases(write_cases_folder(tmp_path, labelled=1))
+    change, recipe = BAD_CASES[name]
+    case = change(case)
+    problem = only_problem([case], 0, recipe)
+    message = refusal(lambda: load_case(case, recipe, torch.device("cpu")))
+    assert message.startswith((f"{case.image}: ", f"{case.label}: "))
+    what = message.partition(": ")[2]
+    assert problem in (f"The scan {what}", f"The label {what}", f"{what[:1].upper()}{what[1:]}")
+    # `dcamt estimate` reads only headers and label mappings.
+    assert refusal(lambda: read_case_grid(case, recipe)) in (message, "")
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return the message of the InputError that `call` raises, "" if it raises none."""
+    try:
+        call()
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> None:

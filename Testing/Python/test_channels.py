@@ -10,7 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from dcamt.cases.case_list import Case, read_cases
+from dcamt.cases.case_list import Case, read_cases, write_cases
+from dcamt.cases.case_scans import unused_channel_files
 from dcamt.cases.suggestion import suggest_recipe
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
@@ -40,6 +41,19 @@ def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
 def write_dataset_json(folder: Path, names: dict[str, str]) -> None:
     description = {"channel_names": names, "labels": {"background": 0, "LA": 1}, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+UNUSED = "The recipe has one channel, so numbered files beside the scans are not used, such as a_0001.nii.gz."
+
+
+def write_numbered_cases(folder: Path) -> list[Case]:
+    """Write two labelled cases, `a_0000` and `b_0000`, with a second file beside each, and the list `cases.csv`."""
+    for name in ("a", "b"):
+        write_channels(folder, name)
+    write_labelmap(Labelmap(BALL.astype(np.uint8), GRID), folder / "label.nii.gz")
+    cases = [Case(name, folder / f"{name}_0000.nii.gz", folder / "label.nii.gz", "labelled") for name in ("a", "b")]
+    write_cases(cases, folder / "cases.csv")
+    return cases
 
 
 def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
@@ -120,6 +134,50 @@ def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
 def test_numbered_file_outside_nnunet_folders_is_read_without_a_note(tmp_path: Path) -> None:
     write_channels(tmp_path, "patient")
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
+
+
+@pytest.mark.parametrize("command", ["recipe suggest", "cases check", "train"])
+def test_one_note_says_that_files_beside_the_scans_are_not_used(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_numbered_cases(tmp_path)
+    run = ["--run", tmp_path / "run", "--device", "cpu", "--set", *TINY, "iterations=1"]
+    options = {"recipe suggest": ["-o", tmp_path / "recipe.json"], "cases check": [], "train": run}[command]
+    assert call_dcamt([*command.split(), tmp_path / "cases.csv", *options]) == 0
+    printed = "".join(capsys.readouterr())
+    assert printed.count(UNUSED) == printed.count("_0001.nii.gz") == 1
+    assert "set input_channels to 2 in the recipe" in printed
+
+
+def test_channels_named_beside_the_scans_are_suggested_without_a_note(tmp_path: Path) -> None:
+    cases, notes = write_numbered_cases(tmp_path), list[str]()
+    suggest_recipe(cases, 4 << 30, on_note=notes.append)
+    assert [note.startswith(f"{cases[0].image}: {UNUSED}") for note in notes] == [True]
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "LGE", "1": "cine"}}', encoding="utf-8")
+    recipe = suggest_recipe(cases, 4 << 30, on_note=pytest.fail)
+    assert recipe.channel_names == ("LGE", "cine")
+
+
+def test_note_on_unused_files_needs_one_channel_and_files_that_the_list_does_not_name(tmp_path: Path) -> None:
+    cases = write_numbered_cases(tmp_path)
+    patients = [
+        replace(case, name=f"{case.name}1", image=Path(str(case.image).replace("_0000", "_0001"))) for case in cases
+    ]
+    assert [index for index, _ in unused_channel_files(cases, 1)] == [0]
+    assert [index for index, _ in unused_channel_files([*cases, patients[0]], 1)] == [1]
+    assert list(unused_channel_files([*cases, *patients], 1)) == []
+    assert (
+        list(
+            unused_channel_files(
+                [replace(case, label=other.image) for case, other in zip(cases, patients, strict=True)], 1
+            )
+        )
+        == []
+    )
+    assert list(unused_channel_files([replace(case, role="left out") for case in cases], 1)) == []
+    assert list(unused_channel_files(cases, 2)) == []
+    write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})  # Each scan then has a note (`one_channel_note`).
+    assert list(unused_channel_files(cases, 1)) == []
 
 
 @pytest.mark.parametrize(("count", "channels"), [(10, 10), (11, 0)])

@@ -20,7 +20,7 @@ from ..cases.case_list import (
     used_cases,
     violations,
 )
-from ..cases.case_scans import refuse_mixed_orders
+from ..cases.case_scans import refuse_mixed_orders, unused_channel_files
 from ..distributed import Team, team_size
 from ..errors import InputError
 from ..models.package import read_recipe
@@ -79,7 +79,7 @@ def plan_new_run(
     device: str = "auto",
     on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainingPlan:
-    """Return the plan of a new run; `on_note` is as in `read_cases`.
+    """Return the plan of a new run; `on_note` is called with the notes of `read_cases` and `unused_channel_files`.
 
     Raises:
         InputError: the cases cannot be read, a case has no name or an unknown role (`used_cases`), a case lacks the
@@ -90,6 +90,8 @@ def plan_new_run(
         read_cases(Path(cases), on_note=on_note) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
     )
     check_cases_and_batch(recipe, listed)
+    for index, note in unused_channel_files(listed, recipe.input_channels):
+        on_note(f"{listed[index].image}: {note}")
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, start.origin if start else None, start, device)
 
 

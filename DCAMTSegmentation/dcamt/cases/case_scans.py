@@ -9,10 +9,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..io.channels import names_of_channels
+from ..io.channels import channel_files, has_channel_files, names_of_channels
+from ..io.file_identity import file_identity
 from ..io.readers import read_header, read_scan
 from ..recipe import Recipe
-from ..volume import Labelmap, Volume, check_channels, differ_in_order, fit_labelmap, order_channels
+from ..volume import Labelmap, Volume, differ_in_order, fit_labelmap, order_channels
 from .case_list import LEFT_OUT, Case
 from .labels import parse_case_mapping
 
@@ -24,9 +25,21 @@ def read_case_scan(image: Path, recipe: Recipe) -> Volume:
     recipe names no channels.
 
     Raises:
-        InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.
+        InputError: as in `read_scan`, or as in `check_case_channels`.
     """
-    return order_channels(read_scan(image, channels=recipe.input_channels), recipe.channel_names)
+    try:
+        volume = read_scan(image, channels=recipe.input_channels)
+    except InputError:
+        check_case_channels(read_header(image, channels=recipe.input_channels).channels, recipe, image)
+        raise
+    return order_channels(volume, recipe.channel_names)
+
+
+def check_case_channels(channels: int, recipe: Recipe, image: Path) -> None:
+    """Raise InputError if the number of a scan's `channels` differs from the recipe's."""
+    if channels != recipe.input_channels:
+        what = f"the number of channels is {channels} in the scan, but {recipe.input_channels} in the recipe"
+        raise InputError(what, path=image, remedy="Choose another file or recipe.")
 
 
 def read_case_grid(case: Case, recipe: Recipe) -> Grid:
@@ -36,7 +49,7 @@ def read_case_grid(case: Case, recipe: Recipe) -> Grid:
         InputError: the label mapping or a header shows that training would refuse the case.
     """
     scan = read_header(case.image, channels=recipe.input_channels)
-    check_channels(scan.channels, recipe.input_channels, case.image)
+    check_case_channels(scan.channels, recipe, case.image)
     if case.label is not None:
         parse_case_mapping(case, recipe.classes)
         label = read_header(case.label, as_labelmap=True)
@@ -86,3 +99,28 @@ def mixed_orders(
             )
             remedy = "Name the channels in the recipe (channel_names), in the order in which all scans shall be read."
             yield index, InputError(what, path=case.image, remedy=remedy)
+
+
+def unused_channel_files(cases: Sequence[Case], input_channels: int) -> Iterator[tuple[int, str]]:
+    """Yield index and note of the first case beside whose scan `x_0000` lie files `x_0001`, ... that are not used.
+
+    Nothing is yielded if the recipe has several channels. A case is ignored in two conditions:
+
+    - The further files are known to be channels (`has_channel_files`): the scan itself then has a note.
+    - The list names one of the further files, so the numbers mean patients.
+    """
+    if input_channels > 1:
+        return
+    listed = {file_identity(file) for case in cases for file in case.files}
+    for index, case in enumerate(cases):
+        first, *further = channel_files(case.image) or (case.image,)
+        if case.role == LEFT_OUT or not further or has_channel_files(first):
+            continue
+        if listed.isdisjoint(map(file_identity, further)):
+            note = (
+                f"The recipe has one channel, so numbered files beside the scans are not used, such as"
+                f" {further[0].name}. If they are channels, set input_channels to {1 + len(further)} in the recipe; or"
+                " name the channels (channel_names) in a dataset.json beside the scans, and suggest the recipe again."
+            )
+            yield index, note
+            return

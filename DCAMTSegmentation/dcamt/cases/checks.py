@@ -17,12 +17,12 @@ import numpy as np
 from ..errors import InputError, user_error, without_path
 from ..geometry import canonical_orientation
 from ..io.file_identity import file_identity, is_same_file
-from ..io.readers import Header, read_header
+from ..io.readers import read_header
 from ..io.slabs import slabs
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume, large_scan_warning
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
-from .case_scans import mixed_orders, read_case_scan
+from .case_scans import check_case_channels, mixed_orders, read_case_scan, unused_channel_files
 from .few_values import count_few_values
 from .labels import check_label, find_classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 from .uncorrected_labels import is_uncorrected
@@ -109,7 +109,8 @@ def check_cases(
         error = _conflict(cases[index], cases[other], what)
         facts[index] = _with_problem(facts[index], _without_path("scan", cases[index].image, error))
         yield facts[index]
-    for index, text in (*repeated_scans(cases, equal_scans), *_shared_labels(cases)):
+    unused = unused_channel_files(cases, recipe.input_channels)
+    for index, text in (*repeated_scans(cases, equal_scans), *_shared_labels(cases), *unused):
         facts[index] = replace(facts[index], warnings=(*facts[index].warnings, text))
         yield facts[index]
 
@@ -183,17 +184,13 @@ def _check_headers(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     if case.name.startswith("#") and case.role != LEFT_OUT:
         what = "The case is used although its name begins with '#'. To leave the case out, remove it from the list."
         facts = replace(facts, warnings=(what,))
-    scan: Header | None = None
     try:
         scan = read_header(case.image, channels=recipe.input_channels)
-    except InputError as error:
-        facts = _with_problem(facts, _without_path("scan", case.image, error))
-    else:
         spacing = tuple(round(float(mm), 4) for mm in scan.grid.spacing)
         facts = replace(facts, size=scan.grid.shape, spacing=spacing, channels=scan.channels)
-        if scan.channels != recipe.input_channels:
-            what = f"The number of channels is {scan.channels} in the scan, but {recipe.input_channels} in the recipe"
-            facts = _with_problem(facts, f"{what}. Choose another file or recipe.")
+        check_case_channels(scan.channels, recipe, case.image)
+    except InputError as error:
+        facts = _with_problem(facts, _without_path("scan", case.image, error))
     if not case.needs_label:
         return facts
     if case.label is None:

@@ -33,6 +33,7 @@ from ..volume import (
     is_mask_of_255,
 )
 from .case_list import LABELLED, UNLABELLED, Case
+from .case_scans import unused_channel_files
 from .dataset_json import ignored_value
 from .label_names import folders_of_classes, names_in_dataset, refuse_names_of_other_classes
 from .labels import (
@@ -86,7 +87,7 @@ def suggest_recipe(
     Args:
         memory_bytes: free memory of the device that will train; None: 4 GiB are assumed.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
-        on_note: called with each note on a label; the note begins with the label's path.
+        on_note: called with each note on a label, and with that of `unused_channel_files`; the note begins with a path.
 
     Raises:
         InputError: no case is labelled, a label or mapping cannot be used, or the label values from 1 on have a gap.
@@ -111,6 +112,8 @@ def suggest_recipe(
     present = {value for case in examined for value in case.fractions}
     smallest = min(median([case.fractions[value] for case in examined if value in case.fractions]) for value in present)
     channels = len(examined[0].hounsfield)
+    for index, note in unused_channel_files(cases, channels):
+        on_note(f"{cases[index].image}: {note}")
     names = channel_names(labelled[0].image)
     hounsfield = all(all(case.hounsfield) for case in examined)
     recipe = Recipe(

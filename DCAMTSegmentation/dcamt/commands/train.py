@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
         recipe, start = choose_recipe(
             options.recipe, options.start_from, options.set, options.effort, console.print_note
         )
-        plan = plan_new_run(cases, options.run, recipe, start, options.device)
+        plan = plan_new_run(cases, options.run, recipe, start, options.device, console.print_note)
 
     def show(event: RunEvent) -> None:
         try:
