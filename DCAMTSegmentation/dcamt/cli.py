@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))
     try:
+        options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))
         if options.end_with_stdin:
             exit_when_stdin_closes()
         with silence_libraries():

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError, OutputError
-from dcamt.io.atomic import atomic_path, stray_temporaries, temporary_path, write_text
+from dcamt.io.atomic import FileAppeared, atomic_path, atomic_paths, stray_temporaries, temporary_path, write_text
 from dcamt.io.file_names import as_file_name, is_file_name
 from dcamt.io.formats import ending
 from dcamt.runs.lock import run_lock
@@ -417,3 +417,50 @@ except KeyboardInterrupt:
     process = open_dcamt(script=script)
     assert process.communicate(timeout=HANGING_S) == ("interrupted\n", "")
     assert all_paths(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(("interrupted", "content"), [("fsync", "old"), ("replace", "new")])
+def test_after_a_signal_all_files_are_old_or_all_are_new(
+    tmp_path: Path, number: str, interrupted: str, content: str
+) -> None:
+    """The signal arrives at the second flush or rename."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from dcamt.io.atomic import atomic_paths
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+files = [Path({str(tmp_path)!r}, name) for name in "abc"]
+for file in files:
+    file.write_text("old")
+real, calls = os.{interrupted}, []
+def interrupt(*arguments):
+    real(*arguments)
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.{number})
+os.{interrupted} = interrupt
+try:
+    with atomic_paths(files, then=lambda: print("written")) as temporary:
+        for file in temporary.values():
+            file.write_text("new")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = open_dcamt(script=script)
+    expected = "written\ninterrupted\n" if content == "new" else "interrupted\n"
+    assert process.communicate(timeout=HANGING_S) == (expected, "")
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == dict.fromkeys("abc", content)
+
+
+def test_no_file_is_written_if_a_file_that_must_be_new_exists(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(FileAppeared) as raised, atomic_paths([first, second], new=[first]) as temporary:  # noqa: PT012
+        for file in temporary.values():
+            file.write_text("new", encoding="utf-8")
+        first.write_text("other", encoding="utf-8")
+    assert raised.value.args == (first,)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert first.read_text(encoding="utf-8") == "other"

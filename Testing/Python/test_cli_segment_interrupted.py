@@ -114,3 +114,58 @@ def test_no_table_is_written_when_no_scan_was_segmented(
     arguments = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
     assert call_dcamt(arguments) == 1
     assert not table.exists()
+
+
+SIGNALS_AT_EACH_WRITE = """
+import os, signal, sys
+from dcamt.commands import measurement_table, segment_session
+from dcamt.io import atomic
+numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+for number in numbers:
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+real_rename, real_table = os.replace, measurement_table.write_measurements_csv
+def rename(source, target):
+    if "s1" in str(target):
+        os.kill(os.getpid(), {first})
+    real_rename(source, target)
+def write_table(*arguments):
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    real_table(*arguments)
+os.replace, measurement_table.write_measurements_csv = rename, write_table
+from dcamt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
+def test_signal_between_renames_leaves_all_files_new_and_further_signals_do_not_stop_the_table(
+    noise_model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    scans = [save_noise_scan(tmp_path / f"s{n}.nrrd", n) for n in range(3)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    out.mkdir()
+    for n in range(3):
+        for end in (".seg.nrrd", "_probabilities.nrrd"):
+            (out / f"s{n}{end}").write_bytes(b"earlier")
+    arguments = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table, "--overwrite"]
+    arguments += ["--probabilities", "nrrd"]
+    process = open_dcamt(*arguments, script=SIGNALS_AT_EACH_WRITE.format(first=int(number)))
+    _, errors = process.communicate(timeout=HANGING_S)
+    assert (process.returncode, errors) == (1, "dcamt: cancelled\n")
+    earlier = {path.name for path in out.iterdir() if path.read_bytes() == b"earlier"}
+    assert earlier == {"s2.seg.nrrd", "s2_probabilities.nrrd"}
+    assert len(list(out.iterdir())) == 6
+    assert measured_scans(table) == ["s0", "s1"]
+
+
+def test_ctrl_c_while_the_arguments_are_read_prints_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dcamt.cli.build_parser", interrupt)
+    assert call_dcamt(["models", "list"]) == 1
+    assert capsys.readouterr().err == "dcamt: cancelled\n"

@@ -20,6 +20,7 @@ BY_HAND = b"made by hand"
 RESULTS = {
     "dcamt.commands.evaluate.evaluate_folders": "scores.csv",
     "dcamt.commands.picture.describe_segments": "picture.png",
+    "dcamt.report.picture.draw_picture": "picture.png",
     "dcamt.commands.recipe.suggest_recipe": "recipe.json",
     "dcamt.commands.cases.find_cases": "list.csv",
     "dcamt.inference.calibrating.calibrate": "m.calibration.json",
@@ -215,3 +216,38 @@ def test_file_that_another_program_writes_while_the_model_is_loaded_is_kept(
     monkeypatch.setattr(Segmenter, "load", load_and_save)
     assert call_dcamt(["segment", scan, "-o", result, "--model", noise_model]) == 1
     assert result.read_bytes() == b"drawn by hand"
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+@pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--overwrite"]])
+@pytest.mark.parametrize("saved", ["s.seg.nrrd", "s.html"])
+@pytest.mark.parametrize("function", ["dcamt.api.outputs.write_report", "dcamt.io.atomic._flush"])
+def test_segment_keeps_a_file_that_is_saved_while_the_results_are_written(
+    noise_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+    saved: str,
+    option: list[str],
+) -> None:
+    scan, out = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "out"
+    call_after(monkeypatch, function, lambda: (out / saved).write_bytes(BY_HAND))
+    command = ["segment", scan, "-o", out, "--report", "html", "--model", noise_model, *option]
+    assert call_dcamt(command) == (1 if option == [] else 0)
+    is_replaced = option == ["--overwrite"]
+    assert ((out / saved).read_bytes() != BY_HAND) == is_replaced
+    assert (f"{out / saved}: was written by another program" in capsys.readouterr().err) != is_replaced
+    assert sorted(path.name for path in out.iterdir()) == (["s.html", "s.seg.nrrd"] if is_replaced else [saved])
+
+
+def test_segment_writes_no_report_if_a_kept_segmentation_is_saved_while_the_report_is_drawn(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, segmentation = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "out" / "s.seg.nrrd"
+    command = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model]
+    assert call_dcamt(command) == 0
+    monkeypatch.setattr("dcamt.api.outputs.write_report", lambda *_, **__: segmentation.write_bytes(BY_HAND))
+    assert call_dcamt([*command, "--report", "html", "--skip-existing"]) == 0
+    assert f"{segmentation}: was written by another program" in capsys.readouterr().err
+    assert [path.name for path in segmentation.parent.iterdir()] == ["s.seg.nrrd"]

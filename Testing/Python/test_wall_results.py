@@ -15,7 +15,7 @@ from dcamt.io.writers import write_labelmap
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.files import WALL_COLUMNS, write_wall_csv
-from dcamt_testing.processes import call_dcamt
+from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt
 from dcamt_testing.synthetic import read_table, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.wall_cases import SCAN, add_case, measure_folder, measure_scan
@@ -238,3 +238,65 @@ def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_ove
     is_kept = surface.read_bytes() == b"other"
     assert is_kept == (option != ["--overwrite"])
     assert (f"{surface}: was written by another program" in capsys.readouterr().err) == is_kept
+
+
+@pytest.mark.parametrize("name", ["a_image.wall.csv", "report.html"])
+def test_file_saved_while_the_report_of_the_wall_is_drawn_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    out = folder / "out"
+
+    def save(*arguments: object) -> None:
+        Path(str(arguments[-1])).write_text("report", encoding="utf-8")
+        (out / name).write_text("drawn by hand", encoding="utf-8")
+
+    monkeypatch.setattr("dcamt.commands.wall._write_report", save)
+    assert measure_scan(folder, "--report", out / "report.html") == 1
+    assert f"{out / name}: was written by another program" in capsys.readouterr().err
+    assert [path.read_bytes() for path in out.iterdir()] == [b"drawn by hand"]
+
+
+def test_segment_interrupted_while_the_report_is_drawn_keeps_all_earlier_files(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    wall = analyse_wall(*wall_phantom, scan="a_image")
+    monkeypatch.setattr("dcamt.commands.wall.analyse_wall", lambda *_, **__: wall)
+    monkeypatch.setattr("dcamt.api.outputs.write_report", interrupt)
+    names = [f"a_image.{end}" for end in ("html", "seg.nrrd", "wall.csv", "wall.vtp")]
+    out = folder / "out"
+    out.mkdir()
+    for name in names:
+        (out / name).write_text("earlier", encoding="utf-8")
+    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
+    arguments = ["segment", folder / SCAN, "-o", out, "--model", model, "--device", "cpu", "--wall", "--report", "html"]
+    assert call_dcamt([*arguments, "--overwrite"]) == 1
+    assert sorted((path.name, path.read_text(encoding="utf-8")) for path in out.iterdir()) == [
+        (name, "earlier") for name in names
+    ]
+
+
+SIGNALS_DURING_THE_TABLE = """
+import os, signal, sys
+from dcamt.commands import wall
+write = wall.write_wall_csv
+def write_while_signals_arrive(results, path, *rest):
+    if path.name == "wall.csv":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+    write(results, path, *rest)
+wall.write_wall_csv = write_while_signals_arrive
+from dcamt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_signals_do_not_stop_the_writing_of_the_table_of_all_scans(folder: Path) -> None:
+    arguments = ["wall", folder / "scans", folder / "labels", "-o", folder / "out"]
+    with open_dcamt(*arguments, script=SIGNALS_DURING_THE_TABLE) as process:
+        _, errors = process.communicate(timeout=HANGING_S)
+    assert (process.returncode, errors) == (0, "")
+    assert len(read_table(folder / "out" / "wall.csv")) == 13

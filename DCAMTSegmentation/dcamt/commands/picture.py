@@ -10,7 +10,7 @@ from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, render_picture
 from ..volume import fit_labelmap
 from .console import Console
-from .result_files import check_file, existing_rule, refuse_appeared_file
+from .result_files import OVERWRITE, check_file, existing_rule, file_appeared_as_error
 
 
 def run_picture(options: argparse.Namespace) -> int:
@@ -22,8 +22,8 @@ def run_picture(options: argparse.Namespace) -> int:
     refuse_scan_as_labels(labelmap, options.segmentation)
     labelmap = fit_labelmap(labelmap, volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
-    refuse_appeared_file(options.output, existing)
-    boxes = render_picture(volume, labelmap, segments, options.output)
+    with file_appeared_as_error():
+        boxes = render_picture(volume, labelmap, segments, options.output, overwrite=existing == OVERWRITE)
     console = Console(options.json)
     for note in scan_notes(volume):
         console.print_note(f"{options.scan}: {note}")

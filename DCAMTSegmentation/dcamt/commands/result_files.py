@@ -6,9 +6,9 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from ..cases.case_list import Case
 from ..cases.dicom_labels import dicom_files_among
 from ..errors import DCAMTError, InputError, OutputError, write_error
-from ..io.atomic import refuse_device, temporary_path
+from ..io.atomic import FileAppeared, atomic_paths, refuse_device, temporary_path
 from ..io.channels import channel_files
 from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
@@ -208,8 +208,42 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
     """
     for path in paths:
         if path in stamps and file_stamp(path) not in (None, stamps[path]):
-            what = "was written by another program after this command had begun, and is kept"
-            raise ResultAppeared(what, path=path, remedy=OVERWRITE_REMEDY)
+            raise _result_appeared(path)
+
+
+@contextmanager
+def file_appeared_as_error() -> Iterator[None]:
+    """Raise ResultAppeared if the block raises FileAppeared."""
+    try:
+        yield
+    except FileAppeared as error:
+        raise _result_appeared(error.args[0]) from error
+
+
+def _result_appeared(path: Path) -> ResultAppeared:
+    what = "was written by another program after this command had begun, and is kept"
+    return ResultAppeared(what, path=path, remedy=OVERWRITE_REMEDY)
+
+
+@contextmanager
+def new_results(
+    paths: Sequence[Path], stamps: Mapping[Path, FileStamp | None], then: Callable[[], object] | None = None
+) -> Iterator[dict[Path, Path]]:
+    """Yield a temporary path for each of `paths`, except `kept_files`; see `atomic_paths`.
+
+    Args:
+        stamps: see `refuse_appeared`. A file that is not listed may be replaced.
+        then: see `atomic_paths`.
+
+    Raises:
+        ResultAppeared: another program has written one of `paths` by the end of the block. No file is written.
+        OutputError: a file cannot be written.
+    """
+    kept = kept_files(paths, stamps)
+    written = [path for path in paths if path not in kept]
+    with file_appeared_as_error(), atomic_paths(written, new=stamps.keys(), then=then) as temporary:
+        yield temporary
+        refuse_appeared(paths, stamps)
 
 
 def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
@@ -343,7 +377,7 @@ def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoi
 def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
     """Return the results that are at least a minute older than their segmentation.
 
-    `dcamt segment` writes some results a few seconds before the segmentation.
+    Files that are written together may differ by a few seconds.
     """
     if not os.path.exists(segmentation):
         return []

@@ -159,7 +159,7 @@ class ScanJob:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """The files that this job writes together, all or none."""
+        """The files that this job writes, except those of the wall."""
         files = (
             self.segmentation,
             self.agreement,
@@ -176,7 +176,7 @@ class ScanJob:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that this job writes."""
+        """All files that this job writes. They are written together, all or none."""
         return (*self.results, *self.wall_files)
 
     @property

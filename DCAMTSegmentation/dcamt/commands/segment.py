@@ -15,7 +15,7 @@ from ..io.channels import channel_files
 from ..io.dicom_files import walk_folders
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
-from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.interruption import ignore_signals, interrupt_on_sigterm
 from ..io.readers import is_dicom_scan
 from ..io.tables import csv_cell
 from ..machine import without_garbage_collection
@@ -199,8 +199,8 @@ def _segment_with_team(
             lost = "interrupted" if team.size > 1 else None
             raise
         finally:
-            # torchrun sends SIGTERM once another process has failed.
-            final_writes.enter_context(ignore_sigterm())
+            # A person may press Ctrl-C twice, and torchrun sends SIGTERM once another process has failed.
+            final_writes.enter_context(ignore_signals())
             records.sort(key=lambda record: record.number)
             missing = jobs_without_result(jobs, records, stamps)
             if lost and team.leads:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.checks import scan_notes
 from ..errors import DCAMTError, fixed_number, names_path, user_error
-from ..io.atomic import atomic_paths
 from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
-from ..io.interruption import interrupt_on_sigterm
 from ..io.readers import is_dicom_scan, read_scan
 from ..io.writers import write_volume
 from ..metrics.measurements import Measurements
@@ -25,6 +24,7 @@ from .result_files import (
     ResultAppeared,
     ResultDiffers,
     kept_files,
+    new_results,
     refuse_appeared,
     refuse_different_segmentation,
     refuse_report_of_missing_segmentation,
@@ -93,18 +93,15 @@ class SegmentSession:
                 refuse_report_of_missing_segmentation(job.dicom_measurements, job.segmentation)
             result, source = self._segment_scan(number)
             refuse_appeared(job.files, self.stamps)
-            kept = kept_files(job.results, self.stamps)
-            if job.segmentation in kept:
+            if job.segmentation in kept_files(job.results, self.stamps):
                 refuse_different_segmentation(job.segmentation, result.labelmap)
             wall, wall_failure, wall_start = None, None, time.monotonic()
             if job.wall is not None:
-                wall, wall_failure = self._measure_wall(job.wall, result, job.results)
+                wall, wall_failure = self._measure_wall(job.wall, result)
             wall_seconds = time.monotonic() - wall_start
-            refuse_appeared(job.results, self.stamps)
-            with interrupt_on_sigterm():
-                write_results(job, result, source, wall, self.with_identity, kept)
             # Recorded before printing, which fails if stdout is closed.
-            records.append(ScanRecord(number, result.measurements))
+            record = partial(records.append, ScanRecord(number, result.measurements))
+            write_results(job, result, source, wall, self.with_identity, self.stamps, record)
             self._print_result(job, result, time.monotonic() - start)
             if job.wall is not None and wall is not None:
                 from .wall import print_wall
@@ -163,10 +160,8 @@ class SegmentSession:
         measurements = tuple(replace(row, scan=job.name) for row in result.measurements)
         return replace(result, measurements=measurements), source
 
-    def _measure_wall(
-        self, job: WallJob, result: SegmentedScan, later_files: Sequence[Path]
-    ) -> tuple[WallResult | None, DCAMTError | None]:
-        """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
+    def _measure_wall(self, job: WallJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
+        """Measure the left atrium's wall; return the result and None, or None and the failure.
 
         If no class of the model has the code of the left atrium, the segmentation must have exactly one label.
 
@@ -185,7 +180,6 @@ class SegmentSession:
                 WallSettings(),
                 label,
                 stamps=self.stamps,
-                later_files=later_files,
             )
             return wall, None
         except (ResultAppeared, ResultDiffers):
@@ -236,22 +230,23 @@ def choice_for(scan: Path, choice: ScanChoice) -> ScanChoice:
 def write_results(
     job: ScanJob,
     result: SegmentedScan,
-    source: SourceImages | None = None,
-    wall: WallResult | None = None,
-    with_identity: bool = False,
-    kept: Collection[Path] = (),
+    source: SourceImages | None,
+    wall: WallResult | None,
+    with_identity: bool,
+    stamps: Mapping[Path, FileStamp | None],
+    then: Callable[[], object],
 ) -> None:
-    """Write the `results` of the job, all or none. After an error, files that existed before are unchanged.
+    """Write the job's files, all or none. After an error, files that existed before are unchanged.
 
     Args:
-        source: the DICOM images that a DICOM segmentation refers to.
-        wall: the analysed wall, for the report.
+        source: the DICOM images that a DICOM segmentation refers to; None for other formats.
+        wall: the analysed wall; if None, the wall's files are not written.
         with_identity: whether the report names the patient.
-        kept: existing result files that are not replaced.
+        stamps, then: see `new_results`.
 
     Raises:
         InputError: a requested surface cannot be computed, since the segmentation is empty or a class is too small;
-            or a DICOM segmentation cannot refer to the scan's images.
+            a DICOM segmentation cannot refer to the scan's images; or another program has written one of the files.
         OutputError: a file cannot be written.
     """
     from ..api.outputs import (
@@ -264,7 +259,7 @@ def write_results(
         write_surface,
     )
 
-    with atomic_paths(path for path in job.results if path not in kept) as temporary:
+    with new_results(job.results if wall is None else job.files, stamps, then) as temporary:
         if job.segmentation in temporary and job.dicom_measurements in temporary:
             measurements = temporary[job.dicom_measurements]
             write_dicom_results(result, temporary[job.segmentation], measurements, source)
@@ -282,6 +277,10 @@ def write_results(
         if job.report in temporary:
             identity = describe_identity(result.scan) if with_identity else None
             write_report(result, temporary[job.report], wall=wall, identity=identity)
+        if job.wall is not None and wall is not None:
+            from .wall import write_wall_files
+
+            write_wall_files(wall, job.wall, temporary)
 
 
 def _names_file_of(error: Exception, job: ScanJob) -> bool:

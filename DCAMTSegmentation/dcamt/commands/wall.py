@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,9 @@ from ..cases.label_pairing import pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
 from ..errors import DCAMTError, InputError, names_path, user_error
-from ..io.atomic import atomic_paths
 from ..io.dicom_files import list_names
 from ..io.formats import ending, scan_name
-from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.interruption import ignore_signals, interrupt_on_sigterm
 from ..io.locks import table_lock
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.segment_overlaps import MappingOption
@@ -66,6 +65,7 @@ from .result_files import (
     file_stamp,
     is_finished,
     kept_files,
+    new_results,
     outdated_files,
     refuse_appeared,
     refuse_existing,
@@ -133,7 +133,7 @@ def run_wall(options: argparse.Namespace) -> int:
         finally:
             has_rows = bool(session.results or earlier)
             if table is not None and has_rows:
-                with ignore_sigterm():
+                with ignore_signals():
                     is_written = session.write_table(table, planned, existing != OVERWRITE)
     if table is not None and has_rows and is_written:
         console.print_text(f"table of all scans: {table}")
@@ -189,7 +189,10 @@ class WallSession:
                 # Each segment is an opening, so overlaps do no harm: `notes_about(())` omits the notes on overlaps.
                 notes += self._print_notes(job.openings, openings.notes_about(()))
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
-            self.results.append(result)
+            with new_results(job.results, self.stamps, partial(self.results.append, result)) as temporary:
+                write_wall_files(result, job, temporary)
+                if job.report in temporary:
+                    _write_report(result, volume, labelmap, self.label, job, temporary[job.report])
             print_wall(result, job, self.console, time.monotonic() - start, scan_notes(volume), notes)
         except StdoutLost:
             raise
@@ -430,35 +433,35 @@ def measure_wall(
     openings: Labelmap | None = None,
     *,
     stamps: Mapping[Path, FileStamp | None],
-    later_files: Iterable[Path] = (),
 ) -> WallResult:
-    """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
+    """Analyse the wall of a scan, and return the analysis.
 
     Args:
-        stamps: see `refuse_appeared`. The files that existed according to `stamps` are not replaced (`kept_files`).
-        later_files: the scan's result files that the caller writes after this call, for `refuse_appeared`.
+        stamps: see `refuse_appeared`.
 
     Raises:
-        InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an
-            existing table has other rows than the new result.
-        OutputError: a file cannot be written.
+        InputError: the wall cannot be analysed, another program has written one of the job's files, or an existing
+            table, which is kept (`kept_files`), has other rows than the new result.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    refuse_appeared([*job.results, *later_files], stamps)
-    kept = kept_files(job.results, stamps)
-    if job.table in kept and not has_same_rows(job.table, result):
+    refuse_appeared(job.results, stamps)
+    if job.table in kept_files(job.results, stamps) and not has_same_rows(job.table, result):
         what = "exists already, but has other rows than the new result: the segmentation or the options may differ"
         raise ResultDiffers(what, path=job.table, remedy=DIFFERENCE_REMEDY)
-    with atomic_paths(path for path in job.results if path not in kept) as temporary:
-        if job.wall_surface in temporary:
-            write_wall_surface(result, temporary[job.wall_surface])
-        if job.table in temporary:
-            write_wall_csv([result], temporary[job.table])
-        if job.surface_without_scalars in temporary:
-            write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface_without_scalars])
-        if job.report in temporary:
-            _write_report(result, volume, labelmap, label, job, temporary[job.report])
     return result
+
+
+def write_wall_files(result: WallResult, job: WallJob, temporary: dict[Path, Path]) -> None:
+    """Write the job's surfaces and table to the paths that `temporary` lists for them.
+
+    Raises OutputError if a file cannot be written.
+    """
+    if job.wall_surface in temporary:
+        write_wall_surface(result, temporary[job.wall_surface])
+    if job.table in temporary:
+        write_wall_csv([result], temporary[job.table])
+    if job.surface_without_scalars in temporary:
+        write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface_without_scalars])
 
 
 def _write_report(

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..errors import OutputError, escape_controls, write_error
 from .file_names import is_too_long
 from .formats import ending
 from .in_use import remove_file, wait_while_in_use
-from .interruption import interrupt_on_sigterm
+from .interruption import hold_signals, interrupt_on_sigterm
 
 _ACCESS_ACL = "system.posix_acl_access"
 _UNWRITTEN = 10**9
@@ -30,97 +30,156 @@ The random text at the start of a temporary name has 10 bytes.
 
 
 class FileAppeared(Exception):
-    """Raised by `atomic_path` with `replace=False` if the final file already exists."""
+    """Raised by `atomic_paths` if a file that must be new already exists; the argument is its path."""
 
 
 @contextmanager
 def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
-    The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
-    format by the ending. The temporary file is flushed to the disk before it replaces `path`. If `path` is a link, the
-    link's target is replaced. Except on Windows, the new file gets the permissions of the replaced file. On Linux, the
-    new file also gets the access control list of the replaced file. Missing parent folders are created. If the block
-    raises, the temporary file and any created folder that is empty are removed, and `path` stays unchanged. SIGTERM and
-    SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
+    See `atomic_paths`.
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.
-
-    Raises:
-        FileAppeared: the file exists at the end of the block, and `replace` is False.
-        OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names
-            another file, concerns a pipe or has no error number is raised unchanged, like other exceptions.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
     """
     wanted = Path(path)
-    target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
-    temporary = temporary_path(target)
-    with interrupt_on_sigterm():
-        try:
-            created: list[Path] = []
-            try:
-                if target.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-                if is_too_long(target) or is_too_long(temporary):
-                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(target))
-                refuse_device(target, wanted)
-                make_folder(target.parent, created)
-                replaced, acl = _existing_file(target), _access_acl(target)
-                if replaced is not None:
-                    # Other users must not read the new content before the file has the permissions of the old file.
-                    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                    with suppress(OSError):
-                        os.utime(temporary, (_UNWRITTEN, _UNWRITTEN))
-                try:
-                    yield temporary
-                    if _is_unwritten(temporary):
-                        wait_while_in_use(temporary.unlink)
-                    _flush(temporary)
-                except BaseException:
-                    # If the block failed because a library raised an exception, the library may keep the file open as
-                    # long as the exception exists. The file would then take space on the disk even after its removal.
-                    with suppress(OSError):
-                        os.truncate(temporary, 0)
-                    raise
-                if replaced is not None:
-                    _copy_permissions(replaced, acl, temporary)
-                if replace:
-                    wait_while_in_use(os.replace, temporary, target)
-                else:
-                    _rename_to_new(temporary, target)
-            except BaseException:
-                with suppress(OSError):
-                    remove_file(temporary)
-                remove_folders(created)
-                raise
-        except OSError as error:
-            if not _is_about_writing(error, temporary, target):
-                raise
-            raise write_error(error, wanted) from error
-    _flush_folder(target.parent)
+    with atomic_paths([wanted], new=() if replace else [wanted]) as temporary:
+        yield temporary[wanted]
 
 
 @contextmanager
-def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield a temporary path for each final path; at the end of the block, the files are renamed as by `atomic_path`.
+def atomic_paths(
+    paths: Iterable[Path], new: Collection[Path] = (), then: Callable[[], object] | None = None
+) -> Iterator[dict[Path, Path]]:
+    """Yield a temporary path for each final path; at the end of the block, all files are renamed, the first path last.
 
-    If renaming a file fails, the files that are already renamed stay.
+    A temporary file lies in the final file's folder and has the final file's ending, since libraries choose the format
+    by the ending. All temporary files are flushed to the disk before the first is renamed. If a path is a link, the
+    link's target is replaced. Except on Windows, a new file gets the permissions of the replaced file. On Linux, it
+    also gets the access control list of the replaced file. Missing parent folders are created. If the block raises, the
+    temporary files and any created folders that are empty are removed, and all final files stay unchanged. If renaming
+    a file fails, the files that are already renamed stay. SIGTERM and SIGHUP raise KeyboardInterrupt
+    (`interrupt_on_sigterm`), but neither they nor SIGINT separate the renames.
+
+    Args:
+        new: the paths at which no file may exist when the block ends.
+        then: called after the renames, before a signal takes effect.
 
     Raises:
-        OutputError: a file cannot be written.
+        FileAppeared: one of `new` exists at the end of the block.
+        OutputError: a file cannot be written, or the block raises an OSError about writing it. An OSError that names
+            another file, concerns a pipe or has no error number is raised unchanged, like other exceptions.
     """
-    with ExitStack() as stack:
-        temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}
+    files = [_NewFile(path) for path in paths]
+    with interrupt_on_sigterm():
         try:
-            yield temporary
-        except OutputError as error:
-            message = str(error)
-            for path, partial in temporary.items():
-                message = message.replace(escape_controls(str(partial)), str(path))
-            raise OutputError(message) from error
+            for file in files:
+                with file.write_errors():
+                    file.prepare()
+            try:
+                with ExitStack() as errors_of_files:
+                    for file in files:
+                        errors_of_files.enter_context(file.write_errors())
+                    yield {file.path: file.temporary for file in files}
+                for file in files:
+                    with file.write_errors():
+                        file.complete()
+            except BaseException as error:
+                # If the block failed because a library raised an exception, the library may keep a file open as long
+                # as the exception exists. The file would then take space on the disk even after its removal.
+                for file in files:
+                    with suppress(OSError):
+                        os.truncate(file.temporary, 0)
+                if isinstance(error, OutputError):
+                    raise OutputError(_with_final_names(str(error), files)) from error
+                raise
+            with hold_signals():
+                for file in files:
+                    if file.path in new and os.path.lexists(file.target):
+                        raise FileAppeared(file.path)
+                for file in reversed(files):
+                    with file.write_errors():
+                        file.rename(replace=file.path not in new)
+                if then is not None:
+                    then()
+                for folder in {file.target.parent for file in files}:
+                    _flush_folder(folder)
+        except BaseException:
+            for file in reversed(files):
+                file.remove()
+            raise
+
+
+class _NewFile:
+    """A file that is written under a temporary name.
+
+    Attributes:
+        path: the final path; it may be a link.
+        target: the final path without links. Renaming to `path` would replace a link instead of its target.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.target = Path(os.path.realpath(path))
+        self.temporary = temporary_path(self.target)
+        self._created: list[Path] = []
+        self._replaced: os.stat_result | None = None
+        self._acl: bytes | None = None
+
+    def prepare(self) -> None:
+        """Create the folder and, if a file will be replaced, an empty temporary file."""
+        target, temporary = self.target, self.temporary
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if is_too_long(target) or is_too_long(temporary):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(target))
+        refuse_device(target, self.path)
+        make_folder(target.parent, self._created)
+        self._replaced, self._acl = _existing_file(target), _access_acl(target)
+        if self._replaced is not None:
+            # Other users must not read the new content before the file has the permissions of the old file.
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            with suppress(OSError):
+                os.utime(temporary, (_UNWRITTEN, _UNWRITTEN))
+
+    def complete(self) -> None:
+        """Flush the temporary file, and give it the permissions of the replaced file."""
+        if _is_unwritten(self.temporary):
+            wait_while_in_use(self.temporary.unlink)
+        _flush(self.temporary)
+        if self._replaced is not None:
+            _copy_permissions(self._replaced, self._acl, self.temporary)
+
+    def rename(self, replace: bool) -> None:
+        if replace:
+            wait_while_in_use(os.replace, self.temporary, self.target)
+        else:
+            _rename_to_new(self.temporary, self.target, self.path)
+
+    def remove(self) -> None:
+        """Remove the temporary file and the created folders that are empty."""
+        with suppress(OSError):
+            remove_file(self.temporary)
+        remove_folders(self._created)
+
+    @contextmanager
+    def write_errors(self) -> Iterator[None]:
+        """Raise an OSError about writing this file as an OutputError."""
+        try:
+            yield
+        except OSError as error:
+            if not _is_about_writing(error, self.temporary, self.target):
+                raise
+            raise write_error(error, self.path) from error
+
+
+def _with_final_names(message: str, files: Iterable[_NewFile]) -> str:
+    for file in files:
+        message = message.replace(escape_controls(str(file.temporary)), str(file.path))
+    return message
 
 
 def temporary_path(target: Path) -> Path:
@@ -154,14 +213,14 @@ def remove_folders(created: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _rename_to_new(temporary: Path, target: Path) -> None:
+def _rename_to_new(temporary: Path, target: Path, named: Path) -> None:
     try:
         os.link(temporary, target)  # `os.replace` could replace a file of another process.
     except FileExistsError as error:
-        raise FileAppeared(str(target)) from error
+        raise FileAppeared(named) from error
     except OSError as error:  # A file system without hard links, such as that of a USB stick.
         if os.path.lexists(target):
-            raise FileAppeared(str(target)) from error
+            raise FileAppeared(named) from error
         wait_while_in_use(os.replace, temporary, target)
     else:
         wait_while_in_use(temporary.unlink)

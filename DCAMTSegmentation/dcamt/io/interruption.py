@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_REPEAT_S = 1.0
 
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
+    Signals within `_REPEAT_S` of a signal that raised KeyboardInterrupt are ignored, SIGINT too. Otherwise, the second
+    of two signals would interrupt the clean-up. Later signals raise again, since a library may have caught the first
+    KeyboardInterrupt.
+
     Outside such blocks the signal's default action is better: it ends the process at once, while a Python handler would
     run only after torch returns from its current operation.
     """
+    ignored_until = -math.inf
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal ignored_until
+        if time.monotonic() >= ignored_until:
+            ignored_until = time.monotonic() + _REPEAT_S
+            raise KeyboardInterrupt
 
-    previous = {}
-    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only in this thread.
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            # A signal that is ignored on purpose, as by `nohup`, stays ignored.
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-                previous[number] = signal.signal(number, interrupt)
+    # A signal that is ignored on purpose, as by `nohup`, stays ignored.
+    with _handle_signals(interrupt, lambda handler: handler in (signal.SIG_DFL, signal.default_int_handler)):
+        yield
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP take effect only at the end of the block, which must be short."""
+    held: list[int] = []
     try:
+        with _handle_signals(lambda number, frame: held.append(number), _is_effective):
+            yield
+    finally:
+        for number in held:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def ignore_signals() -> Iterator[None]:
+    """Ignore SIGINT, SIGTERM and SIGHUP inside the block, for short final writes."""
+    with _handle_signals(signal.SIG_IGN, _is_effective):
+        yield
+
+
+def _is_effective(handler: object) -> bool:
+    return handler not in (signal.SIG_IGN, None)  # None: a handler that was not set by Python.
+
+
+@contextmanager
+def _handle_signals(
+    handler: Callable[[int, object], None] | signal.Handlers, is_replaced: Callable[[object], bool]
+) -> Iterator[None]:
+    """Set a handler for each of `_SIGNALS` whose present handler is to be replaced, and restore it after the block."""
+    previous = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only in this thread.
+            for name in _SIGNALS:
+                number = getattr(signal, name, None)
+                if number is not None and is_replaced(signal.getsignal(number)):
+                    previous[number] = signal.signal(number, handler)
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
 
 
 def clean_up_before_signal_ends_process(clean_up: Callable[[], None]) -> None:
@@ -73,16 +118,3 @@ def detach_stdin() -> int:
     os.dup2(empty, 0)
     os.close(empty)
     return stdin
-
-
-@contextmanager
-def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block, for short final writes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

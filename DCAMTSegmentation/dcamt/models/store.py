@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError, shell_argument
-from ..io.atomic import FileAppeared, atomic_path, atomic_paths
+from ..io.atomic import FileAppeared, atomic_paths
 from ..io.file_identity import is_same_file
 from ..io.file_names import is_file_name
 from ..io.in_use import remove_file, wait_while_in_use
@@ -220,12 +220,12 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
     beside = calibration_path(target)
-    with atomic_paths([] if calibration is None else [beside]) as partial:
+    # The model is renamed first, so that no calibration file is written if this raises FileAppeared.
+    files = [target] if calibration is None else [beside, target]
+    with atomic_paths(files, new=() if replace else [target]) as partial:
+        partial[target].write_bytes(data)
         if calibration is not None:
             partial[beside].write_text(calibration.to_json(), encoding="utf-8")
-        # If this raises FileAppeared, no calibration file is written.
-        with atomic_path(target, replace) as model:
-            model.write_bytes(data)
     if calibration is None:
         with suppress(OSError):
             remove_file(beside)

@@ -55,12 +55,14 @@ def render_picture(
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
     path: str | Path,
+    overwrite: bool = True,
 ) -> str:
     """Write a PNG of `labelmap` over `volume` (its first channel), with measurements.
 
     Args:
         labelmap: labels on the scan's grid; only those in `segments` are drawn.
         path: the file, `.png`, which is written completely or not at all.
+        overwrite: whether to replace a file that exists when the picture is complete; if False, FileAppeared is raised.
 
     Returns:
         The characters that no font of `font_families` has; the picture shows boxes instead.
@@ -75,7 +77,7 @@ def render_picture(
     from matplotlib.text import Text
 
     figure = draw_picture(volume, labelmap, segments)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACKGROUND_COLOR)
     return missing_characters("".join(text.get_text() for text in figure.findobj(Text)))
 

@@ -1,0 +1,71 @@
+"""Test the handling of signals that ask this process to end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from dcamt.io import interruption
+from dcamt.io.interruption import hold_signals, ignore_signals, interrupt_on_sigterm
+
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+
+
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Set the default handlers: under `nohup`, a process ignores SIGHUP."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_signals_shortly_after_the_first_are_ignored_and_later_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch, first: signal.Signals
+) -> None:
+    seconds = [100.0]
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    before = handlers()
+    with interrupt_on_sigterm():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+        with interrupt_on_sigterm():
+            for number in SIGNALS:
+                signal.raise_signal(number)
+        seconds[0] += 10
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+    assert handlers() == before
+
+
+def test_ignored_signals_have_no_effect_and_held_signals_take_effect_at_the_end() -> None:
+    before, reached = handlers(), []
+    with interrupt_on_sigterm():
+        with ignore_signals():
+            for number in SIGNALS:
+                signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt), hold_signals():  # noqa: PT012
+            for number in SIGNALS:
+                signal.raise_signal(number)
+            reached.append(True)
+    assert reached
+    assert handlers() == before
+
+
+def test_signals_that_are_ignored_on_purpose_stay_ignored() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for block in (interrupt_on_sigterm, hold_signals, ignore_signals):
+        with block():
+            for number in SIGNALS:
+                signal.raise_signal(number)
+    assert handlers() == [signal.SIG_IGN] * len(SIGNALS)
