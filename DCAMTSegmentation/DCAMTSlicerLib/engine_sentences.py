@@ -429,8 +429,12 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         ),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _(
-            "The scan is larger than a body: {0} m. Correct its voxel spacing ({1} mm) or, if the spacing is"
+            "The scan is larger than a body: {0}. Correct its voxel spacing ({1} mm) or, if the spacing is"
             " right, crop the scan around the organ. Otherwise a segmentation may take hours."
+        ),
+        _(
+            "The scan or its voxels are unusually small for a patient: {0}, with a voxel spacing of {1} mm."
+            " Correct the spacing if its unit is not the millimetre."
         ),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _(

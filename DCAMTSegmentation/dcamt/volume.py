@@ -20,6 +20,8 @@ MAXIMUM_MM = 1000.0  # limit for the longest side of a scan
 MINIMUM_MM = 5.0  # limit for the two longest sides of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 LARGE_MM = 600.0  # if two sides of a scan are longer, the user is warned; a body is narrower
+SMALL_ML = 20.0  # limit for a warning; crops around a hippocampus, about 35 x 50 x 35 mm, have 30 mL or more
+FINE_MM = 0.1  # limit for a warning; clinical CT and MRI have larger voxels
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 MINIMUM_LABEL_SPACING_MM = 0.01
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -315,15 +317,26 @@ def check_label_grid(grid: Grid, path: str | Path | None, partial: bool) -> None
         raise _size_error(grid, path)
 
 
-def large_scan_warning(grid: Grid) -> str:
-    """Return the warning about a scan with two sides longer than `LARGE_MM`; empty for other scans."""
+def size_warning(grid: Grid) -> str:
+    """Return the warning about a scan whose size is implausible for a patient; empty for other scans.
+
+    A scan is too large if two sides are longer than `LARGE_MM`. It is too small if it has less than `SMALL_ML`, or if
+    its smallest voxel spacing is below `FINE_MM` or a quarter of the other two, as after a change of unit (cm) along
+    one axis.
+    """
     sides = grid.spacing * grid.shape
-    if np.count_nonzero(sides > LARGE_MM) < 2:
-        return ""
-    return (
-        f"The scan is larger than a body: {_metres(sides)} m. Correct its voxel spacing ({_millimetres(grid)} mm) or,"
-        " if the spacing is right, crop the scan around the organ. Otherwise a segmentation may take hours."
-    )
+    size = f"{' x '.join(plain_number(side, 3) for side in sides)} mm"
+    if np.count_nonzero(sides > LARGE_MM) >= 2:
+        return (
+            f"The scan is larger than a body: {size}. Correct its voxel spacing ({_millimetres(grid)} mm) or, if the"
+            " spacing is right, crop the scan around the organ. Otherwise a segmentation may take hours."
+        )
+    if np.prod(sides) < 1000 * SMALL_ML or grid.spacing.min() < max(FINE_MM, np.median(grid.spacing) / 4):
+        return (
+            f"The scan or its voxels are unusually small for a patient: {size}, with a voxel spacing of"
+            f" {_millimetres(grid)} mm. Correct the spacing if its unit is not the millimetre."
+        )
+    return ""
 
 
 def _size_error(grid: Grid, path: str | Path | None, other_remedy: str = "") -> InputError:

@@ -14,7 +14,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap, large_scan_warning
+from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap, size_warning
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -210,13 +210,33 @@ def test_error_states_the_impossible_size_or_spacing(
 
 
 @pytest.mark.parametrize(
-    ("sides_mm", "is_large"),
-    [((900, 680, 440), True), ((680, 300, 900), True), ((500, 500, 1000), False), ((600, 600, 600), False)],
+    ("sides_mm", "shape", "message"),
+    [
+        ((900, 680, 440), (100, 50, 20), "larger than a body: 900 x 680 x 440 mm"),
+        ((680, 300, 900), (100, 50, 20), "larger than a body"),
+        ((500, 500, 1000), (100, 50, 20), ""),
+        ((600, 600, 600), (100, 50, 20), ""),
+        ((11.4, 8.75, 5.5), (183, 140, 88), "unusually small for a patient: 11.4 x 8.75 x 5.5 mm, with a voxel"),
+        ((114, 87.5, 5.5), (183, 140, 88), "unusually small"),  # z in centimetres
+        ((114, 87.5, 1.76), (183, 140, 88), "unusually small"),  # slices of 0.02 mm
+        ((400, 400, 11), (320, 320, 44), "unusually small"),  # z in centimetres
+        ((40, 40, 11), (320, 320, 44), "unusually small"),  # centimetres
+        ((41, 41, 45), (512, 512, 150), "unusually small"),  # a CT of the chest in centimetres
+        ((20, 20, 20), (200, 200, 50), "unusually small"),  # the heart of a mouse
+        ((31, 40, 24), (31, 40, 24), ""),  # a crop around a hippocampus
+        ((51.2, 51.2, 30), (512, 512, 300), ""),  # a CT of the ear
+        ((358, 358, 9), (512, 512, 3), ""),  # three slices of 3 mm
+        ((501, 501, 225), (512, 512, 900), ""),  # overlapping slices, 0.25 mm apart
+    ],
 )
-def test_scan_with_two_sides_above_600_mm_causes_a_warning(sides_mm: tuple[int, ...], is_large: bool) -> None:
-    grid = Grid((100, 50, 20), np.diag([*np.divide(sides_mm, (100, 50, 20)), 1.0]))
+def test_scan_causes_a_warning_if_its_size_is_implausible_for_a_patient(
+    sides_mm: tuple[float, ...], shape: tuple[int, int, int], message: str
+) -> None:
+    grid = Grid(shape, np.diag([*np.divide(sides_mm, shape), 1.0]))
     check_scan_grid(grid, None)
-    assert bool(large_scan_warning(grid)) == is_large
+    warning = size_warning(grid)
+    assert message in warning
+    assert bool(warning) == bool(message)
 
 
 def test_labelmaps_of_an_impossible_size_are_refused(tmp_path: Path) -> None:

@@ -135,15 +135,30 @@ def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_differen
     assert warning in messages
 
 
-def test_worker_and_command_warn_of_a_scan_larger_than_a_body(
-    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("shape", "spacing", "warning"),
+    [
+        ((3, 9, 10), (70.0, 70.0, 2.0), "The scan is larger than a body: 700 x 630 x 6 mm. Correct its voxel spacing"),
+        (
+            SHAPE,
+            (0.6, 0.6, 0.6),
+            "The scan or its voxels are unusually small for a patient: 6 x 7.2 x 9.6 mm, with a voxel spacing of 0.6 x",
+        ),
+    ],
+)
+def test_worker_command_and_check_of_cases_warn_of_an_implausible_size(
+    shape: tuple[int, ...],
+    spacing: tuple[float, float, float],
+    warning: str,
+    saved_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    scan = write_scan(tmp_path / "x.nrrd", intensities((3, 9, 10)), (70.0, 70.0, 2.0))
+    scan = write_scan(tmp_path / "x.nrrd", intensities(shape), spacing)
     result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
     assert isinstance(result, ScanSegmented)
     status, messages = run_command(scan, saved_model, capsys)
     assert status == 0
-    warning = "The scan is larger than a body: 0.7 x 0.63 x 0.006 m. Correct its voxel spacing (70 x 70 x 2 mm) or,"
     for notes in (result.notes, messages):
         assert [note.startswith(warning) for note in notes].count(True) == 1
     *_, checked = check_cases([Case("x", scan, None, UNLABELLED)], tiny_recipe())

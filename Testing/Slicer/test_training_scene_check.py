@@ -63,9 +63,11 @@ class VoxelsTest(SceneCheckCase):
             ("inverted label", image, 1 - label, self.recipe),
             ("thin label on a coarse grid", image, sheet, coarse),
             ("larger than a body", image, label, coarse),
+            ("smaller than a patient's organ", image, label, self.recipe),
         ):
             with self.subTest(name):
-                volume = add_volume("scan", voxels, spacing=40.0 if name == "larger than a body" else 2.0)
+                spacing = {"larger than a body": 40.0, "smaller than a patient's organ": 0.5}.get(name, 2.0)
+                volume = add_volume("scan", voxels, spacing=spacing)
                 row = row_of(volume, self.add_outline(volume, outline), recipe)
                 facts = run_to_end(scene_facts(row.source, LABELLED, recipe))
                 labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")

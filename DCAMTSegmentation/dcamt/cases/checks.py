@@ -20,7 +20,7 @@ from ..io.file_identity import file_identity, is_same_file
 from ..io.readers import read_header
 from ..io.slabs import slabs
 from ..recipe import Recipe
-from ..volume import Labelmap, Volume, large_scan_warning
+from ..volume import Labelmap, Volume, size_warning
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import check_case_channels, mixed_orders, read_case_scan, unused_channel_files
 from .few_values import count_few_values
@@ -153,8 +153,8 @@ def few_values_warning(volume: Volume) -> str:
 
 
 def scan_warnings(volume: Volume) -> list[str]:
-    """Return `few_values_warning` and `large_scan_warning`, each only if it is not empty."""
-    return [text for text in (few_values_warning(volume), large_scan_warning(volume.grid)) if text]
+    """Return `few_values_warning` and `size_warning`, each only if it is not empty."""
+    return [text for text in (few_values_warning(volume), size_warning(volume.grid)) if text]
 
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
 from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
 from dcamt.errors import InputError, without_path
 from dcamt.recipe import Recipe
-from dcamt.volume import Labelmap, Volume, channel_order, check_scan, large_scan_warning
+from dcamt.volume import Labelmap, Volume, channel_order, check_scan, size_warning
 from DCAMTSegmentationLib.correction_marks import written_fingerprint
 from DCAMTSlicerLib.fingerprints import checksum_of, differ_only_by_copies, fingerprint_of
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -99,8 +99,8 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
             problems.append(f"{subject} {channel.problem}")
     # As in the engine, the warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
-    if large := large_scan_warning(grid_of(nodes[0])):
-        warnings.append(large)
+    if warning := size_warning(grid_of(nodes[0])):
+        warnings.append(warning)
     # As in the engine, the recipe's first channel gives the checksum.
     order = channel_order(channel_names_of(source, len(nodes)), recipe.channel_names)
     first = channels[order[0] if order else 0]
