@@ -248,6 +248,10 @@ def test_two_labels_of_one_case_in_the_folder_of_labels_are_refused(tmp_path: Pa
         ("p1_LA.nii.gz", "p1.nii.gz"),
         ("LA_p1.nii.gz", "p1_label.nii.gz"),
         ("p1_itksnap.nii.gz", "p1.nii.gz"),
+        ("Patient 1.nii.gz", "Patient_1_label.nii.gz"),
+        ("Patient 1-LGE.nii.gz", "patient_1_LA_final.nii.gz"),
+        ("p1MR.nii.gz", "p1GroundTruth.nii.gz"),
+        ("p1_MRT.nii.gz", "p1_LA.nii.gz"),
     ],
 )
 def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:

@@ -17,17 +17,17 @@ def without_first_channel(key: Key) -> Key:
 
 
 def loose_key(key: Iterable[str]) -> Key:
-    """Return the loose key: a key in lower case, without the words of `MODALITY_WORDS`.
+    """Return the loose key: a key in lower case, with `_` as separator, without the words of `MODALITY_WORDS`.
 
-    >>> loose_key(("MRI", "P1_lge"))
-    ('p1',)
+    >>> loose_key(("MRI", "Patient 1-lge"))
+    ('patient_1',)
     """
     return tuple(filter(None, map(_loose_part, key)))
 
 
 @lru_cache(maxsize=1 << 16)
 def _loose_part(part: str) -> str:
-    return without_words(part, MODALITY_WORDS).casefold()
+    return SEPARATORS.sub("_", without_words(part, MODALITY_WORDS)).casefold()
 
 
 def name_starts(key: Key) -> Iterator[Key]:

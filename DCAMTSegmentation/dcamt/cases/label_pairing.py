@@ -66,7 +66,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _without_modality(name: str) -> str:
-    return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
+    return SEPARATORS.sub("_", without_words(name, PAIRING_WORDS | MODALITY_WORDS)).casefold()
 
 
 def _without_known_words(name: str) -> str:

@@ -27,9 +27,9 @@ from .similar_paths import (
     patterns_of,
     plain_key,
     replace_all_but_name,
+    replace_first_or_last_words,
     replace_folder_beside,
     replace_format,
-    replace_first_or_last_words,
     replace_part,
     replace_structure_words,
 )

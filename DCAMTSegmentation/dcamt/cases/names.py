@@ -7,8 +7,8 @@ Terms of the package `cases` (the examples leave out the endings of files):
 - Kind: scan, label, label of another structure, or automatic result (`FileKind`).
 - Key: the parts of a file's path without words for the kind. Files with equal keys belong to one case: `images/p1` and
   `labels/p1_seg` have the key `("p1",)`.
-- Loose key: the key in lower case, without words for the modality or the file format. `MRI/P1_lge` has the loose key
-  `("p1",)`.
+- Loose key: the key in lower case, with `_` as separator, without words for the modality or the file format.
+  `MRI/Patient 1_lge` has the loose key `("patient_1",)`.
 - Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1`.
 - Further words: the words that a file's path has in addition to a scan's path. `p1_LA` adds `la` to `p1`.
 """

@@ -86,7 +86,8 @@ RESULT_WORDS = _set(
 """Words that mean an automatic result only beside a scan or label: `p1_output` beside `p1`."""
 FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
 MODALITY_WORDS = FORMAT_WORDS | _set(
-    "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
+    "mri mr mrt rm irm mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr demri lgemr lgecmr cemr cemra psir"
+    " dce"
 )
 _JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, r"\d"))
 _STRUCTURE = "|".join(OTHER_STRUCTURES_WITHOUT_LGE)
@@ -100,7 +101,7 @@ PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words that are ignored when scans and labels are paired: `p1_seg` is a label of `p1_image`."""
 SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(
-    r"(?<![^_\-. ])(label|labels|img|image|seg|mask|msk|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE
+    r"(?<![^_\-. ])(label|labels|img|image|seg|mask|msk|gt|contour|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE
 )
 """A word that is joined to a number: `img0001` has the words `img` and `0001`."""
 _KIND = rf"(?:{'|'.join((*_KINDS_OF_IMAGES, *_KINDS_OF_LABELS))})s?"
@@ -120,9 +121,9 @@ _NO_INITIALS |= _set("av cs eam ed es lax mv new old pa pre raa sax tv")
 """Words, such as `ra`, that are not taken for a person's initials."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Segs?|Segmentations?|Masks?|Msks?|Labels?|Labelmaps?|Contours?|GTs?|GroundTruth|Preds?"
-    r"|Predictions?|Annotations?|Images?|Imgs?|Scans?)(?![A-Za-z]))"
+    r"|Predictions?|Annotations?|Images?|Imgs?|Scans?|MRI?|MRT|CT|LGE)(?![A-Za-z]))"
 )
-"""The start of a capitalised word, as in `p1Mask`."""
+"""The start of a capitalised word, as in `p1Mask` or `p1LGE`."""
 
 
 @lru_cache(maxsize=1 << 16)  # While cases are searched in a folder, each name is split many times.
@@ -149,6 +150,8 @@ def has_word(name: str, words: Collection[str]) -> bool:
 def without_words(name: str, dropped: Collection[str]) -> str:
     """Return a name without the words in `dropped`, and without separators at its ends."""
     words = split_words(name)
+    if not has_word(name, dropped):  # `split_words` adds separators between joined words.
+        return unicodedata.normalize("NFC", name).strip("_-. ")
     # Word n and the separator before it.
     kept = [
         "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
