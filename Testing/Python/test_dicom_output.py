@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dcamt.cases.case_list import LABELLED, Case
@@ -46,7 +48,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 def two_segments() -> np.ndarray:
     # The first and last slices are empty, and some slices hold only one segment.
     voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
-    voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
+    voxels[4:12, 3:11, 1:7] = LEFT_ATRIUM.label
     voxels[12:14, 3:11, 3:6] = WALL.label
     return voxels
 
@@ -482,6 +484,76 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
         assert number <= len(order), "a frame of the second time point"
         theirs = image.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
+
+
+@pytest.fixture(params=["slices", "multi-frame"])
+def images(request: pytest.FixtureRequest, case: tuple[Path, Labelmap], tmp_path: Path) -> SourceImages:
+    if request.param == "slices":
+        return find_source_images(case[0], read_scan(case[0]).frames)
+    order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
+    path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(OBLIQUE_SHAPE), oblique_affine(), order)
+    return find_source_images(path, [(path, order.index(k)) for k in range(OBLIQUE_SHAPE[2])])
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "rows reversed": lambda image: image.as_reoriented([[0, -1], [1, 1], [2, 1]]),
+    "slices reversed": lambda image: image.as_reoriented([[0, 1], [1, 1], [2, -1]]),
+    "axes in another order": lambda image: image.as_reoriented([[2, 1], [0, -1], [1, 1]]),
+    "cropped": lambda image: image.slicer[2:15, 3:, 1:8],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("reversed_source", [False, True], ids=["", "source in reverse order"])
+def test_labelmap_on_another_grid_of_the_same_places_is_written_at_these_places(
+    case: tuple[Path, Labelmap],
+    images: SourceImages,
+    tmp_path: Path,
+    change: Callable[[Any], Any],
+    reversed_source: bool,
+) -> None:
+    """As in Python, if a caller flips, reorders or crops a DICOM scan before the segmentation."""
+    changed = change(nib.Nifti1Image(case[1].voxels, case[1].grid.affine))
+    labelmap = Labelmap(np.asarray(changed.dataobj), Grid(changed.shape, changed.affine))
+    if reversed_source:
+        frames = images.frames and images.frames[::-1]
+        images = replace(images, frames=frames, datasets=images.datasets[::-1])
+    path = tmp_path / "changed.dcm"
+    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, images, MODEL), path)
+    volume = hd.seg.segread(path).get_volume(combine_segments=True)
+    written = np.asarray(volume.array)
+    for number, info in enumerate(SEGMENTS, start=1):
+        mm = volume.map_indices_to_reference(np.argwhere(written == number))
+        voxels = np.linalg.inv(RAS_TO_LPS @ case[1].grid.affine) @ np.column_stack([mm, np.ones(len(mm))]).T
+        expected = np.argwhere(case[1].voxels == info.label)
+        assert sorted(np.rint(voxels[:3].T).astype(int).tolist()) == expected.tolist()
+    for frame in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
+        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+        (image,) = (each for each in images.datasets if each.SOPInstanceUID == reference.ReferencedSOPInstanceUID)
+        if images.frames is not None:
+            image = image.PerFrameFunctionalGroupsSequence[int(reference.ReferencedFrameNumber) - 1]
+            image = image.PlanePositionSequence[0]
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, image.ImagePositionPatient, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "change"),
+    [
+        (OBLIQUE_SHAPE, np.array([[1, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
+        (OBLIQUE_SHAPE, np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 6], [0, 0, 0, 1]])),
+        (OBLIQUE_SHAPE, np.diag([1, 1, 2, 1])),
+        (OBLIQUE_SHAPE, np.diag([0.5, 0.5, 0.5, 1])),
+    ],
+    ids=["moved by a part of a voxel", "labels outside", "thicker slices", "finer"],
+)
+def test_labelmap_that_does_not_fit_the_images_is_refused_in_plain_words(
+    case: tuple[Path, Labelmap], images: SourceImages, shape: tuple[int, int, int], change: np.ndarray
+) -> None:
+    labelmap = replace(case[1], grid=Grid(shape, case[1].grid.affine @ change))
+    what = r"the segmentation does not lie on the grid of the scan's DICOM images, .*\. Choose another file format"
+    with pytest.raises(InputError, match=what):
+        build_dicom_segmentation(labelmap, SEGMENTS, images, MODEL)
 
 
 def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import Code, Labelmap, SegmentInfo
+from ..volume import Code, Labelmap, SegmentInfo, fit_labelmap
 from .atomic import atomic_path
 from .dicom_files import quiet_pydicom, read_dicom
-from .dicom_frames import integer, text_of
+from .dicom_frames import frames_of, integer, text_of
+from .dicom_stacks import order_slices
 from .stored_image import library_errors
 
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
@@ -106,19 +107,21 @@ def build_dicom_segmentation(
     even for an empty slice. Programs that stack the frames then get the scan's own grid.
 
     Raises:
-        InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
+        InputError: the labelmap does not lie on the grid of the source images (`fit_labelmap`), or a segmentation
+            cannot refer to them, for example because they lack attributes.
     """
     import highdicom as hd
     from pydicom.errors import BytesLengthException
 
-    geometry = {} if source.frames is None else _frame_geometry(labelmap.grid)
-    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I)
-    masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
     descriptions = _describe_segments(segments, algorithm)
     as_utf8 = needs_utf8(segments, algorithm)
     try:
         for image in source.datasets:
             _complete_header(image, as_utf8)
+        labelmap, source = _fit_to_images(labelmap, source)
+        geometry = {} if source.frames is None else _frame_geometry(labelmap.grid)
+        planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I)
+        masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
         if source.frames is None:
             _unify_planes(source.datasets, labelmap.grid)
         dataset = hd.seg.Segmentation(
@@ -149,6 +152,31 @@ def build_dicom_segmentation(
     dataset.SeriesDescription = to_long_string(f"Segmentation: {', '.join(info.name for info in segments)}")
     dataset.private_block(*_PRIVATE_BLOCK, create=True).add_new(_CHECKSUM, "LO", _crc32(dataset.PixelData))
     return dataset
+
+
+def _fit_to_images(labelmap: Labelmap, source: SourceImages) -> tuple[Labelmap, SourceImages]:
+    """Return the labelmap on the grid of the source images, and the images in the order of k.
+
+    In Python, a caller may have flipped, reordered or cropped the scan after it was read.
+    """
+    unnamed = Path()
+    if source.frames is None:
+        frames = [replace(frames_of(unnamed, image)[0], index=n) for n, image in enumerate(source.datasets)]
+    else:
+        all_frames = frames_of(unnamed, source.datasets[0])
+        frames = [all_frames[index] for index in source.frames]
+    try:
+        affine, frames = order_slices(unnamed, frames, ())
+        columns, rows = frames[0].size
+        grid = Grid((columns, rows, len(frames)), RAS_TO_LPS @ affine)
+        fitted = fit_labelmap(replace(labelmap, partial=True), grid, unnamed)
+    except InputError as error:
+        what = "the segmentation does not lie on the grid of the scan's DICOM images, to which it must refer"
+        raise InputError(what, remedy=_OTHER_FORMAT) from error
+    order = tuple(frame.index for frame in frames)
+    if source.frames is None:
+        return fitted, replace(source, datasets=tuple(source.datasets[index] for index in order))
+    return fitted, replace(source, frames=order)
 
 
 def pixel_checksums(path: Path) -> tuple[str, str]:
