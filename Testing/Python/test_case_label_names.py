@@ -1,4 +1,4 @@
-"""Test that a label file is refused if a class has another value in the file than in the recipe.
+"""Test that a label file is refused if the names of its values contradict the recipe, or if voxels are undecided.
 
 Such a label file is refused when the cases are checked, when a recipe is suggested, and in training. The names of the
 label values come from the file's segments or from `dataset.json`.
@@ -157,3 +157,70 @@ def test_mask_of_255_is_not_refused_for_its_name(tmp_path: Path) -> None:
     case = write_case(tmp_path, "a", {"LA": 255}, {255: "LA"})
     assert facts_of([case], recipe_of("LA"))[0].problems == ()
     assert len(suggest_recipe([case], None).classes) == 1
+
+
+def write_classes(folder: Path, **values: int) -> None:
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **values}}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["Right atrium", "RV", "rechter Vorhof", "LA wall", "Pulmonary veins"])
+def test_value_named_like_another_structure_than_its_class_is_refused_unless_it_is_mapped(
+    tmp_path: Path, name: str
+) -> None:
+    recipe = recipe_of("Left atrium")
+    segment = write_case(tmp_path, "a", {"LA": 1}, {1: name})
+    value = write_case(tmp_path / "labelsTr", "b", {"LA": 1}, {})
+    write_classes(tmp_path, **{name: 1})
+    for case, what in (
+        (segment, f"has the segment '{name}' with the label value 1, but the class with this value is"),
+        (value, f"has the label value 1, which dataset.json names '{name}', but the class with this value is"),
+    ):
+        (problem,) = facts_of([case], recipe)[0].problems
+        remedy = f"Choose another label or recipe. If only the name is wrong, map the value: {{}}. {ADVICE}"
+        mapping = "1=Left atrium"
+        assert problem == f"The label {what} 'Left atrium'. {remedy.format(mapping)}"
+        with pytest.raises(InputError, match="but the class with this value is 'Left atrium'"):
+            load_case(case, recipe, torch.device("cpu"))
+        assert not facts_of([replace(case, labels=mapping)], recipe)[0].problems
+    assert [info.name for info in suggest_recipe([segment], None).classes] == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["LA", "Linker Vorhof", "atrium", "endo", "左心房", "Segment_1", "label", "1", "foreground", "LA + veins"]
+)
+def test_value_is_accepted_if_its_name_may_stand_for_its_class(tmp_path: Path, name: str) -> None:
+    case = write_case(tmp_path, "a", {"LA": 1}, {1: name})
+    assert not facts_of([case], recipe_of("Left atrium"))[0].problems
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [("Prostata", "Prostate"), ("RA", "Radius"), ("Lateral ventricle", "LV"), ("Tumor", "Liver")],
+)
+def test_names_of_other_organs_are_not_judged(tmp_path: Path, name: str, class_name: str) -> None:
+    case = write_case(tmp_path, "a", {"LA": 1}, {1: name})
+    assert not facts_of([case], recipe_of(class_name))[0].problems
+
+
+def test_abbreviation_of_a_class_with_another_label_value_is_refused_with_a_working_mapping(tmp_path: Path) -> None:
+    case = write_case(tmp_path, "b", {"RA": 1, "LA": 2}, {})
+    write_classes(tmp_path, RA=1, LA=2)
+    recipe = recipe_of("Left atrium")
+    (problem,) = facts_of([case], recipe)[0].problems
+    assert "the label value 2, which dataset.json names 'LA', but the class 'Left atrium' has the label" in problem
+    mapping = problem.partition("for instance: ")[2].removesuffix(f". {ADVICE}")
+    assert not facts_of([replace(case, labels=mapping)], recipe)[0].problems
+
+
+@pytest.mark.parametrize("labels", ["", "1=LA"])
+def test_label_with_voxels_that_dataset_json_names_ignore_is_refused(tmp_path: Path, labels: str) -> None:
+    case = replace(write_case(tmp_path, "a", {"LA": 1, "RA": 2}, {}), labels=labels)
+    write_classes(tmp_path, LA=1, ignore=2)
+    (message,) = messages_about([case], recipe_of("LA"))
+    assert message == (
+        "has the value 2, which dataset.json names 'ignore', but training needs complete outlines. Leave the case out,"
+        " or complete its outline."
+    )
+    complete = write_case(tmp_path, "b", {"LA": 1}, {})
+    mapped = replace(case, labels="1,2=LA")
+    assert not any(facts.problems for facts in facts_of([complete, mapped], recipe_of("LA")))

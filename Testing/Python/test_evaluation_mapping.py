@@ -120,8 +120,108 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     assert "a.seg.nrrd. Map the predictions' values, for example: --prediction-mapping 1=2,2=1 (in Python" in errors
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
-    save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
+    save_segments(folders[1] / "a.seg.nrrd", (2, "Segment_1"), (1, "other"))
     assert call_evaluate(folders) == 0, "segments with different names were not compared by value"
+
+
+def write_classes(folder: Path, **values: int) -> None:
+    """Write a `dataset.json` that names label values."""
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **values}}), encoding="utf-8")
+
+
+def test_structure_with_another_value_in_dataset_json_is_refused_with_a_working_mapping(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_segments(folders[0] / "a.seg.nrrd", (1, "Left atrium"))
+    label = save_values(folders[1] / "a.nii.gz", {2: (2, 8), 1: (9, 11)})
+    write_classes(folders[1], RA=1, LA=2)
+    assert call_evaluate(folders) == 1
+    errors = capsys.readouterr().err
+    assert f"a.seg.nrrd: has the value 1 for the segment 'Left atrium', which has the value 2 in {label}. " in errors
+    assert "for example: --prediction-mapping 1=2 (in Python" in errors
+    assert call_evaluate(folders, "--prediction-mapping", "1=2") == 0
+    with pytest.raises(InputError, match="which has the value 1 in"):  # nnU-Net writes `dataset.json` to its results.
+        dcamt.evaluate(label, folders[0] / "a.seg.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled"),
+    [("Left atrium", "RV"), ("Left atrium", "rechter Vorhof"), ("LA", "LA wall"), ("Left kidney", "Kidney, right")],
+)
+def test_value_that_means_another_structure_in_the_label_is_refused(
+    predicted: str, labelled: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_segments(folders[0] / "a.seg.nrrd", (1, predicted))
+    save_segments(folders[1] / "a.seg.nrrd", (1, labelled))
+    assert call_evaluate(folders) == 1
+    errors = capsys.readouterr().err
+    label = folders[1] / "a.seg.nrrd"
+    assert f"value 1 for the segment '{predicted}', but {label} names this value '{labelled}'. Choose files" in errors
+    assert "If only a name is wrong: Map the predictions' values, for example: --prediction-mapping 1=1 (in" in errors
+    assert call_evaluate(folders, "--prediction-mapping", "1=1") == 0
+
+
+@pytest.mark.parametrize(
+    ("labelled", "has_note"),
+    [
+        ("Heart", True),
+        ("LA + appendage", True),
+        ("左心房", True),
+        ("Linker Vorhof", False),
+        ("LA endo", False),
+        ("Atrium", False),
+        ("Segment_1", False),
+        ("label", False),
+        ("1", False),
+    ],
+)
+def test_note_names_a_value_whose_names_may_stand_for_different_structures(
+    labelled: str, has_note: bool, tmp_path: Path
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    for case in ("a", "b"):
+        save_segments(folders[0] / f"{case}.seg.nrrd", (1, "Left atrium"))
+        save_segments(folders[1] / f"{case}.seg.nrrd", (1, labelled))
+    notes = [note for note in dcamt.evaluate(*folders).notes if "named" in note]
+    files = f"{folders[1] / 'a.seg.nrrd'}, {folders[1] / 'b.seg.nrrd'}"
+    expected = (
+        f"{files}: the value 1 is named '{labelled}', but 'Left atrium' in the prediction. If these are different"
+    )
+    assert [note.startswith(expected) for note in notes] == [True] * has_note
+
+
+@pytest.mark.parametrize("mapping", ["", "1=1"])
+def test_voxels_that_dataset_json_names_ignore_are_left_out_of_all_scores(mapping: str, tmp_path: Path) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labelsTr"
+    save_values(folders[0] / "a.nrrd", {1: (2, 8)})
+    save_values(folders[1] / "a.nrrd", {1: (2, 5), 2: (5, 11)})
+    (labelled,) = dcamt.evaluate(*folders, label_mapping="1=1").rows
+    write_classes(tmp_path, LA=1, ignore=2)
+    (row,) = dcamt.evaluate(*folders, label_mapping=mapping).rows
+    assert (row.label, row.score.dice, row.score.hd95_mm, row.score.assd_mm) == (1, 1, 0, 0)
+    assert row.prediction_volume_ml == row.label_volume_ml == labelled.label_volume_ml
+    assert labelled.score.dice < 1
+
+
+def test_value_named_ignore_is_scored_if_the_mapping_names_it(tmp_path: Path) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_values(folders[0] / "a.nrrd", {1: (2, 8)})
+    save_values(folders[1] / "a.nrrd", {1: (2, 5), 2: (5, 8)})
+    write_classes(folders[1], LA=1, ignore=2)
+    (row,) = dcamt.evaluate(*folders, label_mapping="1,2=1").rows
+    assert (row.score.dice, row.label_volume_ml) == (1, row.prediction_volume_ml)
+
+
+def test_mask_of_255_beside_ignored_voxels_is_scored_as_1(tmp_path: Path) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_values(folders[0] / "a.nrrd", {255: (2, 8)})
+    save_values(folders[1] / "a.nrrd", {1: (2, 5), 2: (5, 11)})
+    write_classes(folders[1], LA=1, ignore=2)
+    (row,) = dcamt.evaluate(*folders).rows
+    assert (row.label, row.score.dice) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dcamt.cases import suggestion
+from dcamt.cases import label_names, suggestion
 from dcamt.cases.case_list import Case, read_cases
 from dcamt.cases.network_plan import CHANNELS, plan_network, plan_strides
 from dcamt.cases.suggestion import list_mapped_classes, suggest_recipe
@@ -76,13 +76,15 @@ def test_recipe_follows_from_the_cases(tmp_path: Path) -> None:
     assert recipe.inference.largest_component
 
 
-def test_value_named_ignore_in_dataset_json_needs_a_label_mapping(tmp_path: Path) -> None:
+def test_value_named_ignore_in_dataset_json_is_refused_unless_it_is_mapped_to_a_class(tmp_path: Path) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 2.0)))
     values = {"background": 0, "Heart": 1, "ignore": 2}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": values}), encoding="utf-8")
-    with pytest.raises(InputError, match=r"_label\.nii\.gz: has the value 2, which dataset\.json names 'ignore'"):
-        suggest_recipe(cases, None, folder=tmp_path)
-    mapped = [replace(case, labels="1=Heart") if case.label else case for case in cases]
+    for labels in ("", "1=Heart"):
+        listed = [replace(case, labels=labels) if case.label else case for case in cases]
+        with pytest.raises(InputError, match=r"_label\.nii\.gz: has the value 2, which dataset\.json names 'ignore'"):
+            suggest_recipe(listed, None, folder=tmp_path)
+    mapped = [replace(case, labels="1,2=Heart") if case.label else case for case in cases]
     assert [info.name for info in suggest_recipe(mapped, None, folder=tmp_path).classes] == ["Heart"]
 
 
@@ -406,8 +408,9 @@ def test_suggested_recipe_never_replaces_a_file_of_the_cases(
 
 def test_dataset_json_is_read_once_for_all_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0,)))
+    (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
     read: list[Path] = []
-    monkeypatch.setattr(suggestion, "ignored_value", lambda folder: read.append(folder))
+    monkeypatch.setattr(label_names, "ignored_value", lambda folder: read.append(folder))
     suggest_recipe(cases, None, folder=tmp_path)
     assert read == [tmp_path]
 

@@ -111,6 +111,35 @@ def test_notes_on_the_scan_are_printed(
     assert "The header states two spacings of the voxels" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "has_note"), [("Right ventricle", True), ("RA", True), ("LA", False), ("mask", False)]
+)
+@pytest.mark.parametrize("options", [[], ["--label", "1"], ["--labels", "1=left-atrium"]], ids=str)
+def test_note_says_that_the_segment_is_named_like_another_structure(
+    name: str,
+    has_note: bool,
+    options: list[str],
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    segmentation = folder / "a.seg.nrrd"
+    info = SegmentInfo(1, name, (1.0, 0.0, 0.0), Code("SCT", "1", "x"))
+    write_labelmap(wall_phantom[1], segmentation, [info])
+    assert call_dcamt(["wall", folder / SCAN, segmentation, "-o", folder / "out", "--json", *options]) == 0
+    (notes,) = [
+        event["notes"]
+        for event in map(json.loads, capsys.readouterr().out.splitlines())
+        if "stage" in event and event["event"] == "wall"
+    ]
+    note = (
+        f"{segmentation}: the segment with the value 1 is named '{name}', but regions and stages apply only to the left"
+    )
+    assert [text.startswith(note) for text in notes if "is named" in text] == [True] * (
+        has_note and "--labels" not in options
+    )
+
+
 def test_scan_with_few_different_intensities_causes_a_warning(
     wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ def evaluate(
 
     In folders, the files of a case are found by their names. The classes are the label values that occur in any label.
     If all values are 0, 1 or 255, and no labelmap contains both 1 and 255, then 1 and 255 count as the same class.
+    Voxels whose value nnU-Net's `dataset.json` of a label file names `ignore` are background in prediction and label.
 
     Args:
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
@@ -51,8 +52,9 @@ def evaluate(
     Returns:
         An `Evaluation`. Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. A
         case is not scored if a prediction in a folder has no label, a file cannot be read, a prediction does not fit on
-        its label's grid, a label holds none of the mapped values, or a prediction or label is probably a scan.
-        `failures` contains a message about each of these cases, and the means do not cover them.
+        its label's grid, a label holds none of the mapped values, a prediction or label is probably a scan, or the
+        names of segments show that a value means different structures in prediction and label. `failures` contains a
+        message about each of these cases, and the means do not cover them.
 
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.readers import read_segments
-from ..typed_names import plain_name
 from ..volume import SegmentInfo
 from .case_list import Case
-from .dataset_json import dataset_classes
+from .dataset_json import dataset_classes, ignored_value
+from .structure_names import are_different_structures, structure_key
 
 
 def unique_names(named: Iterable[tuple[int, str | None]]) -> dict[str, tuple[int, str]]:
-    """Return `plain_name` -> (label value, name); names that occur several times are left out.
+    """Return `structure_key` -> (label value, name); names that occur several times are left out.
 
-    >>> unique_names([(1, "LA"), (2, "Right atrium"), (3, "la"), (4, None)])
-    {'rightatrium': (2, 'Right atrium')}
+    >>> unique_names([(1, "LA"), (2, "Right atrium"), (3, "left atrium"), (4, None)])
+    {'right atrium': (2, 'Right atrium')}
     """
-    listed = [(plain_name(name), label, name) for label, name in named if name]
-    plain = [key for key, _, _ in listed]
-    return {key: (label, name) for key, label, name in listed if key and plain.count(key) == 1}
+    listed = [(structure_key(name), label, name) for label, name in named if name]
+    keys = [key for key, _, _ in listed]
+    return {key: (label, name) for key, label, name in listed if key and keys.count(key) == 1}
 
 
 def folders_of_classes(label: Path, folder: Path | None = None) -> list[Path]:
@@ -40,46 +40,77 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
     Raises:
         InputError: a `dataset.json` cannot be read.
     """
-    for place in folders_of_classes(label, folder):
-        file = place / "dataset.json"
-        try:
-            status = file.stat()
-        except (OSError, ValueError):
-            continue
-        if named := _dataset_classes(place, (status.st_mtime_ns, status.st_size)):
+    for place, cache_key in _datasets(label, folder):
+        if named := _dataset_classes(place, cache_key):
             return named
     return ()
 
 
-@lru_cache(maxsize=16)
-def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
-    """Return the classes of a folder's `dataset.json`; read the file again only if it has changed.
+def ignored_value_of(label: Path, folder: Path | None = None) -> int | None:
+    """Return the label value that a `dataset.json` names `ignore` (`ignored_value`); None if there is no such value.
+
+    The result is also None if the file holds segments, or a `dataset.json` cannot be read.
 
     Args:
-        cache_key: the file's time of change in ns and its size in bytes.
+        folder: as for `names_in_dataset`.
     """
+    with suppress(InputError):
+        for place, cache_key in _datasets(label, folder):
+            value = _ignored_value(place, cache_key)
+            if value is not None:
+                return None if read_segments(label) else value
+    return None
+
+
+def _datasets(label: Path, folder: Path | None) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Yield each folder of `folders_of_classes` with a `dataset.json`, and the file's time of change (ns) and size."""
+    for place in folders_of_classes(label, folder):
+        with suppress(OSError, ValueError):
+            status = (place / "dataset.json").stat()
+            yield place, (status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
+    """Return the classes of a folder's `dataset.json`; read the file again only if `cache_key` has changed."""
     return dataset_classes(folder)
 
 
-def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], occurs: Callable[[int], bool]) -> None:
-    """Raise InputError if a value in the case's label is named like a class, but differs from the class's label value.
+@lru_cache(maxsize=16)
+def _ignored_value(folder: Path, cache_key: tuple[int, int]) -> int | None:
+    """Return the ignored value of a folder's `dataset.json`; read the file again only if `cache_key` has changed."""
+    return ignored_value(folder)
 
-    The names are those of the label file's segments or, if no segment has a name, those of a `dataset.json`. A label
-    mapping states the classes itself, so a case with a mapping is not refused.
+
+def names_of_values(labels: Path, folder: Path | None = None) -> tuple[list[tuple[int, str]], bool]:
+    """Return the label values and their names, and whether these are names of the file's segments.
+
+    If no segment has a name, the names are those of a `dataset.json` (`names_in_dataset`); a damaged one names nothing.
+    """
+    named = [(segment.label, segment.name) for segment in read_segments(labels) if segment.name]
+    if named:
+        return named, True
+    with suppress(InputError):
+        named = list(names_in_dataset(labels, folder))
+    return named, False
+
+
+def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], occurs: Callable[[int], bool]) -> None:
+    """Raise InputError if a name of a value in the case's label contradicts the classes.
+
+    A name contradicts the classes if it stands for a class with another label value (`structure_key`), or certainly for
+    another structure than the class with this label value (`are_different_structures`). The names are those of
+    `names_of_values`. A label mapping states the classes itself, so a case with a mapping is not refused.
 
     Args:
         occurs: called with a label value; returns whether at least one voxel of the label has this value.
     """
     if case.label is None or case.labels:
         return
-    segments = read_segments(case.label)
-    named = [(segment.label, segment.name) for segment in segments if segment.name]
-    has_segments = bool(named)
-    if not has_segments:
-        with suppress(InputError):
-            named = list(names_in_dataset(case.label))
+    named, has_segments = names_of_values(case.label)
+    own_names = unique_names(named)
     of_class = unique_names((info.label, info.name) for info in classes)
-    common = [(*own, *of_class[key]) for key, own in unique_names(named).items() if key in of_class]
+    common = [(*own, *of_class[key]) for key, own in own_names.items() if key in of_class]
     for value, name, class_label, class_name in common:
         if value == class_label or not occurs(value):
             continue
@@ -103,4 +134,20 @@ def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], oc
                 f"Map the values to the classes, for instance: {mapping}. Use the case list's column 'labels',"
                 " --labels or the button Segments…."
             )
+        raise InputError(what, path=case.label, remedy=remedy)
+    class_of = {info.label: info.name for info in classes}
+    for value, name in own_names.values():
+        class_name = class_of.get(value, "")
+        if not are_different_structures(name, class_name) or not occurs(value):
+            continue
+        what = f"has the segment '{name}' with the label value {value}, but the class with this value is '{class_name}'"
+        if not has_segments:
+            what = (
+                f"has the label value {value}, which dataset.json names '{name}', but the class with this value is"
+                f" '{class_name}'"
+            )
+        remedy = (
+            f"Choose another label or recipe. If only the name is wrong, map the value: {value}={class_name}. Use the"
+            " case list's column 'labels', --labels or the button Segments…."
+        )
         raise InputError(what, path=case.label, remedy=remedy)

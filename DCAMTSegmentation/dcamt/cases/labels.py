@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..recipe import Recipe
 from ..typed_names import plain_name
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
-from .label_names import refuse_names_of_other_classes
+from .label_names import ignored_value_of, refuse_names_of_other_classes
 
 MINIMUM_VOXELS = 4
 """A component smaller than this number of voxels of the network grid may be a drawing error."""
@@ -184,9 +184,9 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     class in place of 255.
 
     Raises:
-        InputError: as in `read_labelmap`, `fit_labelmap` and `refuse_names_of_other_classes`; also if the mapping does
-            not fit the recipe or the label file, or if label and scan are the same file in a format that cannot hold
-            both.
+        InputError: as in `read_labelmap`, `refuse_ignored_voxels`, `fit_labelmap` and `refuse_names_of_other_classes`;
+            also if the mapping does not fit the recipe or the label file, or if label and scan are the same file in a
+            format that cannot hold both.
     """
     assert case.label is not None
     are_files = os.path.isfile(case.label) and os.path.isfile(case.image)
@@ -194,12 +194,33 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     if are_files and not may_hold_both and is_same_file(case.label, case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_case_mapping(case, recipe.classes)
-    labelmap = fit_labelmap(read_labelmap(case.label, mapping, MAPPING_OF_LABELS), grid, case.image)
+    labelmap = read_labelmap(case.label, mapping, MAPPING_OF_LABELS)
+    refuse_ignored_voxels(case, labelmap, mapping)
+    labelmap = fit_labelmap(labelmap, grid, case.image)
     first, *others = recipe.classes
     if mapping is None and not others and is_mask_of_255(labelmap):
         labelmap = relabel_255(labelmap, first.label)
     refuse_names_of_other_classes(case, recipe.classes, lambda value: bool((labelmap.voxels == value).any()))
     return labelmap
+
+
+def refuse_ignored_voxels(
+    case: Case, labelmap: Labelmap, mapping: Mapping[int | str, int] | None, folder: Path | None = None
+) -> None:
+    """Raise InputError if voxels of a label have the ignored value (`ignored_value_of`) and no class by the mapping.
+
+    Args:
+        labelmap: the case's label, after applying `mapping`.
+        folder: as for `names_in_dataset`.
+    """
+    assert case.label is not None
+    ignored = ignored_value_of(case.label, folder)
+    if ignored is None or ignored in (mapping or ()):
+        return
+    stored = labelmap if mapping is None else read_labelmap(case.label)
+    if (stored.voxels == ignored).any():
+        what = f"has the value {ignored}, which dataset.json names 'ignore', but training needs complete outlines"
+        raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
 
 
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -34,8 +33,7 @@ from ..volume import (
 )
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_scans import unused_channel_files
-from .dataset_json import ignored_value
-from .label_names import folders_of_classes, names_in_dataset, refuse_names_of_other_classes
+from .label_names import names_in_dataset, refuse_names_of_other_classes
 from .labels import (
     MAPPING_OF_LABELS,
     MAXIMUM_CLASS,
@@ -43,6 +41,7 @@ from .labels import (
     mapping_targets,
     naming_label,
     parse_case_mapping,
+    refuse_ignored_voxels,
 )
 from .network_plan import plan_network
 
@@ -96,8 +95,7 @@ def suggest_recipe(
     if not labelled:
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
     mapped = list_mapped_classes(labelled)
-    values_of, examined, is_single = _examine_cases(labelled, mapped, on_note)
-    _refuse_ignored_value(values_of, folder)
+    values_of, examined, is_single = _examine_cases(labelled, mapped, on_note, folder)
     _refuse_high_values(values_of)
     values = sorted(set().union(*values_of.values(), mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
@@ -140,20 +138,6 @@ def suggest_recipe(
         inference=Inference(largest_component=is_single),
     )
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
-
-
-def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | None) -> None:
-    ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, so it is read once.
-    for case, values in values_of.items():
-        assert case.label is not None
-        if case.labels:
-            continue
-        ignored = values & {ignored_in(place) for place in folders_of_classes(case.label, folder)}
-        if ignored:
-            what = (
-                f"has the value {min(ignored)}, which dataset.json names 'ignore', but training needs complete outlines"
-            )
-            raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
 
 
 def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
@@ -207,7 +191,7 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def _examine_cases(
-    labelled: Sequence[Case], mapped: Mapping[str, int], on_note: Callable[[str], None]
+    labelled: Sequence[Case], mapped: Mapping[str, int], on_note: Callable[[str], None], folder: Path | None
 ) -> tuple[dict[Case, set[int]], list[CaseStatistics], bool]:
     """Read the labels of all cases, and the scans of some cases (`MAX_CASES`).
 
@@ -221,7 +205,7 @@ def _examine_cases(
     is_single = True
     sample = labelled[:: math.ceil(len(labelled) / MAX_CASES)]
     for case in dict.fromkeys((*sample, *labelled)):
-        labelmap = _read_label(case, mapped, on_note)
+        labelmap = _read_label(case, mapped, on_note, folder)
         sizes = _class_sizes(labelmap.voxels)
         values_of[case] = set(sizes)
         if case in sample or not shown.issuperset(sizes):
@@ -276,11 +260,14 @@ def single_classes(labels: np.ndarray, sizes: Mapping[int, int]) -> set[int]:
     return single
 
 
-def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> Labelmap:
+def _read_label(
+    case: Case, classes: Mapping[str, int], on_note: Callable[[str], None], folder: Path | None
+) -> Labelmap:
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
     mapping = parse_case_mapping(case, infos)
     labelmap = read_labelmap(case.label, mapping, MAPPING_OF_LABELS)
+    refuse_ignored_voxels(case, labelmap, mapping, folder)
     for note in labelmap.notes:
         on_note(f"{case.label}: {note}")
     if mapping is None and is_mask_of_255(labelmap):

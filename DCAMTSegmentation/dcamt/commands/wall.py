@@ -14,9 +14,11 @@ from pathlib import Path
 from ..cases.case_names import case_of
 from ..cases.checks import scan_notes
 from ..cases.few_values import has_few_values, refuse_scan_as_labels
+from ..cases.label_names import names_of_values
 from ..cases.label_pairing import pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
-from ..cases.labels import parse_mapping
+from ..cases.labels import label_values, parse_mapping
+from ..cases.structure_names import are_different_structures
 from ..errors import DCAMTError, InputError, names_path, user_error
 from ..io.dicom_files import list_names
 from ..io.formats import ending, scan_name
@@ -28,7 +30,7 @@ from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
 from ..io.tables import csv_cell
 from ..io.writers import is_dcamt_result
 from ..recipe_files import load_recipe
-from ..volume import Labelmap, Volume
+from ..volume import IdentifyingNote, Labelmap, Volume
 from ..wall.analysis import (
     SCIPY_MODULES,
     VTK_MODULES,
@@ -86,6 +88,7 @@ from .scan_paths import (
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """Default name and colour of the segment in the report."""
+LEFT_ATRIUM = "Left atrium"
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
 _MAPPING = MappingOption("Use the option --labels, without --label.", label=1)
@@ -179,7 +182,7 @@ class WallSession:
                 refuse_mask(job.scan, volume.voxels)
             labelmap = read_labelmap(job.segmentation, self.mapping, _MAPPING)
             # The notes are printed before the measurement, since they may explain its failure.
-            notes = self._print_notes(job.segmentation, _notes_on_segment(labelmap, self.label))
+            notes = self._print_notes(job.segmentation, _notes_on_segment(job, labelmap, self.label))
             refuse_scan_as_labels(labelmap, job.segmentation)
             if self.mapping is not None and not labelmap.voxels.any():
                 what, remedy = "has no voxel with a value of the label mapping", "Correct the mapping of --labels."
@@ -479,16 +482,27 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.with_identity else {}
-    notes = (*scan_notes(volume), *_notes_on_segment(labelmap, label))
+    notes = (*scan_notes(volume), *_notes_on_segment(job, labelmap, label))
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation), notes)
 
 
-def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
+def _notes_on_segment(job: WallJob, labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
     """Return the notes that concern the segment to measure, which has the value `label`.
 
-    If `label` is None, return all notes.
+    If `label` is None, return all notes. If the segment has the name of another structure, a note says so.
     """
-    return labelmap.notes if label is None else labelmap.notes_about([label])
+    notes = labelmap.notes if label is None else labelmap.notes_about([label])
+    values = label_values(labelmap) if label is None else (label,)
+    if job.is_mapped or len(values) != 1:
+        return notes
+    named, _ = names_of_values(job.segmentation)
+    texts = (
+        f"the segment with the value {value} is named '{name}', but regions and stages apply only to the left atrium."
+        " Check the segmentation."
+        for value, name in named
+        if value in values and are_different_structures(name, LEFT_ATRIUM)
+    )
+    return (*notes, *map(IdentifyingNote, texts))
 
 
 def print_wall(

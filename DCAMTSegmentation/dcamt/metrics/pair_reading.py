@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..cases.label_names import unique_names
+from ..cases.label_names import ignored_value_of, names_of_values, unique_names
 from ..cases.labels import MAXIMUM_CLASS, mapping_entries, mapping_sources, parse_value_mapping
+from ..cases.structure_names import are_different_structures, may_be_different_structures
 from ..errors import InputError, shell_argument
 from ..io.dicom_files import list_names
 from ..io.file_identity import is_same_file
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.segment_overlaps import MappingOption
 from ..typed_names import plain_name
-from ..volume import Labelmap, enclosing_grid, fit_labelmap, insert_omitted_slices
+from ..volume import MASK_VALUE, Labelmap, enclosing_grid, fit_labelmap, insert_omitted_slices
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,64 @@ def refuse_same_file(prediction: Path, label: Path) -> None:
         )
 
 
-def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, Labelmap]:
-    """Return a prediction and its label with their values mapped, each on its own grid.
+def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, Labelmap, np.ndarray | None]:
+    """Return a prediction and its label with their values mapped, each on its own grid, and the label's ignored voxels.
+
+    Ignored are the voxels with the value that the `dataset.json` of a label file names `ignore` (`ignored_value_of`),
+    unless the label's mapping names this value. They are background in the label. The third item is a mask (I, J, K)
+    on the label's grid; None if there are no such voxels.
 
     Raises:
-        InputError: a file cannot be read, a mapping does not fit its file, or, without mappings, segments of the same
-            name have different label values.
+        InputError: a file cannot be read, or a mapping does not fit its file.
     """
     prediction, label = pair.prediction, pair.label
-    if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):
-        _refuse_different_segment_values(prediction, label)
-    return (
-        _read_mapped(prediction, mappings.prediction, None if mappings.label else label, _MAPPING_OF_PREDICTIONS),
-        _read_mapped(label, mappings.label, None if mappings.prediction else prediction, _MAPPING_OF_LABELS),
+    predicted = _read_mapped(
+        prediction, mappings.prediction, None if mappings.label else label, _MAPPING_OF_PREDICTIONS
     )
+    labelled = _read_mapped(label, mappings.label, None if mappings.prediction else prediction, _MAPPING_OF_LABELS)
+    ignored = _ignored_voxels(label, labelled, mappings.label)
+    return predicted, labelled if ignored is None else without_voxels(labelled, ignored), ignored
 
 
-def _refuse_different_segment_values(prediction: Path, label: Path) -> None:
-    """Raise InputError if a segment of a prediction has another value than the label's segment of the same name."""
-    predicted, labelled = (
-        unique_names((segment.label, segment.name) for segment in read_segments(path)) for path in (prediction, label)
-    )
-    common = [(*predicted[key], labelled[key][0]) for key in predicted if key in labelled]
+def _ignored_voxels(label: Path | Labelmap, mapped: Labelmap, mapping: str) -> np.ndarray | None:
+    if isinstance(label, Labelmap):
+        return None
+    value = ignored_value_of(label)
+    if value is None or (mapping and str(value) in mapping_sources(mapping)):
+        return None
+    ignored = (read_labelmap(label) if mapping else mapped).voxels == value
+    return ignored if ignored.any() else None
+
+
+def without_voxels(labelmap: Labelmap, mask: np.ndarray) -> Labelmap:
+    """Return a labelmap whose voxels in `mask` (I, J, K) are background."""
+    voxels = labelmap.voxels.copy()
+    voxels[mask] = 0
+    return replace(labelmap, voxels=voxels)
+
+
+def compare_names(
+    pair: EvaluationPair, mappings: LabelMappings, values: tuple[set[int], set[int]], only_masks: bool
+) -> list[tuple[str, str]]:
+    """Return notes (note, file) on label values whose names in the two files may stand for different structures.
+
+    The names are those of segments or, if a file names none, of its `dataset.json`; that of predictions lies in their
+    folder. Names are not compared if there is a mapping, or if a labelmap does not come from a file.
+
+    Args:
+        values: the values above 0 of the prediction and of the label; names of other values are not compared.
+        only_masks: whether 255 counts as 1.
+
+    Raises:
+        InputError: a structure has different values in the two files, or a value certainly means two structures.
+    """
+    prediction, label = pair.prediction, pair.label
+    if mappings.prediction or mappings.label or isinstance(prediction, Labelmap) or isinstance(label, Labelmap):
+        return []
+    predicted = _names_of(prediction, prediction.parent, values[0], only_masks)
+    labelled = _names_of(label, None, values[1], only_masks)
+    by_key = unique_names(labelled)
+    common = [(*own, by_key[key][0]) for key, own in unique_names(predicted).items() if key in by_key]
     for value, name, other in common:
         if value != other:
             raise InputError(
@@ -83,6 +120,29 @@ def _refuse_different_segment_values(prediction: Path, label: Path) -> None:
                 path=prediction,
                 remedy=mapping_remedy([(mine, its) for mine, _, its in common]),
             )
+    notes = []
+    label_names = dict(labelled)
+    for value, name in predicted:
+        other_name = label_names.get(value, name)
+        if are_different_structures(name, other_name):
+            same = mapping_remedy([(value, value) for value in sorted(values[0] | values[1])])
+            raise InputError(
+                f"has the value {value} for the segment '{name}', but {label} names this value '{other_name}'",
+                path=prediction,
+                remedy=f"Choose files of the same structure. If only a name is wrong: {same}",
+            )
+        if may_be_different_structures(name, other_name):
+            what = f"the value {value} is named '{other_name}', but '{name}' in the prediction"
+            notes.append(
+                (f"{what}. If these are different structures, choose other files or map the values", str(label))
+            )
+    return notes
+
+
+def _names_of(file: Path, folder: Path | None, values: set[int], only_masks: bool) -> list[tuple[int, str]]:
+    named, _ = names_of_values(file, folder)
+    scored = ((1 if only_masks and value == MASK_VALUE else value, name) for value, name in named)
+    return [(value, name) for value, name in scored if value in values]
 
 
 def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:

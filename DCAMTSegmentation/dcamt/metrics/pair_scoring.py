@@ -15,7 +15,17 @@ from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..volume import MASK_VALUE, Labelmap, OverlapNote, is_mask_of_255, relabel_255
 from .evaluation import Evaluation, EvaluationRow, summarize_rows
-from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, mapping_remedy, read_pair, unmapped_text
+from .pair_reading import (
+    NO_MAPPINGS,
+    EvaluationPair,
+    LabelMappings,
+    compare_names,
+    fit_pair,
+    mapping_remedy,
+    read_pair,
+    unmapped_text,
+    without_voxels,
+)
 from .scores import BOTH_EMPTY, score
 
 _PREDICTION_MAPPING, _LABEL_MAPPING = "--prediction-mapping", "--label-mapping"
@@ -180,7 +190,8 @@ def _list_values(values: set[int]) -> str:
 
 def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
     try:
-        return all(map(_is_mask_or_empty, read_pair(pair, mappings)))
+        prediction, label, _ = read_pair(pair, mappings)
+        return _is_mask_or_empty(prediction) and _is_mask_or_empty(label)
     except InputError:  # The error is reported when the pair is scored.
         return True
 
@@ -193,12 +204,13 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     """Return the scores of a prediction.
 
     Raises InputError if a file cannot be read, the label has values but `mappings.label` names none of them, prediction
-    and label do not fit on one grid, or the prediction or the label is probably a scan.
+    and label do not fit on one grid, the prediction or the label is probably a scan, or their names contradict each
+    other (`compare_names`).
 
     Args:
         only_masks: whether 255 counts as 1.
     """
-    prediction, label = read_pair(pair, mappings)
+    prediction, label, ignored = read_pair(pair, mappings)
     file = str(prediction.path or pair.case)
     overlaps = [(note, file) for note in prediction.notes if isinstance(note, OverlapNote)]
     notes = [(note, file) for note in prediction.notes_about(())]
@@ -211,6 +223,8 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     if unmapped := unmapped_text(pair.prediction, prediction, mappings.prediction):
         notes.append((f"{unmapped}; the prediction counts as empty", file))
     prediction, label = fit_pair(prediction, label, pair.case)
+    if ignored is not None:  # `fit_pair` keeps the label's grid, since a label with ignored voxels is not partial.
+        prediction = without_voxels(prediction, ignored)
     if only_masks:
         label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
     label_values, predicted_values = (
@@ -218,6 +232,7 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     )
     _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", _LABEL_MAPPING)
     _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", _PREDICTION_MAPPING)
+    notes += compare_names(pair, mappings, (predicted_values, label_values), only_masks)
     lone_255 = [
         (option, str(labelmap.path or pair.case))
         for option, labelmap, mapping, values, others in (
