@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -69,3 +70,21 @@ def test_signals_that_are_ignored_on_purpose_stay_ignored() -> None:
             for number in SIGNALS:
                 signal.raise_signal(number)
     assert handlers() == [signal.SIG_IGN] * len(SIGNALS)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
+def test_held_signal_takes_effect_although_the_main_thread_blocks_it() -> None:
+    """The worker's main thread blocks the signals; another thread receives them and raises them again."""
+
+    def receive() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupt_on_sigterm(), hold_signals():  # noqa: PT012
+            thread = threading.Thread(target=receive)
+            thread.start()
+            thread.join()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

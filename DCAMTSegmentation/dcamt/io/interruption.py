@@ -48,7 +48,11 @@ def hold_signals() -> Iterator[None]:
             yield
     finally:
         for number in held:
-            signal.raise_signal(number)
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handler(number, None)  # `raise_signal` would have no effect in a thread that blocks the signal.
+            else:
+                signal.raise_signal(number)
 
 
 @contextmanager
