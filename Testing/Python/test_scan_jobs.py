@@ -316,7 +316,7 @@ def test_result_whose_name_is_too_long_is_refused_before_the_work(
 def test_existing_table_is_refused_unless_overwriting_or_skipping_was_chosen(tmp_path: Path) -> None:
     scans = make_files(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
-    table.write_text("mine", encoding="utf-8")
+    table.write_text("scan,segment,volume_ml\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
         plan_jobs([scans], tmp_path / "out", table=table)
     assert len(plan_jobs([scans], tmp_path / "out", OVERWRITE, table=table)) == 1

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from ..api.training_plan import choose_recipe
-from ..cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
+from ..cases.case_list import CASE_COLUMNS, LABELLED, LABELS_COLUMN, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
 from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
@@ -29,7 +29,7 @@ def run_cases(options: argparse.Namespace) -> int:
 def _find(options: argparse.Namespace) -> int:
     console = Console(options.json)
     if options.output:
-        check_table_path(options.output, [], existing_rule(options))
+        check_table_path(options.output, [], existing_rule(options), (*CASE_COLUMNS, LABELS_COLUMN))
     if options.labels:
         mapping_targets(options.labels)  # Raises InputError if this is no mapping.
     found = find_cases(options.folder)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ..errors import DCAMTError, fixed_number
-from ..metrics.evaluation import Evaluation, EvaluationRow
+from ..metrics.evaluation import SCORE_COLUMNS, Evaluation, EvaluationRow
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import LabelMappings
 from .console import Console
@@ -25,7 +25,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """
     console = Console(options.json)
     if options.csv:
-        check_table_path(options.csv, [], existing_rule(options))
+        check_table_path(options.csv, [], existing_rule(options), SCORE_COLUMNS)
 
     def progress(done: int, of: int) -> None:
         console.print_event("progress", step=done, of=of)

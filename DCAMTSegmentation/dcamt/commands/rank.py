@@ -14,7 +14,7 @@ from ..io.file_names import is_file_name
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
-from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
+from ..training.ranking import RANKING_COLUMNS, RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
 from .options import UsageError
 from .result_files import (
@@ -55,7 +55,7 @@ def run_rank(options: argparse.Namespace) -> int:
     segmentations = [target for target in targets if target is not None]
     check_result_paths(segmentations, inputs)
     if options.csv:
-        check_table_path(options.csv, [*inputs, *segmentations], existing)
+        check_table_path(options.csv, [*inputs, *segmentations], existing, RANKING_COLUMNS)
     if existing == REFUSE:
         refuse_existing(segmentations)
     # Imported after the checks above, since torch loads slowly.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -42,6 +43,8 @@ DIFFERENCE_REMEDY = "Give another folder, use the options that made this file, o
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_ENDINGS)
 """Endings of files in which DCAMT writes a mark."""
 _MINUTE_NS = 60 * 10**9
+_LONGEST_HEAD = 1 << 16
+"""The line with the names of a table's columns is searched in this number of characters."""
 _DATA_ENDINGS = (".raw", ".zraw", ".gz", ".bz2")
 """Endings of the files that hold the voxels of an image whose header is another file, such as `.mhd` or `.nhdr`."""
 
@@ -297,8 +300,8 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
         refuse_existing([path])
 
 
-def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file` and `refuse_open_table`.
+def check_table_path(path: Path, inputs: Iterable[Path], existing: str, columns: Sequence[str]) -> None:
+    """Raise the errors of `check_file`, `refuse_foreign_tables` and `refuse_open_table`.
 
     Also raise InputError for the ending of an image or of a compressed file.
     """
@@ -307,8 +310,27 @@ def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Give a name ending in .csv.")
-    check_file(path, inputs, existing)
+    check_result_paths([path], inputs)
+    refuse_foreign_tables([path], columns)
+    if existing == REFUSE:
+        refuse_existing([path])
     refuse_open_table(path)
+
+
+def refuse_foreign_tables(paths: Iterable[Path], columns: Sequence[str]) -> None:
+    """Raise InputError for the first of `paths` that is another file than a table with the given columns.
+
+    The first three columns must be present, and other columns absent. The file may be empty. A spreadsheet program may
+    have changed the separators.
+    """
+    for path in filter(os.path.isfile, paths):
+        with suppress(OSError), open(path, encoding="utf-8-sig", errors="replace") as file:
+            lines = (line.strip() for line in file.read(_LONGEST_HEAD).splitlines())
+            head = next((line for line in lines if line and not line.startswith(("#", "sep="))), "")
+            found = {cell.strip(' "') for cell in re.split("[,;\t]", head)} - {""}
+            if found and not set(columns[:3]) <= found <= set(columns):
+                what = "exists already, and is not a table that this command writes"
+                raise InputError(what, path=path, remedy="Give another name, or move the file.")
 
 
 def refuse_open_table(path: Path) -> None:

@@ -21,14 +21,18 @@ from ..io.formats import (
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
+from ..metrics.measurements import TABLE_COLUMNS
+from ..wall.files import WALL_COLUMNS
 from .options import UsageError
 from .result_files import (
     REFUSE,
+    SKIP,
     SKIP_REMEDY,
     check_result_paths,
     check_table_path,
     is_finished,
     refuse_existing,
+    refuse_foreign_tables,
     uncompared_files,
 )
 from .scan_paths import FoundScans
@@ -231,7 +235,9 @@ def plan_scan_jobs(
     results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
     check_result_paths(results, files)
     if requested.table is not None:
-        check_table_path(requested.table, [*files, *results], existing)
+        check_table_path(requested.table, [*files, *results], existing, TABLE_COLUMNS)
+    if existing != SKIP:
+        refuse_foreign_tables([job.wall.table for job in jobs if job.wall is not None], WALL_COLUMNS)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
     return jobs

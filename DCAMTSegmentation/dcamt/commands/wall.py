@@ -41,6 +41,7 @@ from ..wall.analysis import (
 )
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
+    WALL_COLUMNS,
     has_same_rows,
     has_wall_columns,
     method_text,
@@ -71,6 +72,7 @@ from .result_files import (
     outdated_files,
     refuse_appeared,
     refuse_existing,
+    refuse_foreign_tables,
     refuse_open_table,
     uncompared_files,
     write_beside,
@@ -325,6 +327,9 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str, console: Console)
         results.append(table)
     inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
     check_result_paths(results, inputs)
+    if existing != SKIP:
+        tables = [job.table for job in jobs]
+        refuse_foreign_tables(tables if table is None else [*tables, table], WALL_COLUMNS)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
     if table is not None:
