@@ -13,6 +13,27 @@ from .recipe import FORMAT, Objective, Recipe
 
 Require = Callable[[bool, str], None]
 """Raises InputError with the text if the condition does not hold."""
+_WEIGHT, _TEMPERATURE = (0.0, 1000.0), (0.01, 100.0)
+_RANGES = {
+    "intensity.radius_mm": (0.0, 1000.0),
+    "intensity.low": (-1e9, 1e9),
+    "intensity.high": (-1e9, 1e9),
+    "objective.supervised": _WEIGHT,
+    "objective.distillation": _WEIGHT,
+    "objective.mmd": _WEIGHT,
+    "objective.intra_class": _WEIGHT,
+    "objective.inter_class": _WEIGHT,
+    "objective.distillation_temperature": _TEMPERATURE,
+    "objective.contrast_temperature": _TEMPERATURE,
+    "augmentation.rotation_degrees": (0.0, 180.0),
+    "augmentation.scale": (0.0, 10.0),
+    "augmentation.gamma": (0.0, 5.0),
+    "augmentation.gain": (0.0, 5.0),
+    "augmentation.offset": (0.0, 100.0),
+    "augmentation.noise": (0.0, 100.0),
+    "training.weight_decay": (0.0, 1.0),
+}
+"""Ranges of numbers outside which intensities, losses or weights may become infinite, whatever the learning rate."""
 
 
 def check_recipe(recipe: Recipe, source: str | Path) -> None:
@@ -30,6 +51,8 @@ def check_recipe(recipe: Recipe, source: str | Path) -> None:
     # Checked last, so that more precise messages come first.
     for where, number in _floats(recipe):
         require(math.isfinite(number), f"{where} must be a finite number")
+        low, high = _RANGES.get(where, (-math.inf, math.inf))
+        require(low <= number <= high, f"{where} must lie between {low:.10g} and {high:.10g}, not {number:g}")
 
 
 def _check_task(recipe: Recipe, require: Require) -> None:
@@ -139,9 +162,12 @@ def _check_objective(objective: Objective, require: Require) -> None:
 def _check_limits(recipe: Recipe, require: Require) -> None:
     """Check limits beyond which sizes may overflow and seeds may coincide."""
     network, training = recipe.network, recipe.training
+    require(recipe.input_channels <= 4096, "input_channels must be at most 4096")
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
+    require(max(training.patch) <= 4096, "patch must be at most 4096 along each axis")
+    require(training.iterations <= 10**9, "iterations must be at most 1000000000")
     # A sample's seed is computed from the sample's index, 0 to batch - 1. The indices 1022 and 1023 are reserved for
     # `LABELLED_BOX` and `UNLABELLED_BOX` of `training.sampling`.
     require(training.batch <= 1022, "batch must be at most 1022")

@@ -128,6 +128,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"training.batch": 1023}, "batch must be at most 1022"),
     ({"training.seed": -1}, "seed must lie between 0 and 2147483648"),
     ({"training.seed": 2**31 + 1}, "seed must lie between 0 and 2147483648"),
+    ({"input_channels": 4097}, "input_channels must be at most 4096"),
+    ({"training.patch": [112, 112, 4112]}, "patch must be at most 4096 along each axis"),
+    ({"training.iterations": 10**9 + 1}, "iterations must be at most 1000000000"),
+    *(
+        ({key: value}, f"{key} must lie between {limits}, not {value:g}")
+        for key, limits, *values in (
+            *((f"objective.{part}", "0 and 1000", 1e6, 1e30) for part in PARTS),
+            ("objective.distillation_temperature", "0.01 and 100", 1e-30, 1e30),
+            ("objective.contrast_temperature", "0.01 and 100", 1e-30, 1e30),
+            ("augmentation.rotation_degrees", "0 and 180", 181.0),
+            ("augmentation.scale", "0 and 10", 11.0),
+            *((f"augmentation.{strength}", "0 and 5", 100.0) for strength in ("gamma", "gain")),
+            *((f"augmentation.{strength}", "0 and 100", 1e38) for strength in ("offset", "noise")),
+            ("training.weight_decay", "0 and 1", 1e30),
+            ("intensity.radius_mm", "0 and 1000", 1e30),
+            ("intensity.high", "-1000000000 and 1000000000", 1e38),
+            ("intensity.low", "-1000000000 and 1000000000", -1e38),
+        )
+        for value in values
+    ),
     *(
         ({key: INFINITE}, f"{key} must be a finite number")
         for key in (
@@ -173,6 +193,13 @@ ACCEPTED: list[dict[str, Any]] = [
     {"objective.confidence": 1.0, "objective.ramp_up": 0.0},
     {"augmentation.scale": 0.0, "augmentation.mix": 0.5, "augmentation.mix_labelled": 1.0},
     {"augmentation.surroundings": 1.0},
+    {"input_channels": 4096, "training.patch": [4096, 16, 16], "training.iterations": 10**9},
+    {f"objective.{part}": 1000.0 for part in PARTS},
+    {"objective.distillation_temperature": 0.01, "objective.contrast_temperature": 0.01},
+    {"objective.distillation_temperature": 100.0, "objective.contrast_temperature": 100.0},
+    {"augmentation.rotation_degrees": 180.0, "augmentation.scale": 10.0, "augmentation.gamma": 5.0},
+    {"augmentation.gain": 5.0, "augmentation.offset": 100.0, "augmentation.noise": 100.0},
+    {"training.weight_decay": 1.0, "intensity.radius_mm": 1000.0, "intensity.low": -1e9, "intensity.high": 1e9},
 ]
 
 

@@ -47,6 +47,20 @@ def test_training_reaches_a_high_dice(tmp_path: Path, table: Path, settings: tup
         assert after[branch]["Left atrium"] > before[branch]["Left atrium"] + 0.2
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("gain=5", "gamma=5", "offset=100", "noise=100", "scale=10", "rotation_degrees=180", "weight_decay=1"),
+        *("supervised=1000", "distillation=1000", "mmd=1000", "intra_class=1000", "inter_class=1000"),
+        *("distillation_temperature=100", "distillation_temperature=0.01"),
+        *("contrast_temperature=100", "contrast_temperature=0.01", "radius_mm=1000"),
+    ],
+)
+def test_losses_and_weights_stay_finite_if_a_setting_is_at_its_limit(tmp_path: Path, table: Path, setting: str) -> None:
+    trainer = new_trainer(tmp_path / "run", table, "iterations=3", setting)
+    assert trainer.fit(read_cases(table)).finished
+
+
 def test_training_starts_from_the_given_weights(tmp_path: Path, table: Path) -> None:
     torch.manual_seed(55)
     weights = DualVNet(tiny_recipe()).state_dict()
