@@ -253,8 +253,34 @@ def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1_lge": ("p1_lge.nii.gz", "p1_LA(1).nii.gz")}
 
 
-@pytest.mark.parametrize("words", ["LA_bloodpool", "LA_blood_pool", "bloodpool", "blood pool"])
-def test_mask_named_bloodpool_or_blood_pool_is_a_label(tmp_path: Path, words: str) -> None:
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        *(("{}", f"{{}}_{word}") for word in ("heart", "heart_left", "bloodpool", "blood pool", "left", "target")),
+        *(
+            ("{}/LGE", "{}/heart"),
+            ("{}/LGE", "{}/bloodpool"),
+            ("{}/LGE", "{}/whole_heart"),
+            ("scans/{}", "heart/{}"),
+            ("{}_lge", "{}_heart"),
+        ),
+        ("{}", "{}_heart_seg"),
+        ("{}", "{}_left_gt"),
+        ("{}_lge", "{}_bloodpool_seg"),
+    ],
+)
+def test_mask_that_may_be_of_another_structure_is_no_label(tmp_path: Path, scan: str, mask: str) -> None:
+    scans, masks = ([name.replace("{}", patient) for patient in ("p1", "p2")] for name in (scan, mask))
+    write_images(tmp_path, scans, masks)
+    found = find_cases(tmp_path)
+    assert {case.image: case.label for case in found.cases} == {tmp_path / f"{one}.nii.gz": None for one in scans}
+    assert {file.path for file in found.skipped} == {tmp_path / f"{one}.nii.gz" for one in masks}
+
+
+@pytest.mark.parametrize("words", ["LA_bloodpool", "LA_blood_pool", "heart_atrium_left", "left_atrium"])
+def test_mask_of_the_left_atrium_is_a_label_though_its_name_has_a_word_for_the_heart(
+    tmp_path: Path, words: str
+) -> None:
     write_images(tmp_path, ("p1_lge",), (f"p1_{words}", "p1_RV_bloodpool"))
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"p1_lge": ("p1_lge.nii.gz", f"p1_{words}.nii.gz")}

@@ -17,19 +17,19 @@ from ..io.formats import scan_name
 from .keys import Key, loose_key, lower_key, name_starts, without_first_channel
 from .names import NamedFile
 from .words import (
-    ATRIUM_WORDS,
     KIND_WORDS,
     OUTLINE_WORDS,
     describes_label,
-    has_word,
     is_folder_of_all_images,
     is_folder_of_labels,
     is_folder_of_labels_of_a_part,
+    may_be_other_structure,
     modalities,
     rest_of,
     without_numbers_after_labels,
     without_outline_words,
     without_words,
+    words_of,
 )
 
 _Simplify = Callable[[NamedFile], Hashable]
@@ -192,9 +192,7 @@ def _loose(file: NamedFile) -> Hashable:
 
 def _without_outline_words(file: NamedFile) -> Hashable:
     """Return the loose key without the words of `OUTLINE_WORDS`: `("p1",)` for `p1_LA_gt`."""
-    name = "".join(file.key[-1:])
-    may_be_whole_heart = has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"})
-    if may_be_whole_heart:
+    if may_be_other_structure(words_of("".join(file.key[-1:]))):
         return file.path  # A path is never equal to a loose key.
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 

@@ -39,6 +39,7 @@ from .words import (
     OUTLINE_WORDS,
     count_words,
     further_words,
+    may_be_other_structure,
     modalities,
     without_outline_words,
 )
@@ -166,7 +167,8 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
 
 def _kind(words: frozenset[str]) -> FileKind:
     """Return the kind of a mask with these further words."""
-    return FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
+    is_label = words <= OUTLINE_WORDS | LABEL_WORDS and not may_be_other_structure(words)
+    return FileKind.LABEL if is_label else FileKind.OTHER_LABEL
 
 
 class _SimilarPaths:

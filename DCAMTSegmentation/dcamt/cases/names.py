@@ -38,6 +38,7 @@ from .words import (
     RESULT_WORDS,
     SEPARATORS,
     has_word,
+    may_be_other_structure,
     without_words,
     words_of,
 )
@@ -222,8 +223,8 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
     def with_key_of_scan(label: NamedFile) -> NamedFile:
         for key, dropped in _shorter_keys(label.key, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
             if key in scans:
-                kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
-                return replace(label, key=key, kind=kind)
+                is_other = dropped & OTHER_STRUCTURES or may_be_other_structure(dropped)
+                return replace(label, key=key, kind=FileKind.OTHER_LABEL if is_other else FileKind.LABEL)
         return label
 
     is_left_over = [file.kind is FileKind.LABEL and without_first_channel(file.key) not in scans for file in named]

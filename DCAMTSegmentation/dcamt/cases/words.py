@@ -59,6 +59,8 @@ OUTLINE_WORDS |= _set(
     " delineations lab labs"
 )
 """Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
+_AMBIGUOUS_WORDS = _set("heart blood pool bloodpool left target")
+"""Words of `OUTLINE_WORDS` that may mean another structure, unless a word for the atrium stands beside them."""
 _SUFFIXES = ("seg", "segmentation", "mask", "msk", "label", "gt", "contour")
 LABEL_WORDS = _set(
     "label labels labelmap labelmaps labelmapvolume lbl lbls seg segs segmentation"
@@ -223,6 +225,15 @@ def means_other_structure(words: Iterable[str]) -> bool:
     [True, True, False, False, False]
     """
     return any(word.casefold() in OTHER_LABEL_WORDS or _JOINED_STRUCTURE.fullmatch(word) for word in words)
+
+
+def may_be_other_structure(words: Collection[str]) -> bool:
+    """Return whether words, in lower case, may mean another structure, such as the heart, and none means the atrium.
+
+    >>> [may_be_other_structure(words) for words in ({"heart"}, {"left"}, {"heart", "atrium", "left"}, {"roi"})]
+    [True, True, False, False]
+    """
+    return not _AMBIGUOUS_WORDS.isdisjoint(words) and (ATRIUM_WORDS - {"left"}).isdisjoint(words)
 
 
 def without_outline_words(name: str) -> str:
