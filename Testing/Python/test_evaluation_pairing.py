@@ -245,6 +245,8 @@ def test_two_labels_of_one_case_in_the_folder_of_labels_are_refused(tmp_path: Pa
         ("p1_lge.seg.nrrd", "p1/Segmentation.nrrd"),
         ("p1/p1_trans.nii.gz", "p1/mask_LA_JS.nii.gz"),
         ("p1/heart_atrium_left.nii.gz", "p1.nii.gz"),
+        ("sub-01_T1w.seg.nrrd", "sub-01/anat/sub-01_label-LA_dseg.nii.gz"),
+        ("Case_1.seg.nrrd", "Case_1/Contours/Case_1.nii.gz"),
         ("p1_LA.nii.gz", "p1.nii.gz"),
         ("LA_p1.nii.gz", "p1_label.nii.gz"),
         ("p1_itksnap.nii.gz", "p1.nii.gz"),
@@ -429,6 +431,8 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
         ("p1/heart_seg", "p2/heart_seg"),  # "heart_seg" may be the whole heart
         ("p1/p1_followup", "p2/p2_followup"),  # "followup" means another examination of the patient
         ("p1/a/p1_trans",),  # the file lies in a subfolder of the case's folder
+        ("p1/labels/p1_RA",),
+        ("p1/labels/LA_001",),  # 001 may be the case, and p1 the name of a data set
     ],
 )
 def test_folder_of_a_case_must_hold_exactly_one_recognizable_prediction(tmp_path: Path, files: tuple[str, ...]) -> None:

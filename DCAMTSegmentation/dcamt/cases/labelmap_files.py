@@ -32,6 +32,7 @@ from .words import (
     RESULT_WORDS,
     describes_label,
     has_word,
+    is_folder_of_labels,
     means_examination,
     modalities,
     rest_of,
@@ -152,25 +153,32 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder with images. An example from MONAI: (`p1`, `p1/p1_trans`).
 
+    A labelmap whose name begins with the case's may lie in a folder for labels or, as in BIDS, in the folder `anat`:
+    `Case_1/Contours/Case_1` (EMIDEC).
+
     Return [] if a subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
         if path.parent == folder and not os.path.isdir(path):
             continue
-        if os.path.isdir(path) or path.parent.parent != folder:
+        place = path.parent
+        if place.name == "anat" or is_folder_of_labels(place.name):
+            begins_with_case = rest_of(scan_name(path), scan_name(place.parent)) is not None
+            place = place.parent if begins_with_case and place.parent != folder else place
+        if os.path.isdir(path) or place.parent != folder:
             return []
-        found[path.parent] += [path] if _may_be_label_of_case(path) else []
+        found[place] += [path] if _may_be_label_of_case(path, place) else []
     each_has_one_labelmap = all(len(files) == 1 for files in found.values())
     if not each_has_one_labelmap:
         return []
     return [(case_of(place.name), file) for place, (file,) in found.items()]
 
 
-def _may_be_label_of_case(path: Path) -> bool:
-    """Return whether a file in the folder of a case is probably the case's label: `p1/p1_trans`, `p1/LA_final`."""
+def _may_be_label_of_case(path: Path, place: Path) -> bool:
+    """Return whether a file is probably the label of the case in the folder `place`: `p1/p1_trans`, `p1/LA_final`."""
     name = scan_name(path)
-    if (rest := rest_of(name, scan_name(path.parent))) is not None:
+    if (rest := rest_of(name, scan_name(place))) is not None:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
