@@ -139,7 +139,10 @@ def test_structure_with_another_value_in_dataset_json_is_refused_with_a_working_
     write_classes(folders[1], RA=1, LA=2)
     assert call_evaluate(folders) == 1
     errors = capsys.readouterr().err
-    assert f"a.seg.nrrd: has the value 1 for the segment 'Left atrium', which has the value 2 in {label}. " in errors
+    assert (
+        f"a.seg.nrrd: has the value 1 for the segment 'Left atrium', which has the value 2 in {label} (dataset"
+        in errors
+    )
     assert "for example: --prediction-mapping 1=2 (in Python" in errors
     assert call_evaluate(folders, "--prediction-mapping", "1=2") == 0
     with pytest.raises(InputError, match="which has the value 1 in"):  # nnU-Net writes `dataset.json` to its results.

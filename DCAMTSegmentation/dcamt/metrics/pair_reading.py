@@ -109,14 +109,15 @@ def compare_names(
     prediction, label = pair.prediction, pair.label
     if mappings.prediction or mappings.label or isinstance(prediction, Labelmap) or isinstance(label, Labelmap):
         return []
-    predicted = _names_of(prediction, prediction.parent, values[0], only_masks)
-    labelled = _names_of(label, None, values[1], only_masks)
+    predicted, source = _names_of(prediction, prediction.parent, values[0], only_masks)
+    labelled, label_source = _names_of(label, None, values[1], only_masks)
     by_key = unique_names(labelled)
     common = [(*own, by_key[key][0]) for key, own in unique_names(predicted).items() if key in by_key]
     for value, name, other in common:
         if value != other:
             raise InputError(
-                f"has the value {value} for the segment '{name}', which has the value {other} in {label}",
+                f"has the value {value} for the segment '{name}'{source}, which has the value {other} in"
+                f" {label}{label_source}",
                 path=prediction,
                 remedy=mapping_remedy([(mine, its) for mine, _, its in common]),
             )
@@ -127,22 +128,24 @@ def compare_names(
         if are_different_structures(name, other_name):
             same = mapping_remedy([(value, value) for value in sorted(values[0] | values[1])])
             raise InputError(
-                f"has the value {value} for the segment '{name}', but {label} names this value '{other_name}'",
+                f"has the value {value} for the segment '{name}'{source}, but {label} names this value"
+                f" '{other_name}'{label_source}",
                 path=prediction,
                 remedy=f"Choose files of the same structure. If only a name is wrong: {same}",
             )
         if may_be_different_structures(name, other_name):
-            what = f"the value {value} is named '{other_name}', but '{name}' in the prediction"
+            what = f"the value {value} is named '{other_name}'{label_source}, but '{name}' in the prediction{source}"
             notes.append(
                 (f"{what}. If these are different structures, choose other files or map the values", str(label))
             )
     return notes
 
 
-def _names_of(file: Path, folder: Path | None, values: set[int], only_masks: bool) -> list[tuple[int, str]]:
-    named, _ = names_of_values(file, folder)
+def _names_of(file: Path, folder: Path | None, values: set[int], only_masks: bool) -> tuple[list[tuple[int, str]], str]:
+    """Return the values and names to compare, and a remark if the names are those of `dataset.json`."""
+    named, has_segments = names_of_values(file, folder)
     scored = ((1 if only_masks and value == MASK_VALUE else value, name) for value, name in named)
-    return [(value, name) for value, name in scored if value in values]
+    return [(value, name) for value, name in scored if value in values], "" if has_segments else " (dataset.json)"
 
 
 def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:
