@@ -384,9 +384,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         scan, label = make_phantom(given.seed)
-        write_volume(scan, given.output, mark=False)
+        write_volume(scan, given.output)
         if given.label is not None:
-            write_labelmap(label, given.label, mark=False)
+            write_labelmap(label, given.label)
     except (DCAMTError, OSError) as error:
         print(f"make_phantom: {error}", file=sys.stderr)
         return 1

@@ -629,8 +629,7 @@ def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path)
             "The label covers 62% of the scan.",
         ),
         (
-            # Like `dcamt segment`, `write_labelmap` marks the file as a result of DCAMT.
-            lambda label: write_labelmap(read_labelmap(label), label),
+            lambda label: write_labelmap(read_labelmap(label), label, mark=True),
             "is a result of DCAMT that was not corrected",
         ),
     ],

@@ -230,7 +230,7 @@ def test_no_note_if_prediction_and_label_are_masks_of_255(folders: tuple[Path, P
 def test_one_note_names_the_labels_that_are_uncorrected_results_of_dcamt(folders: tuple[Path, Path]) -> None:
     results = [folders[1] / f"la00{number}_label.nii.gz" for number in (0, 2)]
     for result in results:
-        write_labelmap(read_labelmap(result), result)  # Like `dcamt segment`, `write_labelmap` marks the file.
+        write_labelmap(read_labelmap(result), result, mark=True)
     (note,) = evaluate_folders(*folders).notes
     assert note.startswith(f"{results[0]}, {results[1]}: these labels are results of DCAMT that were not corrected.")
 

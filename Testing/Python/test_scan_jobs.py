@@ -335,10 +335,6 @@ def test_dcamt_result_is_recognised_until_another_program_saves_it(tmp_path: Pat
     assert not is_dcamt_result(tmp_path / "gone.nrrd")
 
 
-def test_volume_written_by_dcamt_is_recognised(tmp_path: Path) -> None:
-    assert is_dcamt_result(save_noise_scan(tmp_path / "volume.nii.gz"))
-
-
 def test_result_names_start_with_the_folder_if_scan_names_differ_only_in_capitals_or_accent_encoding(
     tmp_path: Path,
 ) -> None:

@@ -52,7 +52,7 @@ def write_images(home: Path, scans: Iterable[str], masks: Iterable[str]) -> None
 def write_dcamt_result(path: Path) -> None:
     """Write a small labelmap with DCAMT's mark (`dcamt.io.writers.is_dcamt_result`)."""
     voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
-    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), path, [LEFT_ATRIUM])
+    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), path, [LEFT_ATRIUM], mark=True)
 
 
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:

@@ -42,8 +42,8 @@ def scan_voxels() -> np.ndarray:
 def save_labels(
     path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE, segments: Sequence[SegmentInfo] = ()
 ) -> None:
-    """Write label values (I, J, K)."""
-    write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine)), path, segments)
+    """Write label values (I, J, K) with DCAMT's mark."""
+    write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine)), path, segments, mark=True)
 
 
 def remove_dcamt_mark(path: Path) -> None:

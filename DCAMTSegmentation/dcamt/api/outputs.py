@@ -53,7 +53,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
     if ending(path) == DICOM_ENDING:
         write_dicom_results(result, path, source=source)
     else:
-        write_labelmap(result.labelmap, path, result.segments)
+        write_labelmap(result.labelmap, path, result.segments, mark=True)
 
 
 def write_dicom_results(
@@ -133,7 +133,7 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
     _refuse_scan_file(result.scan, path)
     if result.probabilities is None:
         raise ValueError("the scan was segmented without keep_probabilities=True")
-    write_volume(Volume(result.probabilities, result.labelmap.grid), path)
+    write_volume(Volume(result.probabilities, result.labelmap.grid), path, mark=True)
 
 
 @default_numpy_settings()

@@ -75,7 +75,7 @@ def run_rank(options: argparse.Namespace) -> int:
             ranked_case, result = rank_case(case, predictor)
             if target:
                 _refuse_saved(target, existing, options.keep_corrected)
-                write_labelmap(result.labelmap, target, predictor.recipe.classes)
+                write_labelmap(result.labelmap, target, predictor.recipe.classes, mark=True)
         except StdoutLost:
             raise
         except Exception as error:

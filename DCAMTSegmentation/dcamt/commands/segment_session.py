@@ -269,7 +269,7 @@ def write_results(
             write_dicom_measurements(result, job.segmentation, temporary[job.dicom_measurements], source)
         if job.agreement in temporary and result.disagreement is not None:
             agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
-            write_volume(agreement, temporary[job.agreement])
+            write_volume(agreement, temporary[job.agreement], mark=True)
         if job.probabilities in temporary:
             write_probabilities(result, temporary[job.probabilities])
         if job.surface in temporary:

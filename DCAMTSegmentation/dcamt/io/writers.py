@@ -44,7 +44,7 @@ versions of DCAMT wrote no checksum.
 
 
 def write_labelmap(
-    labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = (), *, mark: bool = True
+    labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = (), *, mark: bool = False
 ) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
@@ -52,7 +52,8 @@ def write_labelmap(
 
     Args:
         segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.
-        mark: whether the file gets the mark of DCAMT's results (`is_dcamt_result`).
+        mark: whether the file gets the mark of DCAMT's results (`is_dcamt_result`). A labelmap with the mark counts as
+            an uncorrected result, not as an expert's outline.
 
     Raises:
         InputError: the ending is not that of a labelmap file, the voxels are not whole numbers from 0 to 2^32 - 1,
@@ -78,7 +79,7 @@ def write_labelmap(
         )
 
 
-def write_volume(volume: Volume, path: str | Path, *, mark: bool = True) -> None:
+def write_volume(volume: Volume, path: str | Path, *, mark: bool = False) -> None:
     """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
     Several channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type,
