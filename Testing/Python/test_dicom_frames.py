@@ -96,6 +96,35 @@ def test_message_about_two_frames_at_one_place_states_their_numbers(tmp_path: Pa
     refused(lambda: read_scan(path), path, "holds two slices in the same plane: frames 4 and 5")
 
 
+@pytest.mark.parametrize("inversion_times", [(100.0, 300.0), ([100.0, 120.0], [300.0, 320.0])], ids=["one", "two"])
+def test_file_of_two_inversion_times_is_refused_with_both_times(
+    tmp_path: Path, inversion_times: tuple[object, object]
+) -> None:
+    places = [place for place in range(12) for _ in inversion_times]
+    frames: list[Groups] = [{"MRModifierSequence": {"InversionTimes": time}} for time in (*inversion_times,) * 12]
+    path = write_frames(tmp_path / "x.dcm", places, frames)
+    what = "holds images of 2 inversion times at the same places: 100 ms, 300 ms. Export the images of one inversion"
+    refused(lambda: read_scan(path), path, what)
+
+
+def test_slices_of_two_inversion_times_are_refused_with_both_times(tmp_path: Path) -> None:
+    for place in range(6):
+        for index, time in enumerate((100, 300)):
+            number = 2 * place + index
+            write_slice(tmp_path / f"{number}.dcm", place, number=number, add=100 * index, InversionTime=time)
+    refused(
+        lambda: read_scan(tmp_path), tmp_path, "holds images of 2 inversion times at the same places: 100 ms, 300 ms"
+    )
+
+
+def test_inversion_time_that_only_some_slices_state_does_not_matter(tmp_path: Path) -> None:
+    for place in range(6):
+        for index in range(2):
+            number, stated = 2 * place + index, {"InversionTime": 100} if index else {}
+            write_slice(tmp_path / f"{number}.dcm", place, number=number, add=100 * index, **stated)
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds 12 slices, some of them at the same place")
+
+
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": name}} for name in "ab" for _ in range(8)]
     path = write_frames(tmp_path / "x.dcm", [*range(8), *range(20, 28)], stacks)

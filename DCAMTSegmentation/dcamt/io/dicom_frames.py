@@ -43,6 +43,7 @@ class Frame:
     component: str = ""  # "magnitude", "phase", "real" or "imaginary"
     properties: tuple[str, ...] = ()  # image type, echo and b-value
     times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES
+    inversion_ms: float | None = None  # inversion time; of several inversions, the first
     instance: int = 0  # number of the file in the series
     stack_position: int = 0  # number of the slice in its stack, in multi-frame files
     sop_class: str = ""
@@ -174,6 +175,11 @@ class _FrameHeader:
         )
         return _component(component, image_type) or _ge_component(self.data), properties
 
+    def inversion_ms(self) -> float | None:
+        """Return the inversion time in ms, None if not stated; of several inversions, that of the first."""
+        stated = self.value("InversionTimes", "MRModifierSequence") or self.value("InversionTime")
+        return number(np.atleast_1d(stated)[0])
+
     def constants(self) -> tuple[str, ...]:
         rescale_type = self.value("RescaleType", "PixelValueTransformationSequence")
         stated = {keyword: self.data.get(keyword) for keyword in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
@@ -270,6 +276,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         component=component,
         properties=properties,
         times=tuple(_time(header, keyword, group) for keyword, group in TIME_ATTRIBUTES),
+        inversion_ms=header.inversion_ms(),
         instance=integer(data.get("InstanceNumber")),
         stack_position=integer(header.value("InStackPositionNumber", "FrameContentSequence")),
         sop_class=str(data.get("SOPClassUID", "")),

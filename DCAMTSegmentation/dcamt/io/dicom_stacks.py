@@ -296,6 +296,12 @@ def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputErro
     Args:
         places: all frames, grouped by place.
     """
+    inversions = [{time for frame in place if (time := frame.inversion_ms) is not None} for place in places]
+    if any(len(times) > 1 for times in inversions):
+        times = sorted(set[float]().union(*inversions))
+        listed = list_names([f"{time:g} ms" for time in times])
+        what = f"holds images of {len(times)} inversion times at the same places: {listed}"
+        return InputError(what, path=path, remedy="Export the images of one inversion time as a series of their own.")
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
     doubled = [place for place in places if len(place) > 1]
