@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,44 @@ def test_ignored_signals_have_no_effect_and_held_signals_take_effect_at_the_end(
             reached.append(True)
     assert reached
     assert handlers() == before
+
+
+def test_signal_ends_a_final_write_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [100.0]
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    with ignore_signals():
+        signal.raise_signal(signal.SIGTERM)
+        seconds[0] += 10
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_each_held_signal_takes_effect_although_the_first_raises_an_exception() -> None:
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    with pytest.raises(KeyboardInterrupt), hold_signals():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("block", [hold_signals, ignore_signals])
+def test_signal_during_the_restoration_of_handlers_does_not_disable_other_signals(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[], AbstractContextManager[None]]
+) -> None:
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    set_handler = signal.signal
+
+    def interrupted_after_the_first(number: int, handler: object) -> None:
+        monkeypatch.undo()
+        set_handler(number, handler)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), block():
+        monkeypatch.setattr(signal, "signal", interrupted_after_the_first)
+    signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGTERM]
 
 
 def test_signals_that_are_ignored_on_purpose_stay_ignored() -> None:

@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _REPEAT_S = 1.0
+_FINAL_WRITE_S = 5.0
 
 
 @contextmanager
@@ -42,23 +44,29 @@ def interrupt_on_sigterm() -> Iterator[None]:
 @contextmanager
 def hold_signals() -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP take effect only at the end of the block, which must be short."""
-    held: list[int] = []
+    held: dict[int, None] = {}
     try:
-        with _handle_signals(lambda number, frame: held.append(number), _is_effective):
+        with _handle_signals(lambda number, frame: held.setdefault(number), _is_effective):
             yield
     finally:
-        for number in held:
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handler(number, None)  # `raise_signal` would have no effect in a thread that blocks the signal.
-            else:
-                signal.raise_signal(number)
+        with ExitStack() as deliveries:  # If one signal raises an exception, the others still take effect.
+            for number in reversed(held):
+                deliveries.callback(_deliver, number, signal.getsignal(number))
 
 
 @contextmanager
 def ignore_signals() -> Iterator[None]:
-    """Ignore SIGINT, SIGTERM and SIGHUP inside the block, for short final writes."""
-    with _handle_signals(signal.SIG_IGN, _is_effective):
+    """Ignore SIGINT, SIGTERM and SIGHUP for the first `_FINAL_WRITE_S` of the block, for short final writes.
+
+    A later signal raises KeyboardInterrupt, since the write may hang.
+    """
+    end = time.monotonic() + _FINAL_WRITE_S
+
+    def ignore(number: int, frame: object) -> None:
+        if time.monotonic() > end:
+            raise KeyboardInterrupt
+
+    with _handle_signals(ignore, _is_effective):
         yield
 
 
@@ -67,21 +75,37 @@ def _is_effective(handler: object) -> bool:
 
 
 @contextmanager
-def _handle_signals(
-    handler: Callable[[int, object], None] | signal.Handlers, is_replaced: Callable[[object], bool]
-) -> Iterator[None]:
+def _handle_signals(handler: Callable[[int, object], None], is_replaced: Callable[[object], bool]) -> Iterator[None]:
     """Set a handler for each of `_SIGNALS` whose present handler is to be replaced, and restore it after the block."""
-    previous = {}
+    previous: dict[int, Any] = {}
+    is_inside = True
+
+    def handle(number: int, frame: object) -> None:
+        if is_inside:
+            handler(number, frame)
+        else:  # Another signal's exception has ended the loop below before this signal's handler was restored.
+            signal.signal(number, previous[number])
+            _deliver(number, previous[number])
+
     try:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only in this thread.
-            for name in _SIGNALS:
-                number = getattr(signal, name, None)
-                if number is not None and is_replaced(signal.getsignal(number)):
-                    previous[number] = signal.signal(number, handler)
+            numbers = (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name))
+            present = {number: signal.getsignal(number) for number in numbers}
+            previous = {number: earlier for number, earlier in present.items() if is_replaced(earlier)}
+            for number in previous:
+                signal.signal(number, handle)
         yield
     finally:
+        is_inside = False
         for number, earlier in previous.items():
             signal.signal(number, earlier)
+
+
+def _deliver(number: int, handler: object) -> None:
+    if callable(handler):
+        handler(number, None)  # `raise_signal` would have no effect in a thread that blocks the signal.
+    else:
+        signal.raise_signal(number)
 
 
 def clean_up_before_signal_ends_process(clean_up: Callable[[], None]) -> None:
