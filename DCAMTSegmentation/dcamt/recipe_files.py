@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .io.formats import AnyPath
 from .io.typed_json import build, parse_json, type_hints, value_of
 from .recipe import Recipe
 from .recipe_checks import check_recipe
@@ -63,7 +64,7 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
     return data
 
 
-def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
+def load_recipe(name_or_file: AnyPath, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import dcamt
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.api.outputs import write_probabilities
+from dcamt.cases.case_list import Case
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
 from dcamt_testing.dicom_series import write_mr_series
@@ -125,8 +128,18 @@ def test_paths_of_any_class_are_accepted(tmp_path: Path, label: np.ndarray) -> N
     assert dcamt.evaluate(*folders).rows[0].score.dice == 1
     cases = GivenPath(write_cases_folder(tmp_path / "cases", labelled=1))
     settings = [*TINY, "iterations=1", "labelled_per_batch=2"]
-    run = dcamt.train(cases, run=GivenPath(tmp_path / "run"), settings=settings, device="cpu")  # type: ignore[arg-type]
+    run = dcamt.train(cases, run=GivenPath(tmp_path / "run"), settings=settings, device="cpu")
     assert run.iterations == 1
+    scan, model = GivenPath(tmp_path / "cases" / "labelled0.nii.gz"), GivenPath(run.model)
+    dcamt.write_segmentation(dcamt.segment(scan, model, device="cpu"), GivenPath(tmp_path / "a.nii"))
+    dcamt.train(
+        cases,
+        run=GivenPath(tmp_path / "next"),
+        recipe=GivenPath(tmp_path / "run" / "recipe.json"),
+        start_from=model,
+        settings=["iterations=1"],
+        device="cpu",
+    )
 
 
 def test_empty_name_is_not_the_working_folder(
@@ -138,11 +151,49 @@ def test_empty_name_is_not_the_working_folder(
     assert not list(tmp_path.iterdir())
     write_mr_series(tmp_path, intensities(oblique_scan), oblique_scan.grid.affine)
     assert dcamt.read_scan(".").grid.shape
-    for read in (dcamt.read_scan, dcamt.read_labelmap, segmenter.segment):
+    result = segmenter.segment(oblique_scan)
+    calls: list[Callable[[str], object]] = [dcamt.read_scan, dcamt.read_labelmap, segmenter.segment]
+    calls += [functools.partial(dcamt.write_segmentation, result), functools.partial(dcamt.write_surface, result)]
+    for call in calls:
         with pytest.raises(dcamt.InputError, match="name of a file or folder is empty"):
-            read("")
+            call("")
     with pytest.raises(dcamt.InputError, match="name of a file or folder is empty"):
         dcamt.evaluate("", "")
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+def test_tilde_stands_for_the_users_folder_as_in_the_commands(
+    tmp_path: Path, saved_model: Path, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    write_volume(oblique_scan, "~/scan.nrrd")
+    write_mr_series(home / "series", intensities(oblique_scan), oblique_scan.grid.affine)
+    (home / "tiny.dcamt").write_bytes(saved_model.read_bytes())
+    segmenter = dcamt.Segmenter.load("~/tiny.dcamt", "cpu")
+    result = segmenter.segment("~/scan.nrrd", keep_probabilities=True)
+    dcamt.write_segmentation(result, "~/a.seg.nrrd")
+    dcamt.write_segmentation(segmenter.segment("~/series"), "~/b.dcm")
+    write_probabilities(result, "~/c.nrrd")
+    dcamt.write_surface(result, "~/d.stl")
+    dcamt.write_report(result, "~/e.html")
+    dcamt.write_labelmap(dcamt.read_labelmap("~/a.seg.nrrd"), "~/f.nii.gz")
+    dcamt.evaluate("~/f.nii.gz", ["~/a.seg.nrrd"]).write_csv("~/g.csv")
+    names = ["a.seg.nrrd", "b.dcm", "c.nrrd", "d.stl", "e.html", "f.nii.gz", "g.csv"]
+    assert sorted(path.name for path in home.iterdir()) == [*names, "scan.nrrd", "series", "tiny.dcamt"]
+    for write in (dcamt.write_segmentation, write_probabilities):
+        with pytest.raises(dcamt.InputError, match="would be replaced by the result"):
+            write(result, "~/scan.nrrd")
+    write_cases_folder(home / "cases", labelled=1)
+    case = Case("a", "~/cases/labelled0.nii.gz", "~/cases/labelled0_label.nii.gz", "labelled")  # type: ignore[arg-type]
+    settings = [*TINY, "iterations=1", "labelled_per_batch=2"]
+    for number, cases in enumerate(("~/cases/cases.csv", [case])):
+        dcamt.train(cases, run=f"~/run{number}", settings=settings, device="cpu")
+    assert (home / "run1" / "model.dcamt").is_file()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])

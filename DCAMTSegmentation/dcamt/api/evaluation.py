@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..io.dicom import has_dicom_file
 from ..io.dicom_files import files_below
-from ..io.formats import given_path, scan_name
+from ..io.formats import AnyPath, given_path, scan_name
 from ..metrics.evaluation import Evaluation
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import EvaluationPair, LabelMappings, refuse_same_file
@@ -21,7 +21,7 @@ from ..metrics.pair_scoring import evaluate_pairs
 from ..process_settings import default_numpy_settings
 from ..volume import Labelmap, as_labels, check_array, check_label_grid, check_size
 
-LabelmapLike = str | os.PathLike[str] | Labelmap | np.ndarray
+LabelmapLike = AnyPath | Labelmap | np.ndarray
 """A file, a `Labelmap`, or an array (I, J, K)."""
 
 
@@ -119,9 +119,10 @@ def _file_or_labelmap(
 
 
 def _refuse_folder_of_files(source: LabelmapLike) -> None:
-    if not isinstance(source, str | os.PathLike) or not os.path.isdir(source):
+    if not isinstance(source, str | os.PathLike):
         return
-    if image_files(files_below(folder := given_path(source))) and not has_dicom_file(folder):
+    folder = given_path(source)
+    if os.path.isdir(folder) and image_files(files_below(folder)) and not has_dicom_file(folder):
         raise InputError(
             "is a folder of files, which can be compared only with another folder",
             path=folder,

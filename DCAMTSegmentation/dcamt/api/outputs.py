@@ -16,7 +16,7 @@ from ..io.dicom_files import read_attributes, read_attributes_in_zip
 from ..io.dicom_frames import text_of
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from ..io.file_identity import is_same_file
-from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
+from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, AnyPath, ending, given_path, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..process_settings import default_numpy_settings
@@ -38,7 +38,7 @@ _IDENTITY = {
 """The titles of the lines that `describe_identity` reads from a DICOM header, each with its attribute."""
 
 
-def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
+def write_segmentation(result: SegmentedScan, path: AnyPath, source: SourceImages | None = None) -> None:
     """Write the labelmap in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
     Args:
@@ -49,7 +49,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
             `write_dicom_results`.
         OutputError: the file cannot be written.
     """
-    _refuse_scan_file(result.scan, path)
+    path = _result_path(result.scan, path)
     if ending(path) == DICOM_ENDING:
         write_dicom_results(result, path, source=source)
     else:
@@ -58,8 +58,8 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
 
 def write_dicom_results(
     result: SegmentedScan,
-    segmentation: str | Path,
-    measurements: str | Path | None = None,
+    segmentation: AnyPath,
+    measurements: AnyPath | None = None,
     source: SourceImages | None = None,
 ) -> None:
     """Write a DICOM segmentation and, if `measurements` is a path, a DICOM report (TID 1500) of the measurements.
@@ -72,9 +72,8 @@ def write_dicom_results(
             images cannot be used (see `build_dicom_segmentation`), or one of the scan's own files would be replaced.
         OutputError: a file cannot be written.
     """
-    for target in (segmentation, measurements):
-        if target is not None:
-            _refuse_scan_file(result.scan, target)
+    segmentation = _result_path(result.scan, segmentation)
+    measurements = None if measurements is None else _result_path(result.scan, measurements)
     source = source or find_dicom_source(result.scan)
     dataset = build_dicom_segmentation(result.labelmap, result.segments, source, _algorithm(result))
     write_dicom(dataset, segmentation)
@@ -83,7 +82,7 @@ def write_dicom_results(
 
 
 def write_dicom_measurements(
-    result: SegmentedScan, segmentation: str | Path, path: str | Path, source: SourceImages | None = None
+    result: SegmentedScan, segmentation: AnyPath, path: AnyPath, source: SourceImages | None = None
 ) -> None:
     """Write the measurements as a DICOM report (TID 1500) that refers to the DICOM segmentation in an existing file.
 
@@ -94,8 +93,8 @@ def write_dicom_measurements(
 
     from ..report.dicom_report import build_measurement_report
 
-    _refuse_scan_file(result.scan, path)
-    dataset, source = dcmread(segmentation), source or find_dicom_source(result.scan)
+    path = _result_path(result.scan, path)
+    dataset, source = dcmread(given_path(segmentation)), source or find_dicom_source(result.scan)
     report = build_measurement_report(result.measurements, result.segments, dataset, source, _algorithm(result))
     write_dicom(report, path)
 
@@ -122,7 +121,7 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     return find_source_images(scan.current_path(scan.path), frames)
 
 
-def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
+def write_probabilities(result: SegmentedScan, path: AnyPath) -> None:
     """Write the probabilities as a volume with one channel for each class, background first.
 
     Raises:
@@ -130,14 +129,14 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
         InputError: the ending is not that of a volume file, or the scan's own file would be replaced.
         OutputError: the file cannot be written.
     """
-    _refuse_scan_file(result.scan, path)
+    path = _result_path(result.scan, path)
     if result.probabilities is None:
         raise ValueError("the scan was segmented without keep_probabilities=True")
     write_volume(Volume(result.probabilities, result.labelmap.grid), path, mark=True)
 
 
 @default_numpy_settings()
-def write_surface(result: SegmentedScan, path: str | Path) -> None:
+def write_surface(result: SegmentedScan, path: AnyPath) -> None:
     """Write the closed outer surface of each class's largest part, in LPS mm.
 
     The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. Each class's smaller parts are left out without a message.
@@ -147,6 +146,7 @@ def write_surface(result: SegmentedScan, path: str | Path) -> None:
         InputError: the segmentation is empty, a class is too small for a surface, or the ending is unknown.
         OutputError: the file cannot be written.
     """
+    path = given_path(path)
     points, triangles, first_point = [], [], 0
     for info in result.segments:
         mask = result.labelmap.voxels == info.label
@@ -176,7 +176,7 @@ def write_surface(result: SegmentedScan, path: str | Path) -> None:
 @default_numpy_settings()
 def write_report(
     result: SegmentedScan,
-    path: str | Path,
+    path: AnyPath,
     *,
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
@@ -193,6 +193,7 @@ def write_report(
         InputError: the ending is not that of an HTML page.
         OutputError: the file cannot be written.
     """
+    path = given_path(path)
     if ending(path) not in REPORT_ENDINGS:
         remedy = f"Use {' or '.join(REPORT_ENDINGS)}."
         raise InputError("does not have the ending of an HTML page", path=path, remedy=remedy)
@@ -242,11 +243,14 @@ def _read_identity(scan: Volume) -> dict[str, Any] | None:
     return read_attributes_in_zip(scan.current_path(scan.path), file, *_IDENTITY.values())
 
 
-def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
+def _result_path(scan: Volume, path: AnyPath) -> Path:
+    """Return the path of a result. Raises InputError if the result would replace a file of the scan."""
+    path = given_path(path)
     if scan.path is None:
-        return
+        return path
     first = scan.current_path(scan.path)
     for file in (first, *channel_files(first), *(scan.current_path(file) for file, _ in scan.frames)):
         if is_same_file(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
+    return path

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from ..devices import choose_device
 from ..distributed import local_device
 from ..geometry import Grid, Region
 from ..inference.predictor import Predictor, Progress
-from ..io.formats import scan_name
+from ..io.formats import AnyPath, scan_name
 from ..io.readers import read_scan
 from ..metrics.doubtful_places import MOST_PLACES, DoubtfulPlace, doubtful_places
 from ..metrics.measurements import Measurements, measure
@@ -27,7 +26,7 @@ from ..process_settings import default_numpy_settings
 from ..recipe import ACCURATE
 from ..volume import Labelmap, SegmentInfo, Volume, check_scan, order_channels
 
-Scan = str | Path | Volume | np.ndarray
+Scan = AnyPath | Volume | np.ndarray
 """A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
 
 
@@ -96,7 +95,7 @@ class Segmenter:
 
     @classmethod
     @default_numpy_settings()
-    def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
+    def load(cls, model: AnyPath = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
         """Load a model and return its segmenter.
 
         Args:
@@ -167,7 +166,7 @@ def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverla
 
 def segment(
     scan: Scan,
-    model: str | Path = DEFAULT_MODEL,
+    model: AnyPath = DEFAULT_MODEL,
     *,
     affine: np.ndarray | None = None,
     quality: str = ACCURATE,

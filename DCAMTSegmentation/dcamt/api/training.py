@@ -20,7 +20,7 @@ from ..distributed import (
     wait_for_leader,
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, shell_argument, user_error
-from ..io.formats import given_path
+from ..io.formats import AnyPath, given_path
 from ..io.in_use import remove_file
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
@@ -83,11 +83,11 @@ class Observer:
 
 @default_numpy_settings()
 def train(
-    cases: str | Path | Sequence[Case] | None = None,
-    run: str | Path | None = None,
+    cases: AnyPath | Sequence[Case] | None = None,
+    run: AnyPath | None = None,
     *,
-    recipe: str | Path | Recipe | None = None,
-    start_from: str | Path | None = None,
+    recipe: AnyPath | Recipe | None = None,
+    start_from: AnyPath | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
     device: str = "auto",

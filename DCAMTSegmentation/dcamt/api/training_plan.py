@@ -23,6 +23,7 @@ from ..cases.case_list import (
 from ..cases.case_scans import refuse_mixed_orders, unused_channel_files
 from ..distributed import Team, team_size
 from ..errors import InputError
+from ..io.formats import AnyPath, given_path
 from ..models.package import read_recipe
 from ..models.store import model_path
 from ..recipe import Recipe
@@ -72,8 +73,8 @@ class TrainingPlan:
 
 
 def plan_new_run(
-    cases: str | Path | Sequence[Case],
-    run: str | Path,
+    cases: AnyPath | Sequence[Case],
+    run: AnyPath,
     recipe: Recipe,
     start: StartModel | None = None,
     device: str = "auto",
@@ -86,9 +87,10 @@ def plan_new_run(
             label that its role needs, a scan or label does not exist, or the cases cannot be used with the recipe
             (`check_cases_and_batch`).
     """
-    listed = (
-        read_cases(Path(cases), on_note=on_note) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
-    )
+    if isinstance(cases, str | os.PathLike):
+        listed = read_cases(given_path(cases), on_note=on_note)
+    else:
+        listed = _read_given_cases(cases)
     check_cases_and_batch(recipe, listed)
     for index, note in unused_channel_files(listed, recipe.input_channels):
         on_note(f"{listed[index].image}: {note}")
@@ -123,8 +125,8 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
 
 
 def choose_recipe(
-    recipe: str | Path | Recipe | None = None,
-    start_from: str | Path | None = None,
+    recipe: AnyPath | Recipe | None = None,
+    start_from: AnyPath | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
@@ -146,6 +148,7 @@ def choose_recipe(
         return _changed(base or load_recipe(DEFAULT_RECIPE), settings, effort), None
     from ..networks.packaging import build_network, verify_model
 
+    start_from = os.fspath(start_from)
     package = verify_model(start_from)
     # `read_recipe` refuses removed settings; `verify_model` ignores these settings.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..errors import InputError, shell_argument
 from ..io.file_names import accent_forms, real_path
-from ..io.formats import in_resolved_folder
+from ..io.formats import given_path, in_resolved_folder
 from ..io.tables import write_table
 from ..recipe import Objective, Recipe
 from ..volume import SegmentInfo
@@ -123,9 +123,9 @@ def used_cases(cases: Iterable[Case]) -> list[Case]:
             remedy = "Fill in both, or remove the case."
             raise InputError(f"case {number} has no name or no image", remedy=remedy)
         role = _known_role(_cell(case.role), f"case '{name}'")
-        label = Path(case.label) if case.label and role != UNLABELLED else None
+        label = given_path(case.label) if case.label and role != UNLABELLED else None
         if role != LEFT_OUT:
-            used.append(Case(name, Path(case.image), label, role, _cell(case.labels)))
+            used.append(Case(name, given_path(case.image), label, role, _cell(case.labels)))
     return used
 
 

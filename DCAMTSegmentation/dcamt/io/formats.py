@@ -72,15 +72,19 @@ _DATA_ENDINGS = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw", ".seg.raw", ".se
 _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
-def given_path(path: str | os.PathLike[str]) -> Path:
-    """Convert a path to a `Path`.
+AnyPath = str | os.PathLike[str]
+"""The path of a file or folder."""
+
+
+def given_path(path: AnyPath) -> Path:
+    """Convert a path to a `Path`; `~` at its start stands for the user's home folder, as in the commands.
 
     Raises:
         InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.
     """
     if path == "":
         raise InputError("the name of a file or folder is empty", remedy="Give its name.")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def in_resolved_folder(path: Path) -> Path:
@@ -89,13 +93,13 @@ def in_resolved_folder(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def ending(path: str | Path) -> str:
+def ending(path: AnyPath) -> str:
     """Return a file's ending in lower case, such as ".nrrd" or, for a double ending of `FORMATS`, ".nii.gz"."""
     name = Path(path).name.lower()
     return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
 
 
-def scan_name(path: str | Path) -> str:
+def scan_name(path: AnyPath) -> str:
     """Return the name of a scan, segmentation or map without its ending; for a folder, the name of its resolved path.
 
     >>> scan_name("patients/la000_image.nii.gz")

@@ -56,6 +56,7 @@ from .formats import (
     LABEL_ENDINGS,
     SCAN_ENDINGS,
     ZIP_ENDING,
+    AnyPath,
     ending,
     given_path,
 )
@@ -113,7 +114,7 @@ class Header:
 
 
 @default_numpy_settings()
-def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = None) -> Volume:
+def read_scan(path: AnyPath, channels: int = 1, choice: ScanChoice | None = None) -> Volume:
     """Read and check a scan.
 
     Args:
@@ -176,7 +177,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
 
 @default_numpy_settings()
 def read_labelmap(
-    path: str | Path,
+    path: AnyPath,
     mapping: LabelMapping | None = None,
     option: MappingOption | None = _MAPPING_IN_PYTHON,
 ) -> Labelmap:
@@ -238,7 +239,7 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     return replace(labelmap, voxels=voxels, notes=tuple(notes))
 
 
-def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
+def read_segments(path: AnyPath) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
     A file with the ending of a format without segments, such as `.nii.gz`, is not opened, and the result is ().
@@ -254,7 +255,7 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
 
 
 def read_header(
-    path: str | Path, as_labelmap: bool = False, channels: int = 1, choice: ScanChoice | None = None
+    path: AnyPath, as_labelmap: bool = False, channels: int = 1, choice: ScanChoice | None = None
 ) -> Header:
     """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 

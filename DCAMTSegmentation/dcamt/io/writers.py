@@ -19,7 +19,15 @@ from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels, check_grid
 from .atomic import atomic_path
 from .dicom_files import is_dicom_head
 from .dicom_output import pixel_checksums
-from .formats import LABELMAP_OUTPUTS, REPORT_ENDINGS, VOLUME_OUTPUTS, ending, same_named_nifti
+from .formats import (
+    LABELMAP_OUTPUTS,
+    REPORT_ENDINGS,
+    VOLUME_OUTPUTS,
+    AnyPath,
+    ending,
+    given_path,
+    same_named_nifti,
+)
 from .surfaces import SURFACE_OUTPUTS
 
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
@@ -44,7 +52,7 @@ versions of DCAMT wrote no checksum.
 
 
 def write_labelmap(
-    labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = (), *, mark: bool = False
+    labelmap: Labelmap, path: AnyPath, segments: Sequence[SegmentInfo] = (), *, mark: bool = False
 ) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
@@ -61,7 +69,7 @@ def write_labelmap(
         OutputError: the file cannot be written.
         ValueError: a label value of a `.seg.nrrd` has no segment, or two segments have the same label value.
     """
-    path = Path(path)
+    path = given_path(path)
     kind = ending(path)
     check_grid(labelmap.grid, path)
     voxels = as_labels(labelmap.voxels, path)
@@ -79,7 +87,7 @@ def write_labelmap(
         )
 
 
-def write_volume(volume: Volume, path: str | Path, *, mark: bool = False) -> None:
+def write_volume(volume: Volume, path: AnyPath, *, mark: bool = False) -> None:
     """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
     Several channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type,
@@ -93,7 +101,7 @@ def write_volume(volume: Volume, path: str | Path, *, mark: bool = False) -> Non
             `x.nii` beside `x.nii.gz` or the reverse.
         OutputError: the file cannot be written.
     """
-    path = Path(path)
+    path = given_path(path)
     kind = ending(path)
     check_grid(volume.grid, path)
     voxels = volume.voxels

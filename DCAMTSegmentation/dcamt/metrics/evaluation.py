@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import nan
-from pathlib import Path
 
 import numpy as np
 
+from ..io.formats import AnyPath, given_path
 from ..io.tables import write_table
 from .scores import SegmentationScore
 
@@ -85,7 +85,7 @@ class Evaluation:
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def write_csv(self, path: str | Path) -> None:
+    def write_csv(self, path: AnyPath) -> None:
         """Write the rows, then the mean and std of every class, under the header `SCORE_COLUMNS`; NaN becomes blank.
 
         Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
@@ -95,7 +95,7 @@ class Evaluation:
             scores = [getattr(row.score, name) for name in _METRICS]
             others = [getattr(row, name) for name in (*_VOLUMES, *_COUNTS)]
             rows.append((row.case, row.label, *scores, *others))
-        write_table(path, SCORE_COLUMNS, rows)
+        write_table(given_path(path), SCORE_COLUMNS, rows)
 
 
 def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = ()) -> Evaluation:

@@ -12,6 +12,7 @@ from ..errors import InputError, OutputError, shell_argument
 from ..io.atomic import FileAppeared, atomic_paths
 from ..io.file_identity import is_same_file
 from ..io.file_names import is_file_name
+from ..io.formats import AnyPath
 from ..io.in_use import remove_file, wait_while_in_use
 from ..typed_names import comparable_name
 from .calibration import Calibration
@@ -97,7 +98,7 @@ def _model_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{MODEL_ENDING}") if not path.name.startswith("."))
 
 
-def model_path(name_or_file: str | Path) -> Path:
+def model_path(name_or_file: AnyPath) -> Path:
     """Return the file of the model that has this name in the store, or else the file with this path.
 
     Raises:

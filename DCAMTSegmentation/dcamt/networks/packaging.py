@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..io.formats import AnyPath
 from ..models.package import Card, ModelPackage, open_model, write_package
 from ..models.store import model_path
 from ..recipe import Recipe
@@ -30,7 +31,7 @@ def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> 
     return network.to(device).eval()
 
 
-def verify_model(name_or_file: str | Path) -> ModelPackage:
+def verify_model(name_or_file: AnyPath) -> ModelPackage:
     """Open a model, given by its name in the store or its file, and check its content completely.
 
     Raises:
