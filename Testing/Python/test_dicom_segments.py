@@ -528,6 +528,20 @@ def test_segmentation_of_slices_whose_positions_have_one_decimal_lies_on_their_g
     assert_segments(path, folder, labels)
 
 
+@pytest.mark.parametrize(("gap", "thickness"), [(1.1, 1.0), (0.4, 0.5), (0.5, 0.6), (0.9, 1.0), (1.0, 1.1)])
+def test_thickness_that_nearly_equals_the_distance_between_slices_is_not_this_distance(
+    tmp_path: Path, gap: float, thickness: float
+) -> None:
+    folder = tmp_path / "series"
+    for k in range(21):
+        position = ["-7.03125", "-9.53125", f"{gap * k:.1f}"]
+        write_slice(folder / f"{k}.dcm", k, ImagePositionPatient=position, SliceThickness=thickness)
+    labels = np.zeros((SIZE, SIZE, 21), np.uint8)
+    labels[3:9, 3:9, 4:18] = 1
+    path = write_without_spacing(tmp_path / "x.dcm", folder, labels, thickness, omit_empty=False)
+    assert_segments(path, folder, labels)
+
+
 def test_segmentation_of_thick_slices_does_not_fit_a_scan_of_thin_slices(series: Path, tmp_path: Path) -> None:
     path = write_without_spacing(tmp_path / "x.dcm", series, organs((0, 2, 4)), 5.0)
     with pytest.raises(InputError, match="lies on a different grid"):

@@ -186,8 +186,8 @@ def _slice_step(
         mm = abs(number(group_value(groups, "PixelMeasuresSequence", keyword)) or 0.0)
         if not mm or not smallest or is_multiple(smallest, mm):
             return mm
-        difference = abs(smallest - max(1, round(smallest / mm)) * mm)
-        return mm if difference <= rounding_mm(positions, mm) else 0.0
+        off_grid = np.abs(heights - (heights / mm).round() * mm).max()
+        return mm if off_grid <= rounding_mm(positions, mm) else 0.0
 
     spacing, thickness = stated("SpacingBetweenSlices"), stated("SliceThickness")
     may_omit_slices = not spacing and 0 < thickness < 0.75 * smallest
