@@ -200,6 +200,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give a case its label and the role 'labelled'."),
         _("Give a file name."),
         _("Give a scan of {0} volumes, one for each channel."),
+        _("Give another name, folder or format, or move {0}."),
         _("Give another name, folder or format."),
         _("Give another name, or replace the file with --overwrite."),
         _("Give each case its own name."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import dcamt
@@ -79,6 +80,23 @@ def test_segment_refuses_a_nifti_result_beside_a_file_of_the_same_name(
     assert ".nii.gz: would lie beside " in message
     assert "Give another name, folder or format" in message
     assert [file.name for file in tmp_path.iterdir()] == ["p.nii"]
+
+
+def test_result_that_is_kept_beside_a_file_of_the_same_name_does_not_stop_new_scans(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    save_scan(scans / "p.nrrd")
+    segment = ["segment", scans, "-o", out, "--format", "nii.gz", "--model", noise_model, "--device", "cpu"]
+    assert call_dcamt(segment) == 0
+    (out / "p.nii").write_bytes(gzip.decompress((out / "p.nii.gz").read_bytes()))
+    save_scan(scans / "q.nrrd")
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    assert (out / "q.nii.gz").exists()
+    capsys.readouterr()
+    assert call_dcamt([*segment, "--overwrite"]) == 1
+    assert "Give another name, folder or format, or move p.nii." in capsys.readouterr().err
 
 
 def test_agreement_beside_a_file_of_the_same_name_is_refused(

@@ -70,10 +70,13 @@ def case_files(cases: Iterable[Case]) -> list[Path]:
     return [file for case in cases for file in case.files]
 
 
-def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path], existing: str = REFUSE) -> None:
     """Raise an error for the first of `paths` to which a result cannot be written.
 
     Where the file system ignores capitals, `a.nrrd` and `A.nrrd` are one path.
+
+    Args:
+        existing: with `SKIP`, an existing NIfTI result is not written, and may lie beside its `same_named_nifti`.
 
     Raises:
         InputError: in one of these cases:
@@ -110,7 +113,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             remedy = "Give each result a file of its own."
             raise InputError("two results would be written to this file", path=path, remedy=remedy)
         results.add(place)
-        same_named = same_named_nifti(path)
+        is_kept = existing == SKIP and os.path.lexists(path)
+        same_named = None if is_kept else same_named_nifti(path)
         if same_named is not None and (os.path.lexists(same_named) or same_named_nifti(place) in results):
             raise same_name_output_error(path, same_named)
         _check_place(path)

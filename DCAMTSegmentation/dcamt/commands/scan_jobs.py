@@ -233,7 +233,7 @@ def plan_scan_jobs(
         job = _plan_scan_job(scan, name, segmentation, requested, len(files))
         jobs.append(replace(job, found_in=folder))
     results = _distinct_results([job for job in jobs if not is_too_long(job.scan)])
-    check_result_paths(results, files)
+    check_result_paths(results, files, existing)
     if requested.table is not None:
         check_table_path(requested.table, [*files, *results], existing, TABLE_COLUMNS)
     if existing != SKIP:

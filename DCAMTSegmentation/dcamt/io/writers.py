@@ -125,7 +125,10 @@ def same_name_output_error(path: Path, other: Path) -> InputError:
     """Return the error for a NIfTI file that would lie beside `other`, its `same_named_nifti`."""
     plain = min(path.name, other.name, key=len)
     what = f"would lie beside {other.name}, and 3D Slicer would read the voxels of {plain} for both files"
-    return InputError(what, path=path, remedy="Give another name, folder or format.")
+    remedy = "Give another name, folder or format."
+    if os.path.lexists(other):
+        remedy = f"Give another name, folder or format, or move {other.name}."
+    return InputError(what, path=path, remedy=remedy)
 
 
 def is_dcamt_result(path: Path) -> bool:
