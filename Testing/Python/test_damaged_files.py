@@ -92,7 +92,7 @@ def test_file_with_a_slice_more_than_its_header_states_is_refused(
     if data:
         _append(tmp_path / data, bytes(slice_bytes - 1))
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
-        _append(tmp_path / data, b"\0")
+        _append(tmp_path / data, b"\1")
         refused(
             lambda: read_scan(path),
             path,
@@ -102,6 +102,15 @@ def test_file_with_a_slice_more_than_its_header_states_is_refused(
         path = write_scan(tmp_path / header, compressed or header.endswith(".gz"))
     _state_fewer_slices(path)
     refused(lambda: read_scan(path), path, "states 1080 bytes of voxels in its header, but", "holds 1980")
+
+
+@pytest.mark.parametrize("header", ["x.nii", "x.nii.gz", "x.mha", "x.nrrd", "x.gipl", "x.gipl.gz", "x.mrc"])
+def test_zeros_that_fill_a_block_may_be_longer_than_a_slice(tmp_path: Path, header: str) -> None:
+    path = write_scan(tmp_path / header, header.endswith(".gz"))
+    _append(path, bytes((1 << 16) - 1))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    _append(path, b"\0")
+    refused(lambda: read_scan(path), path, "states 1980 bytes of voxels in its header, but")
 
 
 @pytest.mark.parametrize(("header", "field"), [("x.mhd", b"HeaderSize = 180\n"), ("x.nhdr", b"byte skip: 180\n")])

@@ -7,7 +7,6 @@ import io
 import math
 import os
 import re
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +24,7 @@ from .stored_image import (
     data_file_errors,
     find_data_file,
     is_gzip,
+    last_bytes,
     missing_data_file_error,
     no_numbers_error,
     numbered_names,
@@ -157,7 +157,7 @@ class NrrdData:
         elif self._encoding == "bzip2":
             stream = bz2.BZ2File(file)
         if self._byte_skip == -1:  # The data lies at the stream's end.
-            stream = _last_bytes(stream, count * self._dtype.itemsize)
+            stream = last_bytes(stream, count * self._dtype.itemsize)
         skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
         may_choose_part_of_file = self._line_skip or self._byte_skip
@@ -167,23 +167,6 @@ class NrrdData:
         elif stream is not file:
             read_to_end(stream)
         return numbers
-
-
-def _last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Return the last `size` bytes of a stream, or all bytes of a shorter stream.
-
-    The stream need not fit into memory.
-    """
-    chunks: deque[bytes] = deque()
-    held = 0
-    while chunk := stream.read(_CHUNK):
-        chunks.append(chunk)
-        held += len(chunk)
-        while held - len(chunks[0]) >= size:
-            held -= len(chunks.popleft())
-    last = io.BytesIO(b"".join(chunks))
-    last.seek(max(0, held - size))
-    return last
 
 
 def _read_text(path: Path, file: IO[bytes], encoding: str, dtype: np.dtype, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 import sys
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ DAMAGED = "The file may be damaged; copy it again."
 _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "none", "unknown")
 """Units that count as millimetres."""
 _CHUNK = 1 << 18
+_PADDING_LIMIT = 1 << 16  # bytes
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_NAME = 0x800
 """Flag of a zip entry with a UTF-8 name (APPNOTE.TXT of PKWARE, 4.4.4)."""
@@ -216,8 +218,27 @@ def read_to_end(file: IO[bytes]) -> int:
     return size
 
 
+def last_bytes(stream: IO[bytes], size: int) -> io.BytesIO:
+    """Return the last `size` bytes of a stream, or all bytes of a shorter stream.
+
+    The stream need not fit into memory.
+    """
+    chunks: deque[bytes] = deque()
+    held = 0
+    while chunk := stream.read(_CHUNK):
+        chunks.append(chunk)
+        held += len(chunk)
+        while held - len(chunks[0]) >= size:
+            held -= len(chunks.popleft())
+    last = io.BytesIO(b"".join(chunks))
+    last.seek(max(0, held - size))
+    return last
+
+
 def refuse_surplus(path: Path, held: int, stated: int, slice_size: int, header: Path | None = None) -> None:
-    """Raise InputError if a file has at least one slice more than its header states; fewer bytes may be padding.
+    """Raise InputError if a file has at least one slice more than its header states.
+
+    Fewer bytes may be padding, and so may zeros of less than `_PADDING_LIMIT` bytes.
 
     Args:
         held: bytes of voxels in the file.
@@ -225,8 +246,13 @@ def refuse_surplus(path: Path, held: int, stated: int, slice_size: int, header: 
         slice_size: bytes of a slice.
         header: as in `check_complete`.
     """
-    if held < stated + slice_size:
+    surplus = held - stated
+    if surplus < slice_size:
         return
+    if surplus < _PADDING_LIMIT:
+        with open_plain_or_gzip(path) as file:
+            if not any(last_bytes(file, surplus).read()):
+                return
     what = f"states {stated} bytes of voxels in its header, but holds {held}"
     if header not in (None, path):
         what = f"states {stated} bytes of voxels in its header, but its data file {path.name} holds {held}"
