@@ -511,6 +511,15 @@ def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: st
                 "LAscars",
             )
         ),
+        *(
+            (("p1", "p2"), (f"p1_{word}", f"p2_{word}"))
+            for word in (
+                *("pericardium", "EAT", "RAA", "LVOT", "MV", "valve", "septum", "thrombus", "coronary", "LAD"),
+                *("AscAorta", "PulmVein", "pulmveins", "pulmonary_artery", "heart", "heartatriumright", "bloodpool"),
+                *("after", "before", "stress", "rest", "early", "late", "first", "second", "redo", "vor", "nach"),
+                *("avant", "apr\u00e8s", "apres", "systolic", "diastolic", "insp"),
+            )
+        ),
         (("p1_cine", "p2_cine"), ("p1_lge", "p2_lge")),
         (("p1_a", "p1_b", "p2_a", "p2_b"), ("p1", "p2")),
         (("p1", "p2"), ("p1_a", "p1_b", "p2_a", "p2_b")),
@@ -561,6 +570,52 @@ def test_word_is_ignored_though_one_label_may_belong_to_two_scans() -> None:
         "p2_lge": "p2_trans",
         "p3_lge": "p3_trans",
     }
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "pair", "words"),
+    [
+        ("{}", "{}_JS", "la1 is paired with la1_JS.nii.gz", "'JS'"),
+        ("{}_x2", "{}", "la1_x2 is paired with la1.nii.gz", "'x2'"),
+        ("{}_lge", "{}_tool_LA", "la1_lge is paired with la1_tool_LA.nii.gz", "'tool'"),
+        ("{}", "{}/{}_LA_cartilage", "la1 is paired with la1_LA_cartilage.nii.gz", "'cartilage'"),
+        ("{}/{}_gland_left", "{}", "la1 is paired with la1_gland_left.nii.gz", "'gland'"),
+        ("{}", "{}_my_tool", "la1 is paired with la1_my_tool.nii.gz", "'my', 'tool'"),
+    ],
+)
+def test_one_note_names_a_pair_whose_names_differ_in_an_unknown_word(
+    tmp_path: Path, prediction: str, label: str, pair: str, words: str
+) -> None:
+    save_pairs(tmp_path, prediction, label)
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1]
+    what = f"{pair}, but the meaning of {words} is unknown (files with such words: 3)"
+    remedy = "If a word means another structure or examination, rename these files."
+    assert [note for note in evaluation.notes if "is paired with" in note] == [f"{what}. {remedy}"]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [
+        ("{}", "{}_LA_final_v2"),
+        ("{}", "{}/mask_LA_JS"),
+        ("{}_trans", "{}"),
+        ("{}/{}_trans", "{}_manual"),
+        ("{}_LGE_image", "{}_label"),
+        ("{}_JS", "{}_JS"),
+    ],
+)
+def test_no_note_is_printed_on_words_of_known_meaning(tmp_path: Path, prediction: str, label: str) -> None:
+    save_pairs(tmp_path, prediction, label)
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1]
+    assert not any("is paired with" in note for note in evaluation.notes)
+
+
+def save_pairs(home: Path, prediction: str, label: str) -> None:
+    for number, patient in enumerate(("la1", "p1", "p2")):
+        for folder, name in (("pred", prediction), ("lab", label)):
+            save_labels(home / folder / f"{name.replace('{}', patient)}.nii.gz", random_mask(number))
 
 
 def test_label_of_an_unknown_structure_is_named_but_not_scored(tmp_path: Path) -> None:

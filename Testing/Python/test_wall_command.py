@@ -400,6 +400,17 @@ def test_notes_name_skipped_scans_and_segmentations_without_a_scan(
     assert printed.err.splitlines() == [f"dcamt: {note}" for note in done["notes"]]
 
 
+def test_note_names_a_segmentation_with_an_unknown_word_in_its_name(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_case(folder, wall_phantom, "b")
+    for name in "ab":
+        (folder / "labels" / f"{name}_label.nii.gz").rename(folder / "labels" / f"{name}_JS.nii.gz")
+    assert measure_folder(folder) == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("dcamt: a_image is paired with a_JS.nii.gz, but the meaning of 'JS' is unknown")
+
+
 @pytest.mark.parametrize("has_segmentation", [True, False])
 def test_mask_beside_scans_of_other_names_is_skipped(
     folder: Path,

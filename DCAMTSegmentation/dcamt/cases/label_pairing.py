@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from itertools import chain, islice
 from pathlib import Path
 
@@ -20,15 +20,19 @@ from .words import (
     begins_or_ends_with,
     describes_label,
     further_words,
+    may_be_other_structure,
     means_examination,
     means_other_structure,
     modalities,
     rests_of_mask,
+    split_words,
     without_numbers_after_labels,
     without_words,
 )
 
 _KNOWN_WORDS = ATRIUM_WORDS | QUALIFIERS
+_HARMLESS_WORDS = frozenset({"trans"})
+"""MONAI adds `trans` to the names of its results."""
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -167,6 +171,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     pairs += list(_with_further_words(cases, labels.keys()))
     for case, label, words in pairs:
         is_other = any(map(str.isdecimal, words)) or means_examination(words) or means_other_structure(words)
+        is_other |= may_be_other_structure(words)
         if not is_other and words.isdisjoint(MODALITY_WORDS) and modalities([label]) <= modalities([case]):
             of_words[words].add((case, label))
     unpaired = {
@@ -206,6 +211,35 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
                 further = frozenset(map(str.casefold, further_words(dropped))) - PAIRING_WORDS
                 yield from ((name, other, further) for other in by_name[rest])
                 break
+
+
+def notes_on_unknown_words(pairs: Iterable[tuple[str, Path]]) -> list[str]:
+    """Return at most one note: it names the first pair whose names differ in a word of unknown meaning.
+
+    Args:
+        pairs: the name of a case, and the file that was paired with the case.
+    """
+    found = [(case, path, words) for case, path in pairs if (words := _unknown_words(case, scan_name(path)))]
+    if not found:
+        return []
+    case, path, words = found[0]
+    what = f"the meaning of {', '.join(map(repr, words))} is unknown (files with such words: {len(found)})"
+    remedy = "If a word means another structure or examination, rename these files."
+    return [f"{case} is paired with {path.name}, but {what}. {remedy}"]
+
+
+def _unknown_words(name: str, other: str) -> list[str]:
+    """Return the words of unknown meaning that one of two names adds to the other."""
+    known = PAIRING_WORDS | MODALITY_WORDS | _KNOWN_WORDS | _HARMLESS_WORDS
+    one, two = (
+        {word.casefold(): word for word in split_words(text)[::2] if word.casefold() not in known}
+        for text in (without_channel(name), without_channel(other))
+    )
+    shorter, longer = sorted((one, two), key=len)
+    if not shorter or not shorter.keys() <= longer.keys():
+        return []
+    added = longer.keys() - shorter.keys()
+    return [text for word, text in longer.items() if word in added and word.strip("v0123456789") not in {*known, ""}]
 
 
 def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> list[str]:

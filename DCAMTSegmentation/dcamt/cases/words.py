@@ -31,7 +31,8 @@ ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lu
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
     "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta ao"
-    " pv pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
+    " pv pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc raa pericardium eat lvot rvot mv"
+    " tv valve valves mitral tricuspid septum thrombus coronary coronaries lad artery arteries trachea airway"
 )
 """Words for other structures than the left atrium: `p1_RV_gt`."""
 OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
@@ -39,7 +40,8 @@ OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
 _EXAMINATION_WORDS = _set(
     "followup follow fu fup baseline bl pre post preop postop preablation postablation ablation visit exam examination"
     " session sess ses timepoint tp repeat repeated rescan retest prior previous acute chronic day days week weeks wk"
-    " month months mo year years yr ed es systole diastole verlauf suivi seguimiento"
+    " month months mo year years yr ed es systole diastole verlauf suivi seguimiento after before vor nach avant après"
+    " apres stress rest early late first second redo systolic diastolic insp"
 )
 """Words for one of several examinations or heart phases of a patient: `p1_followup`, `p1_visit2`."""
 _COUNTED_WORDS = _set("m y h t time frame phase echo acq acquisition")
@@ -91,7 +93,7 @@ MODALITY_WORDS = FORMAT_WORDS | _set(
     "mri mr mrt rm irm mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr demri lgemr lgecmr cemr cemra psir"
     " dce"
 )
-_JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, r"\d"))
+_JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, "heart", "asc", "desc", "pulm", r"\d"))
 _STRUCTURE = "|".join(OTHER_STRUCTURES_WITHOUT_LGE)
 _JOINED_STRUCTURE = re.compile(rf"(?:{_JOINABLE})*(?:{_STRUCTURE})(?:{_JOINABLE}|{_STRUCTURE})*", re.IGNORECASE)
 """Matches `wall`, `wall2` and `LAwallMask`."""

@@ -15,7 +15,7 @@ from ..cases.case_names import case_of
 from ..cases.checks import scan_notes
 from ..cases.few_values import has_few_values, refuse_scan_as_labels
 from ..cases.label_names import names_of_values
-from ..cases.label_pairing import pair_with_labels, similar_labels
+from ..cases.label_pairing import notes_on_unknown_words, pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import label_values, parse_mapping
 from ..cases.structure_names import are_different_structures
@@ -335,7 +335,8 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str, console: Console)
     if table is not None:
         refuse_open_table(table)
     known = [*inputs, *unpaired, options.segmentation, output]
-    for note in describe_skipped(options.scan, found, "measure", known):
+    paired = [(job.name, job.segmentation) for job in jobs if job.found_in is not None and job.refusal is None]
+    for note in (*describe_skipped(options.scan, found, "measure", known), *notes_on_unknown_words(paired)):
         console.print_note(note)
     if unpaired:
         what = f"skipped segmentations that belong to no scan in {options.scan}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cases.case_names import names_with_numbers
-from ..cases.label_pairing import pair_with_labels, short_names, similar_labels
+from ..cases.label_pairing import notes_on_unknown_words, pair_with_labels, short_names, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..errors import InputError
 from ..io.dicom_files import list_names
@@ -51,8 +51,14 @@ def evaluate_folders(
         raise failures[0]
     label_names = names_with_numbers(labelled)
     skipped = tuple(label_names[case] for case in sorted(labelled.keys() - predicted.keys()))
+    notes = notes_on_unknown_words((case, files[case]) for case in cases for files in (predicted, labelled))
     evaluation = evaluate_pairs(pairs, progress, mappings, predictions_folder=predictions, labels_folder=labels)
-    return replace(evaluation, labels_without_prediction=skipped, failures=(*map(str, failures), *evaluation.failures))
+    return replace(
+        evaluation,
+        labels_without_prediction=skipped,
+        failures=(*map(str, failures), *evaluation.failures),
+        notes=(*notes, *evaluation.notes),
+    )
 
 
 def _pairing_error(
