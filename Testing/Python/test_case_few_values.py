@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePath
 
 import nibabel as nib
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.cases import few_values, masks
+from dcamt.cases.case_list import Case
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import OTHER_LABEL
 from dcamt.cases.names import FileKind, NamedFile
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image, write_images
+from dcamt_testing.processes import call_dcamt
 
 
 def test_phantom_with_two_values_beside_scans_a_and_b_is_a_scan(tmp_path: Path) -> None:
@@ -93,6 +96,28 @@ def test_labelmap_of_many_organs_is_no_scan(tmp_path: Path, mask: str) -> None:
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path).keys() == {"p1", "p2"}
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
+
+
+def test_case_search_names_unlabelled_scans_of_few_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path, ("anna", "bert"), ("q1", "q2"))
+    assert call_dcamt(["cases", "find", tmp_path, "--json"]) == 0
+    printed = capsys.readouterr()
+    files = [tmp_path / f"{name}.nii.gz" for name in ("q1", "q2")]
+    what, remedy = "has few different intensities, like a label", "Check that the file is a scan"
+    notes = [f"{file}: {what}. {remedy}, or remove it from the case list." for file in files]
+    assert json.loads(printed.out)["notes"] == notes
+    assert printed.err.splitlines() == [f"dcamt: {note}" for note in notes]
+
+
+def test_case_search_reads_one_of_the_unlabelled_scans_whose_names_differ_in_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[Path] = set()
+    monkeypatch.setattr(few_values, "has_few_values", lambda path: bool(read.add(path)))
+    names = (*(f"p{number}_lge" for number in range(50)), *(f"p{number}/lge" for number in range(50)))
+    cases = [Case(name, tmp_path / f"{name}.nii.gz", None, "unlabelled") for name in names]
+    assert few_values.cases_like_labels(cases) == []
+    assert len(read) == 2
 
 
 def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from ..errors import InputError
 from ..io.formats import data_files_beside, ending
 from ..io.readers import read_labelmap
 from ..volume import Labelmap
+from .case_list import Case
 from .labels import MANY_VALUES, SCAN_WITH_LABEL
 
 FEW_VALUES = 16
@@ -21,6 +26,8 @@ _CONSTANT_FRACTION = 0.8
 """A labelmap of many structures has at least this fraction of equal neighbours (`_is_constant_in_regions`)."""
 _SAMPLE = 1 << 16
 """`count_few_values` examines a sample of about this many voxels first."""
+_MOST_NAMES = 20
+"""`cases_like_labels` examines at most this many paths that differ not only in numbers."""
 
 
 def count_few_values(voxels: NDArray[Any]) -> int | None:
@@ -83,6 +90,18 @@ def has_few_values(path: Path) -> bool:
         return path.is_file() and _has_few_values(path, tuple(map(_state, (path, *data_files_beside(path)))))
     except OSError:
         return False
+
+
+def cases_like_labels(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases whose scan has few values (`has_few_values`).
+
+    Few scans are read: if paths differ only in numbers, the others are read only if the first has few values.
+    """
+    groups: defaultdict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        groups[re.sub(r"\d+", "", str(case.image))].append(case)
+    first = islice(groups.values(), _MOST_NAMES)
+    return [case for group in first if has_few_values(group[0].image) for case in group if has_few_values(case.image)]
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from functools import partial
 from ..api.training_plan import choose_recipe
 from ..cases.case_list import CASE_COLUMNS, LABELLED, LABELS_COLUMN, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
 from ..cases.checks import CaseFacts, check_cases, list_problems
+from ..cases.few_values import cases_like_labels
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
 from ..cases.labels import mapping_targets
@@ -35,6 +36,10 @@ def _find(options: argparse.Namespace) -> int:
     found = find_cases(options.folder)
     cases = [replace(case, labels=options.labels) if case.label else case for case in found.cases]
     found_cases = replace(found, cases=assign_validation(cases, options.validation))
+    for case in cases_like_labels(case for case in cases if case.label is None):
+        what = "has few different intensities, like a label"
+        remedy = "Check that the file is a scan, or remove it from the case list."
+        console.print_note(f"{case.image}: {what}. {remedy}")
     _show_found(found_cases, console)
     if options.output:
         refuse_appeared_file(options.output, existing_rule(options))
@@ -80,6 +85,7 @@ def _show_found(found_cases: FoundCases, console: Console) -> None:
         ],
         left_over=[{"path": str(file.path), "why": file.reason} for file in found_cases.skipped],
         classes=[{"label": value, "name": name} for value, name in found_cases.classes],
+        notes=console.notes,
     )
     for case in found_cases.cases:
         console.print_text(f"{case.role:<10} {case.name}: {case.image}{f' with {case.label}' if case.label else ''}")
