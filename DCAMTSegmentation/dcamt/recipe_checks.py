@@ -25,7 +25,7 @@ _RANGES = {
     "objective.inter_class": _WEIGHT,
     "objective.distillation_temperature": _TEMPERATURE,
     "objective.contrast_temperature": _TEMPERATURE,
-    "augmentation.rotation_degrees": (0.0, 180.0),
+    "augmentation.rotation_degrees": (0.0, 360.0),
     "augmentation.scale": (0.0, 10.0),
     "augmentation.gamma": (0.0, 5.0),
     "augmentation.gain": (0.0, 5.0),

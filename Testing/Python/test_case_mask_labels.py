@@ -256,7 +256,7 @@ def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(
 @pytest.mark.parametrize(
     ("scan", "mask"),
     [
-        *(("{}", f"{{}}_{word}") for word in ("heart", "heart_left", "bloodpool", "blood pool", "left", "target")),
+        *(("{}", f"{{}}_{word}") for word in ("heart", "heart_left", "bloodpool", "blood pool", "left")),
         *(
             ("{}/LGE", "{}/heart"),
             ("{}/LGE", "{}/bloodpool"),

@@ -214,6 +214,20 @@ def test_joined_words_in_folder_names_are_recognised(tmp_path: Path, images: str
     assert scans_and_labels(find_cases(make_files(tmp_path, scan, label)), tmp_path) == {"p1": (scan, label)}
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        {"p1CT.nii": "p1CT_seg.nii", "p1MR.nii": "p1MR_seg.nii"},
+        {"images/p1CT.nii": "labels/p1CT_seg.nii", "images/p1LGE.nii": "labels/p1LGE_seg.nii"},
+        {"RM_01_lge.nii": "RM_01_seg.nii", "MR_01_lge.nii": "MR_01_seg.nii"},
+        {"images/RM/lge.nii": "labels/RM/seg.nii", "images/HK/lge.nii": "labels/HK/seg.nii"},
+    ],
+)
+def test_scans_of_two_modalities_or_patients_keep_their_labels(tmp_path: Path, pairs: dict[str, str]) -> None:
+    found_cases = find_cases(make_files(tmp_path, *pairs, *pairs.values()))
+    assert set(scans_and_labels(found_cases, tmp_path).values()) == set(pairs.items())
+
+
 def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     files += ("p3/LGE.nrrd", "p3/LGE Segmentation_1.seg.nrrd")

@@ -137,7 +137,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             *((f"objective.{part}", "0 and 1000", 1e6, 1e30) for part in PARTS),
             ("objective.distillation_temperature", "0.01 and 100", 1e-30, 1e30),
             ("objective.contrast_temperature", "0.01 and 100", 1e-30, 1e30),
-            ("augmentation.rotation_degrees", "0 and 180", 181.0),
+            ("augmentation.rotation_degrees", "0 and 360", 361.0),
             ("augmentation.scale", "0 and 10", 11.0),
             *((f"augmentation.{strength}", "0 and 5", 100.0) for strength in ("gamma", "gain")),
             *((f"augmentation.{strength}", "0 and 100", 1e38) for strength in ("offset", "noise")),
@@ -197,7 +197,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {f"objective.{part}": 1000.0 for part in PARTS},
     {"objective.distillation_temperature": 0.01, "objective.contrast_temperature": 0.01},
     {"objective.distillation_temperature": 100.0, "objective.contrast_temperature": 100.0},
-    {"augmentation.rotation_degrees": 180.0, "augmentation.scale": 10.0, "augmentation.gamma": 5.0},
+    {"augmentation.rotation_degrees": 360.0, "augmentation.scale": 10.0, "augmentation.gamma": 5.0},
     {"augmentation.gain": 5.0, "augmentation.offset": 100.0, "augmentation.noise": 100.0},
     {"training.weight_decay": 1.0, "intensity.radius_mm": 1000.0, "intensity.low": -1e9, "intensity.high": 1e9},
 ]

@@ -50,7 +50,7 @@ def test_training_reaches_a_high_dice(tmp_path: Path, table: Path, settings: tup
 @pytest.mark.parametrize(
     "setting",
     [
-        *("gain=5", "gamma=5", "offset=100", "noise=100", "scale=10", "rotation_degrees=180", "weight_decay=1"),
+        *("gain=5", "gamma=5", "offset=100", "noise=100", "scale=10", "rotation_degrees=360", "weight_decay=1"),
         *("supervised=1000", "distillation=1000", "mmd=1000", "intra_class=1000", "inter_class=1000"),
         *("distillation_temperature=100", "distillation_temperature=0.01"),
         *("contrast_temperature=100", "contrast_temperature=0.01", "radius_mm=1000"),

@@ -26,7 +26,7 @@ def write_cases_with_results(folder: Path, *results: str, labelled: int = 2, val
     table = write_cases_folder(folder, labelled, validation=validation)
     for name in results:
         label = folder / f"{name}_label.nii.gz"
-        write_labelmap(read_labelmap(label), label)
+        write_labelmap(read_labelmap(label), label, mark=True)
     return table
 
 

@@ -41,7 +41,7 @@ _MEANINGS = {
 """What words mean, without accents. A word of `OTHER_STRUCTURES` that is not listed means itself."""
 _MEANING_OF = {word: meaning.split() for meaning, words in _MEANINGS.items() for word in words.split()}
 _SIDES = frozenset({"left", "right"})
-_TISSUES = frozenset({"wall", "scar", "epicardium", "fat"})
+_TISSUES = frozenset({"wall", "scar", "fat"})
 """Parts of a chamber that do not contain its cavity."""
 _WORDS_WITHOUT_STRUCTURE = (LABEL_WORDS | OUTLINE_WORDS | PREDICTION_WORDS | RESULT_WORDS | MODALITY_WORDS) - {
     "heart"

@@ -61,7 +61,7 @@ OUTLINE_WORDS |= _set(
     " delineations lab labs"
 )
 """Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
-_AMBIGUOUS_WORDS = _set("heart blood pool bloodpool left target")
+_AMBIGUOUS_WORDS = _set("heart blood pool bloodpool left")
 """Words of `OUTLINE_WORDS` that may mean another structure, unless a word for the atrium stands beside them."""
 _SUFFIXES = ("seg", "segmentation", "mask", "msk", "label", "gt", "contour")
 LABEL_WORDS = _set(
@@ -90,8 +90,7 @@ RESULT_WORDS = _set(
 """Words that mean an automatic result only beside a scan or label: `p1_output` beside `p1`."""
 FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
 MODALITY_WORDS = FORMAT_WORDS | _set(
-    "mri mr mrt rm irm mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr demri lgemr lgecmr cemr cemra psir"
-    " dce"
+    "mri mr mrt irm mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr demri lgemr lgecmr cemr cemra psir dce"
 )
 _JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, "heart", "asc", "desc", "pulm", r"\d"))
 _STRUCTURE = "|".join(OTHER_STRUCTURES_WITHOUT_LGE)
@@ -153,15 +152,16 @@ def has_word(name: str, words: Collection[str]) -> bool:
 
 def without_words(name: str, dropped: Collection[str]) -> str:
     """Return a name without the words in `dropped`, and without separators at its ends."""
+    rest = unicodedata.normalize("NFC", name)
+    if not has_word(name, dropped):
+        return rest.strip("_-. ")
+    rest, kept = _MBAS_SCAN.sub("image", rest), []
     words = split_words(name)
-    if not has_word(name, dropped):  # `split_words` adds separators between joined words.
-        return unicodedata.normalize("NFC", name).strip("_-. ")
-    # Word n and the separator before it.
-    kept = [
-        "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
-        for n, word in enumerate(words[::2])
-        if word.lower() not in dropped
-    ]
+    for before, word in zip(("", *words[1::2]), words[::2], strict=True):
+        separator = before if rest.startswith(before) else ""  # `split_words` adds separators between joined words.
+        rest = rest[len(separator) + len(word) :]
+        if word.lower() not in dropped:
+            kept.append(separator + word)
     return "".join(kept).strip("_-. ")
 
 
