@@ -173,7 +173,9 @@ def test_option_identity_adds_file_names_to_the_wall_report(
         _, outline = Atrium(patch_degrees=60.0).on(grid_about(50, (1.0, 1.0, 1.0), shift=(0.2, 0.3, 0.1)))
         label = folder / "labels" / "a_label.seg.nrrd"
         named = SegmentInfo(1, "Mueller, drawn", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
-        write_labelmap(outline, label, [named])
+        write_labelmap(outline, label, [named], mark=True)
+    else:
+        write_labelmap(wall_phantom[1], label, mark=True)
     arguments = ["wall", scan, label, "-o", out, "--report", page]
     assert call_dcamt(arguments) == 0
     text = page.read_text(encoding="utf-8")

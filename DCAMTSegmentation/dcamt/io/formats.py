@@ -77,14 +77,17 @@ AnyPath = str | os.PathLike[str]
 
 
 def given_path(path: AnyPath) -> Path:
-    """Convert a path to a `Path`; `~` at its start stands for the user's home folder, as in the commands.
+    """Convert a path to a `Path`.
+
+    `~` at the start of a text stands for the user's home folder, as in the commands. A `Path` is returned unchanged,
+    since it may lead to a folder named `~`.
 
     Raises:
         InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.
     """
     if path == "":
         raise InputError("the name of a file or folder is empty", remedy="Give its name.")
-    return Path(os.path.expanduser(path))
+    return path if isinstance(path, Path) else Path(os.path.expanduser(path))
 
 
 def in_resolved_folder(path: Path) -> Path:
