@@ -77,12 +77,18 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose a file or a folder."),
         _("Choose a folder of files that end in {0}."),
         _("Choose a folder on another disk."),
-        _("Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."),
-        _("Choose a label with --label."),
+        _(
+            "Choose a kind of image with dcamt segment --frame-type NAME (in Python:"
+            ' dcamt.ScanChoice(frame_type="NAME")), or export the images of one kind.'
+        ),
+        _("Choose a label with --label (in Python: label)."),
         _("Choose a labelmap rather than a scan."),
         _("Choose a scan, or the folder that holds its slices."),
         _("Choose a segmentation of the left atrium's blood."),
-        _("Choose a time point with dcamt segment --time NUMBER, or export one time point."),
+        _(
+            "Choose a time point with dcamt segment --time NUMBER (in Python: dcamt.ScanChoice(time=NUMBER)),"
+            " or export one time point."
+        ),
         _("Choose a volume with slices."),
         _("Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."),
         _("Choose another file format, such as .seg.nrrd."),
@@ -104,8 +110,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose labels that contain an outline."),
         _("Choose one of the files."),
         _(
-            "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder"
-            " of their own."
+            "Choose one of them by its UID, with dcamt segment --series UID (in Python:"
+            ' dcamt.ScanChoice(series="UID")), or put its files into a folder of their own.'
         ),
         _("Choose one of: {0}."),
         _("Choose one role."),
@@ -215,7 +221,11 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "Holds no geometry; voxels of {0} mm and axes along left, posterior and superior were assumed, as"
             " in the left atrium benchmark."
         ),
-        _("Holds {0} time points; the first was read (dcamt segment --time NUMBER chooses another)."),
+        _(
+            "Holds {0} time points; the first was read (dcamt segment --time NUMBER or, in Python,"
+            " dcamt.ScanChoice(time=NUMBER) chooses another)."
+        ),
+        _("If a word means another structure or examination, rename these files."),
         _(
             "If one of these files is the prediction's label, rename it to {0}_label and keep its ending, for"
             " example .nii.gz."
@@ -243,9 +253,9 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Label at least one scan."),
         _("Labels start at 0."),
         _("Leave one of these cases out."),
-        _("Leave out --frame-type."),
-        _("Leave out --time."),
         _("Leave out the choice (in a terminal: --series, --frame-type and --time)."),
+        _("Leave out the kind of images (--frame-type)."),
+        _("Leave out the time point (--time)."),
         _("Leave the case out, or complete its outline."),
         _("Left atrium in LGE-MRI"),
         _("Left atrium in LGE-MRI, with more unlabelled scans"),
@@ -315,13 +325,13 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Put the file back, and segment the scan again."),
         _(
             "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose"
-            " one by its number in this list: --series NUMBER."
+            ' one by its number in this list: --series NUMBER (in Python: dcamt.ScanChoice(series="NUMBER")).'
         ),
         _("PyTorch {0} cannot compute on this machine's 'cuda' device"),
         _("PyTorch {0} lacks operations on the 'mps' device"),
         _("Python packages are missing: {0}"),
         _("Reinstall or update the package, then try again."),
-        _('Remove "{0}" from --frame-type.'),
+        _('Remove "{0}" from the kind of images (--frame-type).'),
         _("Remove one of them, or export the series again."),
         _("Remove or rename one of the columns."),
         _("Remove or rename one of the keys."),
@@ -342,7 +352,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Resample the channel to the first channel's grid."),
         _("Rescale the intensities."),
         _("Restart Slicer."),
-        _("Resume the run with --resume, or name a new folder."),
+        _("Resume the run with --resume (in Python: resume=True), or name a new folder."),
         _("Resume the run, or remove its folder."),
         _("Save each labelmap as a file of its own."),
         _("Save each scan as one file, such as p1.nii.gz."),
@@ -950,6 +960,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("the label values of the predictions ({0}) do not occur in the labels ({1})"),
         _("the list holds no labelled case"),
         _("the losses are no longer finite at iteration {0}"),
+        _("the meaning of {0} is unknown (files with such words: {1})"),
         _("the model '{0}' is shipped with DCAMT and cannot be removed"),
         _("the model's name '{0}' cannot be a file name"),
         _("the name '{0}' occurs {1}"),
@@ -1020,6 +1031,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."),
         _("{0} files that are not slices"),
         _("{0} has fewer GPUs ({1}) than processes ({2})"),
+        _("{0} is paired with {1}, but {2}. {3}"),
         _("{0} labelled and {1} unlabelled patches cannot be split among {2} processes"),
         _("{0} must be a finite number"),
         _("{0} must lie between {1} and {2}, not {3}"),

@@ -35,6 +35,7 @@ _MODULE_OF = {
     "OutputError": "errors",
     "Grid": "geometry",
     "Region": "geometry",
+    "ScanChoice": "io.dicom_stacks",
     "read_labelmap": "io.readers",
     "read_scan": "io.readers",
     "write_labelmap": "io.writers",

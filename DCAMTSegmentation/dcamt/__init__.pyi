@@ -15,6 +15,7 @@ from .errors import InputError as InputError
 from .errors import OutputError as OutputError
 from .geometry import Grid as Grid
 from .geometry import Region as Region
+from .io.dicom_stacks import ScanChoice as ScanChoice
 from .io.readers import read_labelmap as read_labelmap
 from .io.readers import read_scan as read_scan
 from .io.writers import write_labelmap as write_labelmap

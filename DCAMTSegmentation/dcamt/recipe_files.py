@@ -129,7 +129,7 @@ def field_of_setting(setting: str) -> str:
     return setting.partition("=")[0].strip().rpartition(".")[2]
 
 
-def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set") -> Recipe:
+def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "setting") -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
     A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name

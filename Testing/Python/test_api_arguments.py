@@ -194,6 +194,28 @@ def test_tilde_stands_for_the_users_folder_as_in_the_commands(
         dcamt.train(cases, run=f"~/run{number}", settings=settings, device="cpu")
     assert (home / "run1" / "model.dcamt").is_file()
     assert not list((tmp_path / "elsewhere").iterdir())
+    # Both lead to a folder named `~`.
+    dcamt.write_labelmap(result.labelmap, "./~/h.nrrd")
+    assert dcamt.read_labelmap(Path("~", "h.nrrd")).voxels.shape == oblique_scan.grid.shape
+
+
+def test_scan_choice_is_documented_and_checked(tmp_path: Path, oblique_scan: Volume) -> None:
+    for number in (1, 2):
+        write_mr_series(tmp_path / str(number), number * intensities(oblique_scan), oblique_scan.grid.affine)
+    with pytest.raises(dcamt.InputError, match=r"in Python: dcamt\.ScanChoice\(series="):
+        dcamt.read_scan(tmp_path)
+    scans = [dcamt.read_scan(tmp_path, choice=dcamt.ScanChoice(series=series)) for series in ("2", 2)]  # type: ignore[arg-type]
+    assert [scan.voxels.max() for scan in scans] == [2000, 2000]
+    with pytest.raises(TypeError, match=r"choice must be a dcamt\.ScanChoice, not str"):
+        dcamt.read_scan(tmp_path, choice="2")  # type: ignore[arg-type]
+
+
+def test_cases_and_mappings_of_another_type_are_refused(tmp_path: Path, label: np.ndarray) -> None:
+    with pytest.raises(TypeError, match=r"each case must be a dcamt\.cases\.case_list\.Case, not tuple"):
+        dcamt.train([("a", "scan.nrrd", None, "unlabelled")], run=tmp_path / "run", settings=TINY)  # type: ignore[list-item]
+    dcamt.write_labelmap(dcamt.Labelmap(label, GRID), tmp_path / "x.nrrd")
+    with pytest.raises(TypeError, match=r"mapping must be a dict, such as \{420: 1\}, not str"):
+        dcamt.read_labelmap(tmp_path / "x.nrrd", "420=1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])

@@ -38,7 +38,7 @@ def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: P
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     remedy = (
         "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its"
-        " number in this list: --series NUMBER."
+        ' number in this list: --series NUMBER (in Python: dcamt.ScanChoice(series="NUMBER")).'
     )
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", remedy)
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
@@ -230,7 +230,7 @@ def test_number_that_fits_two_series_is_refused(tmp_path: Path) -> None:
         'the number 3 fits two series: number 3 in the list of series, "cine" with SeriesNumber 12 (8 slices of 16 x '
         '16), UID 1.2.840.77; and the series with SeriesNumber 3, "LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID '
         "1.3. "
-        "Choose one of them by its UID",
+        "Choose one of them by its UID, with dcamt segment --series UID (in Python: dcamt.ScanChoice(series=",
     )
     for uid, add in (("1.2.840.77", 100), ("1.3", 300)):
         assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=uid)), 8, add)

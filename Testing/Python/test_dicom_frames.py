@@ -418,7 +418,7 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     refused(lambda: read("phase + echo 7 ms"), tmp_path, both)
     for frame_type in ("phase + echo 5 ms", "Echo 5 ms + Phase"):
         assert_slices_in_place(read(frame_type), 8, 3100)
-    missing = 'holds images of the kind "phase", but none of the kind "t1". Remove "t1" from --frame-type'
+    missing = 'holds images of the kind "phase", but none of the kind "t1". Remove "t1" from the kind of images'
     shutil.rmtree(tmp_path / "PHASE 2 ms")
     assert_slices_in_place(read("phase + echo 5 ms"), 8, 3100)
     refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, missing)

@@ -55,9 +55,8 @@ def test_run_can_be_created_in_an_empty_folder(tmp_path: Path, table: Path) -> N
 def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     create(run, table)
-    with pytest.raises(
-        InputError, match=r"already holds a run\. Resume the run with --resume, or name a new folder\.$"
-    ):
+    remedy = r"Resume the run with --resume \(in Python: resume=True\), or name a new folder\.$"
+    with pytest.raises(InputError, match=rf"already holds a run\. {remedy}"):
         create(run, table)
 
 

@@ -35,7 +35,7 @@ class SegmentedScan:
     """A segmented scan; all arrays lie on the scan's own grid.
 
     Attributes:
-        scan: voxels (C, I, J, K).
+        scan: voxels (C, I, J, K). They are not copied: they share the memory of an array or volume that was segmented.
         labelmap: the class of each voxel (I, J, K): 0 for background, n for the n-th of `segments`.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity, and
             `expected_overlap`.
@@ -185,6 +185,7 @@ def segment(
         quality: `fast` (one branch) or `accurate` (both).
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         region: segment only inside this region of the patient; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
+        keep_probabilities: whether the result has `probabilities`, which take 4 bytes for each class and voxel.
         progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:

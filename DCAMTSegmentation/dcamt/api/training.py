@@ -109,6 +109,7 @@ def train(
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
 
     Raises:
+        TypeError: a case is not a `Case`.
         ValueError: `run` is missing, or `cases` is missing for a new run, or `resume` is given together with `cases`,
             `recipe`, `start_from`, `settings` or `effort`.
         InputError: cases, recipe, model, settings, effort, device or folder cannot be used, or the losses are no longer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,10 @@ def plan_new_run(
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, start.origin if start else None, start, device)
 
 
-def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
+def _read_given_cases(cases: Sequence[Case]) -> list[Case]:
+    for case in cases:
+        if not isinstance(case, Case):
+            raise TypeError(f"each case must be a dcamt.cases.case_list.Case, not {type(case).__name__}")
     used = used_cases(cases)
     for case in used:
         if case.needs_label and case.label is None:
@@ -193,7 +196,7 @@ def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None
             f" {', '.join(recipe_order)}",
             path=path,
             remedy="List the recipe's classes in the model's order, and map the labels' values to the classes"
-            " (--labels). Otherwise, start with random weights.",
+            " (--labels; in Python: the cases' labels). Otherwise, start with random weights.",
         )
 
 

@@ -21,10 +21,11 @@ FEW = 3
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its number"
-    " in this list: --series NUMBER."
+    ' in this list: --series NUMBER (in Python: dcamt.ScanChoice(series="NUMBER")).'
 )
 _CHOOSE_UID = (
-    "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder of their own."
+    'Choose one of them by its UID, with dcamt segment --series UID (in Python: dcamt.ScanChoice(series="UID")), or put'
+    " its files into a folder of their own."
 )
 _LONG_UID_END = 8  # The UIDs of two series hardly ever share an end of this length by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
@@ -166,8 +167,8 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
         InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
             possible. The error lists the stacks.
     """
-    wanted = choice.series
-    if wanted is not None:
+    if choice.series is not None:
+        wanted = str(choice.series)
         chosen = _matching(path, stacks, wanted)
         if len(chosen) == 1:
             return chosen[0], _number_notes(stacks, chosen[0], wanted)

@@ -19,10 +19,16 @@ from .dicom_frames import COMPUTED_TIMES, NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
-_CHOOSE_KIND = "Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."
+_CHOOSE_KIND = (
+    'Choose a kind of image with dcamt segment --frame-type NAME (in Python: dcamt.ScanChoice(frame_type="NAME")), or'
+    " export the images of one kind."
+)
 _AND = " + "
 """Joins properties of one kind of image, as in "magnitude + echo 5 ms"."""
-_CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
+_CHOOSE_TIME = (
+    "Choose a time point with dcamt segment --time NUMBER (in Python: dcamt.ScanChoice(time=NUMBER)), or export one"
+    " time point."
+)
 
 _Key = Callable[[Frame], tuple[float, ...]]
 """A sort key: a function that returns, for a frame, the numbers by which frames are sorted."""
@@ -77,7 +83,9 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
         what = f'holds no images of the kind "{unknown[0]}"'
         if known:
             what = f'holds images of the kind "{known}", but none of the kind "{unknown[0]}"'
-        remedy = "Leave out --frame-type." if len(words) == 1 else f'Remove "{unknown[0]}" from --frame-type.'
+        remedy = f'Remove "{unknown[0]}" from the kind of images (--frame-type).'
+        if len(words) == 1:
+            remedy = "Leave out the kind of images (--frame-type)."
         raise InputError(what, path=path, remedy=remedy)
     return frames
 
@@ -130,7 +138,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
     times = _group_by_time_number(frames) or _group_by_time_order(path, frames)
     if len(times) == 1:
         if wanted not in (None, 1):
-            raise InputError("holds one time point only", path=path, remedy="Leave out --time.")
+            raise InputError("holds one time point only", path=path, remedy="Leave out the time point (--time).")
         return frames, []
     if wanted is not None:
         if not 1 <= wanted <= len(times):
@@ -142,7 +150,10 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
         listed = list_names([str(size) for size in sizes])
         what = f"holds {len(times)} time points with different numbers of slices ({listed})"
         raise InputError(what, path=path, remedy=_CHOOSE_TIME)
-    note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
+    note = (
+        f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER or, in Python,"
+        " dcamt.ScanChoice(time=NUMBER) chooses another)."
+    )
     if len(group_places(frames)) > len(times[0]):
         note += (
             " The time points have slices at different positions: check that the first time point is a complete scan."

@@ -123,7 +123,7 @@ def read_scan(path: AnyPath, channels: int = 1, choice: ScanChoice | None = None
             benchmark's `.h5`.
         channels: the number of channels C that the scan must have: all in one file, or one in each of the files
             `x_0000`, `x_0001`, ..., of which `path` is the first.
-        choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
+        choice: a `dcamt.ScanChoice`: the image to read if a DICOM folder, DICOMDIR or file contains several.
 
     Returns:
         The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
@@ -133,8 +133,11 @@ def read_scan(path: AnyPath, channels: int = 1, choice: ScanChoice | None = None
         InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
             has a different number of channels, contains several images of which `choice` chooses none, or is not DICOM
             although `choice` is given; or `volume.check_scan` refuses the scan.
+        TypeError: `choice` is not a `ScanChoice`.
     """
     path = given_path(path)
+    if not isinstance(choice, ScanChoice | None):
+        raise TypeError(f"choice must be a dcamt.ScanChoice, not {type(choice).__name__}")
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
         volume = read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
     else:
@@ -202,8 +205,11 @@ def read_labelmap(
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
             `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Unlike
             `read_scan`, this function accepts segmentations and blank or small images.
+        TypeError: `mapping` is not a mapping.
     """
     path = given_path(path)
+    if mapping is not None and not hasattr(mapping, "items"):
+        raise TypeError(f"mapping must be a dict, such as {{420: 1}}, not {type(mapping).__name__}")
     with _open_image(path, ScanChoice(), label=True) as image:
         check_label_grid(image.grid, path, partial=bool(image.segments))
         if image.channels != 1 and not image.segments:

@@ -170,9 +170,8 @@ class RunFolder:
         process that was killed before the run began.
         """
         if self.recipe.exists():
-            raise InputError(
-                "already holds a run", path=self.path, remedy="Resume the run with --resume, or name a new folder."
-            )
+            remedy = "Resume the run with --resume (in Python: resume=True), or name a new folder."
+            raise InputError("already holds a run", path=self.path, remedy=remedy)
         if not self.path.exists():
             return
         allowed = self._early_files()

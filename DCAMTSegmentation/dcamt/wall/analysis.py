@@ -218,7 +218,8 @@ def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
         return present[0]
     listed = ", ".join(map(str, present[:20]))
     if label is None:
-        raise InputError(f"holds several labels ({listed})", path=path, remedy="Choose a label with --label.")
+        remedy = "Choose a label with --label (in Python: label)."
+        raise InputError(f"holds several labels ({listed})", path=path, remedy=remedy)
     if label not in present:
         raise InputError(f"has no label {label}", path=path, remedy=f"Choose one of: {listed}.")
     return label
