@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dcamt.api.outputs import _refuse_scan_file
+from dcamt.api.outputs import _result_path
 from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError
 from dcamt.io.file_identity import is_same_file
@@ -50,7 +50,7 @@ def test_files_that_differ_are_accepted(tmp_path: Path) -> None:
     refuse_same_file(tmp_path / "labelled0_label.nii.gz", tmp_path / "labelled1_label.nii.gz")
     scan, result = save_noise_scan(tmp_path / "scan.nrrd"), save_noise_scan(tmp_path / "result.nrrd")
     check_result_paths([result], [scan])
-    _refuse_scan_file(read_scan(scan), result)
+    _result_path(read_scan(scan), result)
 
 
 def test_one_file_as_scan_and_result_is_refused(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_one_file_as_scan_and_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="would be replaced by a result"):
         check_result_paths([tmp_path / "out" / ".." / "scan.nrrd"], [scan])
     with pytest.raises(InputError, match="is a file of the scan"):
-        _refuse_scan_file(read_scan(scan), tmp_path / ".." / tmp_path.name / "scan.nrrd")
+        _result_path(read_scan(scan), tmp_path / ".." / tmp_path.name / "scan.nrrd")
